@@ -1,0 +1,37 @@
+//! x86-64 bare metal: everything the image needs below the [`Hardware`](crate::hardware::Hardware) seam.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`layout`] | the virtual address space |
+//! | [`cpu`] | required features, control registers |
+//! | [`paging`] | page tables |
+//! | [`heap`] | the allocator over the reserve |
+//! | [`vp`] | a processor's area and state |
+//! | [`segments`] | GDT and TSS |
+//! | [`exceptions`] | IDT, faults, copies that may fault |
+//! | [`serial`], [`logger`] | the console on COM2 |
+//! | [`hypercall`], [`hyperv`] | hypercalls, Hyper-V's set-up |
+//! | [`messages`] | intercept messages |
+//! | [`vtl_switch`] | return to VTL0, entry to VTL1 |
+//! | [`vtl0_memory`] | windows onto VTL0's memory |
+//! | [`bare_metal`] | the above as [`Hardware`](crate::hardware::Hardware) |
+//! | [`panic`] | when VTL1 itself is broken |
+
+pub mod bare_metal;
+pub mod cpu;
+pub mod exceptions;
+pub mod heap;
+pub mod hypercall;
+pub mod hyperv;
+pub mod layout;
+pub mod logger;
+pub mod messages;
+pub mod paging;
+pub mod panic;
+pub mod segments;
+pub mod serial;
+pub mod vp;
+pub mod vtl0_memory;
+pub mod vtl_switch;
+
+pub use bare_metal::platform;

@@ -1,0 +1,78 @@
+//! What happens when VTL1 itself is broken.
+//!
+//! The message is printed, VTL0 gets a #GP on this processor, and from then on every processor answers every call
+//! with an error. No processor hangs: VTL0 stays able to print, and to reboot.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::bare_metal::BareMetal;
+use super::vp::VpState;
+use super::vtl_switch::{Entry, return_to_vtl0};
+use super::{logger, messages};
+use crate::error::VsmError;
+use crate::hv::{HvRegisterName, InputVtl, PendingEvent, calls};
+
+static FAILED: AtomicBool = AtomicBool::new(false);
+/// Whether VTL0 can be returned to at all: set by boot before the first VTL return.
+static CAN_RETURN: AtomicBool = AtomicBool::new(false);
+
+/// Whether VTL1 has panicked; no call is served any more.
+#[must_use]
+pub fn has_failed() -> bool {
+    FAILED.load(Ordering::Acquire)
+}
+
+/// From here on a panic returns to VTL0 instead of stopping the processor.
+pub fn allow_return() {
+    CAN_RETURN.store(true, Ordering::Release);
+}
+
+/// Ends VTL1 as a server of calls. The calling processor only answers errors from here on.
+pub fn fail(message: fmt::Arguments<'_>) -> ! {
+    FAILED.store(true, Ordering::Release);
+    logger::print_panic(message);
+    if !CAN_RETURN.load(Ordering::Acquire) {
+        stop();
+    }
+    let vp = VpState::current();
+    if vp.vtl_return.get() == 0 {
+        stop();
+    }
+    // A second panic on the same processor comes from answering the first one: just go on answering.
+    if !vp.panicked.replace(true) {
+        inject_general_protection();
+    }
+    serve_failed(vp)
+}
+
+/// There is nothing to return to VTL0 with: its loader waits for ever, with the reason on the console.
+fn stop() -> ! {
+    loop {
+        x86_64::instructions::interrupts::disable();
+        x86_64::instructions::hlt();
+    }
+}
+
+/// Answers whatever comes to this processor after VTL1 has failed, the present call included.
+pub fn serve_failed(vp: &VpState) -> ! {
+    loop {
+        if vp.in_call.get() {
+            let mut registers = vp.vtl0.get();
+            registers.r8 = VsmError::Vtl1Failed.errno().to_result().cast_unsigned();
+            vp.vtl0.set(registers);
+        }
+        let entry = return_to_vtl0(vp);
+        // An intercepted instruction would be tried again for ever.
+        if entry != Entry::Call && messages::take(vp).is_some() {
+            inject_general_protection();
+        }
+    }
+}
+
+/// Tells VTL0 by a #GP that what it was doing has failed.
+fn inject_general_protection() {
+    let event: crate::hv::HvRegisterValue = PendingEvent::GENERAL_PROTECTION.0.into();
+    // What if this fails too? VTL0 gets an error from its call all the same.
+    let _ = calls::set_vp_registers(&BareMetal, InputVtl::VTL0, &[(HvRegisterName::PENDING_EVENT0, event)]);
+}

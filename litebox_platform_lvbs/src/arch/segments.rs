@@ -1,0 +1,101 @@
+//! GDT and TSS of a processor.
+//!
+//! Every processor has its own, on a page of its area: the TSS holds the processor's interrupt stacks, and loading
+//! the task register writes to the GDT.
+
+use x86_64::VirtAddr;
+use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
+use x86_64::instructions::tables::load_tss;
+use x86_64::registers::segmentation::SegmentSelector;
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
+use x86_64::structures::tss::TaskStateSegment;
+
+use super::vp::{self, page};
+
+/// Selector of 64-bit kernel code.
+pub const CODE: u16 = 0x08;
+/// Selector of kernel data.
+pub const DATA: u16 = 0x10;
+/// Selector of the TSS.
+pub const TSS: u16 = 0x18;
+
+/// Index of the #DF stack among the TSS's interrupt stacks.
+pub const IST_DOUBLE_FAULT: u16 = 0;
+/// Index of the NMI stack.
+pub const IST_NMI: u16 = 1;
+/// Index of the #MC stack.
+pub const IST_MACHINE_CHECK: u16 = 2;
+/// Index of the #PF stack: a kernel stack that ran into its guard page can't take the fault's frame.
+pub const IST_PAGE_FAULT: u16 = 3;
+
+/// What lies on a processor's segments page.
+#[repr(C)]
+struct SegmentsPage {
+    gdt: GlobalDescriptorTable,
+    tss: TaskStateSegment,
+}
+
+/// Where a processor's tables are, for its initial context.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables {
+    /// First byte of the GDT.
+    pub gdt: u64,
+    /// Its limit.
+    pub gdt_limit: u16,
+    /// First byte of the TSS.
+    pub tss: u64,
+}
+
+/// Fills `vp`'s GDT and TSS. The processor does not run in VTL1 yet.
+pub fn prepare(vp: u32) {
+    let segments = vp::area_page(vp, page::SEGMENTS) as *mut SegmentsPage;
+    let mut tss = TaskStateSegment::new();
+    // The TSS is packed: it is written whole, not through references to its fields.
+    let mut stacks = [VirtAddr::zero(); 7];
+    for (entry, stack) in stacks.iter_mut().zip(0..page::IST_STACKS) {
+        *entry = VirtAddr::new_truncate(vp::ist_top(vp, stack));
+    }
+    tss.interrupt_stack_table = stacks;
+    tss.privilege_stack_table[0] = VirtAddr::new_truncate(vp::stack_top(vp));
+    let mut gdt = GlobalDescriptorTable::new();
+    gdt.append(Descriptor::kernel_code_segment());
+    gdt.append(Descriptor::kernel_data_segment());
+    // SAFETY: the page is mapped for this processor's lifetime (`vp::create_area`) and nobody else reads it yet.
+    unsafe {
+        (&raw mut (*segments).tss).write(tss);
+        gdt.append(Descriptor::tss_segment_unchecked(&raw const (*segments).tss));
+        (&raw mut (*segments).gdt).write(gdt);
+    }
+}
+
+/// Where `vp`'s tables are; [`prepare`] has filled them.
+#[must_use]
+pub fn locate(vp: u32) -> Tables {
+    let segments = vp::area_page(vp, page::SEGMENTS) as *const SegmentsPage;
+    // SAFETY: only addresses are taken, and the limit of a table that `prepare` has written.
+    unsafe {
+        Tables {
+            gdt: (*segments).gdt.entries().as_ptr() as u64,
+            gdt_limit: (*segments).gdt.limit(),
+            tss: (&raw const (*segments).tss) as u64,
+        }
+    }
+}
+
+/// Loads the calling processor's tables.
+///
+/// # Safety
+/// [`prepare`] was called for `vp`, the calling processor, and its task register holds no TSS of ours yet.
+pub unsafe fn load(vp: u32) {
+    let segments = vp::area_page(vp, page::SEGMENTS) as *const SegmentsPage;
+    // SAFETY: the page is mapped for ever and written by nobody but `prepare` and the processor's own LTR; the
+    // selectors are those of the entries `prepare` appended, in that order.
+    unsafe {
+        (*segments).gdt.load_unsafe();
+        CS::set_reg(SegmentSelector(CODE));
+        SS::set_reg(SegmentSelector(DATA));
+        DS::set_reg(SegmentSelector(DATA));
+        ES::set_reg(SegmentSelector(DATA));
+        load_tss(SegmentSelector(TSS));
+    }
+}

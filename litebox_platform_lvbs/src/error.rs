@@ -1,0 +1,179 @@
+//! The one error type of VTL1 and its single conversion to a Linux errno.
+//!
+//! Everything inside VTL1 that can fail because of what VTL0 asked returns [`VsmError`]. It becomes a number in
+//! exactly one place, [`VsmError::errno`]; VTL0's driver sees that number, so the values are ABI (LVBS contract).
+
+use thiserror::Error;
+
+use crate::address::PhysAddr;
+use crate::hv::HvStatus;
+
+/// A Linux errno (`include/uapi/asm-generic/errno*.h`), as a positive number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(i32)]
+pub enum Errno {
+    /// Operation not permitted (here: not in this phase of the boot, or not from this processor).
+    Eperm = 1,
+    /// No such entry.
+    Enoent = 2,
+    /// The hypervisor refused.
+    Eio = 5,
+    /// VTL1's memory is used up.
+    Enomem = 12,
+    /// Permission denied.
+    Eacces = 13,
+    /// Bad address.
+    Efault = 14,
+    /// Busy.
+    Ebusy = 16,
+    /// Invalid argument.
+    Einval = 22,
+    /// Out of range.
+    Erange = 34,
+    /// Operation not supported (`EOPNOTSUPP`).
+    Enotsup = 95,
+}
+
+impl Errno {
+    /// The result register's value for this errno: the negative number, sign-extended to 64 bits.
+    #[must_use]
+    pub const fn to_result(self) -> i64 {
+        -(self as i64)
+    }
+
+    /// The name as Linux spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Eperm => "EPERM",
+            Self::Enoent => "ENOENT",
+            Self::Eio => "EIO",
+            Self::Enomem => "ENOMEM",
+            Self::Eacces => "EACCES",
+            Self::Efault => "EFAULT",
+            Self::Ebusy => "EBUSY",
+            Self::Einval => "EINVAL",
+            Self::Erange => "ERANGE",
+            Self::Enotsup => "ENOTSUP",
+        }
+    }
+}
+
+/// Why a VSM call was refused or failed.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum VsmError {
+    /// The id is not one of the declared calls.
+    #[error("function id {0:#x} is not a VSM call")]
+    UnknownFunction(u64),
+    /// The call is declared, but this build has no implementation of it.
+    #[error("the call is not implemented")]
+    NotImplemented,
+    /// A call of the boot phase came after SignalEndOfBoot.
+    #[error("the call is allowed before the end of boot only")]
+    AfterEndOfBoot,
+    /// A call of the run-time phase came before SignalEndOfBoot.
+    #[error("the call is allowed after the end of boot only")]
+    BeforeEndOfBoot,
+    /// A call that only the boot processor may make came from another one.
+    #[error("the call is allowed on the boot processor only, this is VP {0}")]
+    NotBootProcessor(u32),
+    /// VTL1 has panicked; nothing is served any more.
+    #[error("VTL1 has failed and serves no calls")]
+    Vtl1Failed,
+    /// An address has bits set beyond what a physical address can have.
+    #[error("{0:#x} is not a physical address")]
+    InvalidPhysicalAddress(u64),
+    /// A virtual address is not canonical.
+    #[error("{0:#x} is not a canonical virtual address")]
+    InvalidVirtualAddress(u64),
+    /// An address that must be page-aligned is not.
+    #[error("address {0:#x} is not page-aligned")]
+    NotPageAligned(u64),
+    /// A parameter that must be non-zero, within bounds, or free of undefined bits is not.
+    #[error("parameter {name} has the invalid value {value:#x}")]
+    InvalidParameter {
+        /// The parameter's name in the call's documentation.
+        name: &'static str,
+        /// What VTL0 passed.
+        value: u64,
+    },
+    /// A HEKI list breaks the rule named.
+    #[error("list page {page}: {rule}")]
+    InvalidList {
+        /// Where the page lies.
+        page: PhysAddr,
+        /// The rule that was broken.
+        rule: &'static str,
+    },
+    /// A range of a HEKI list breaks the rule named.
+    #[error("range {start:#x}..{end:#x}: {rule}")]
+    InvalidRange {
+        /// First byte.
+        start: u64,
+        /// First byte after it.
+        end: u64,
+        /// The rule that was broken.
+        rule: &'static str,
+    },
+    /// A range's attributes name no permission, or have undefined bits.
+    #[error("attributes {0:#x} are not a permission")]
+    InvalidAttributes(u64),
+    /// VTL0 memory could not be read or written.
+    #[error("VTL0 memory at {0} is not accessible")]
+    Vtl0MemoryFault(PhysAddr),
+    /// The frames belong to somebody else.
+    #[error("frame at {0} belongs to {1}")]
+    FrameOwned(PhysAddr, crate::frames::Owner),
+    /// A frame would be writable and kernel-executable after the end of boot.
+    #[error("frame at {0} would be writable and executable")]
+    WriteAndExecute(PhysAddr),
+    /// VTL1's heap or a bounded table is full.
+    #[error("VTL1 has no memory left for {0}")]
+    OutOfMemory(&'static str),
+    /// The processor is not one of the possible ones.
+    #[error("VP {0} is not a possible processor")]
+    NoSuchProcessor(u32),
+    /// A hypercall failed.
+    #[error("hypercall {call:#06x} failed: {status}")]
+    Hypercall {
+        /// The hypercall's code (TLFS).
+        call: u16,
+        /// What the hypervisor answered.
+        status: HvStatus,
+    },
+}
+
+impl VsmError {
+    /// The errno VTL0 gets. The values are those the LVBS driver already meets (LVBS contract §3, §5).
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::UnknownFunction(_)
+            | Self::InvalidParameter { .. }
+            | Self::NotPageAligned(_)
+            | Self::InvalidAttributes(_)
+            | Self::NoSuchProcessor(_) => Errno::Einval,
+            Self::NotImplemented => Errno::Enotsup,
+            Self::AfterEndOfBoot | Self::BeforeEndOfBoot | Self::NotBootProcessor(_) => Errno::Eperm,
+            Self::InvalidPhysicalAddress(_)
+            | Self::InvalidVirtualAddress(_)
+            | Self::InvalidList { .. }
+            | Self::InvalidRange { .. }
+            | Self::Vtl0MemoryFault(_) => Errno::Efault,
+            Self::FrameOwned(..) | Self::WriteAndExecute(_) => Errno::Eacces,
+            Self::OutOfMemory(_) => Errno::Enomem,
+            Self::Hypercall { .. } | Self::Vtl1Failed => Errno::Eio,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errno_is_negative_and_sign_extended() {
+        assert_eq!(Errno::Einval.to_result(), -22);
+        assert_eq!(u64::from_ne_bytes(Errno::Enotsup.to_result().to_ne_bytes()), 0xffff_ffff_ffff_ffa1);
+    }
+}

@@ -1,0 +1,130 @@
+//! The registry's state and the questions that may be asked of it.
+//!
+//! Changing it is the business of [`Transaction`]. What is trusted: the range given for VTL1 itself.
+
+use alloc::vec::Vec;
+
+use crate::address::FrameRange;
+use crate::error::VsmError;
+use crate::hardware::Hardware;
+use crate::hv::MODIFY_VTL_PROTECTION_MASK_MAX_GFNS;
+use crate::vtl0::Phase;
+
+use super::list::{END, Interval, IntervalList, State};
+use super::owner::Owner;
+use super::permission::Permission;
+use super::transaction::Transaction;
+
+/// A run of frames with one owner and one permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameState {
+    /// The frames.
+    pub frames: FrameRange,
+    /// Who owns them.
+    pub owner: Owner,
+    /// What VTL0 may do with them.
+    pub permission: Permission,
+}
+
+/// Who owns each frame VTL0 can see, and what VTL0 may do with it.
+#[derive(Debug)]
+pub struct FrameRegistry {
+    pub(super) list: IntervalList,
+    /// The frames of one hypercall, kept here so that committing neither allocates nor needs a page of stack.
+    pub(super) batch: Vec<u64>,
+    vtl1: FrameRange,
+}
+
+impl FrameRegistry {
+    /// Every frame is nobody's and VTL0 may do anything with it, as the hypervisor has it when VTL1 turns
+    /// protection on with a default mask of 0xF; but VTL1's own belong to VTL1.
+    ///
+    /// The hypervisor is not called: [`Self::close_vtl1`] takes VTL1's frames from VTL0.
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`].
+    pub fn new(vtl1: FrameRange) -> Result<Self, VsmError> {
+        let mut batch = Vec::new();
+        batch
+            .try_reserve_exact(MODIFY_VTL_PROTECTION_MASK_MAX_GFNS)
+            .map_err(|_| VsmError::OutOfMemory("the frame registry"))?;
+        let mut list = IntervalList::new(State { owner: Owner::Nobody, permission: Permission::ALL })?;
+        list.split(vtl1.start())?;
+        list.split(vtl1.end())?;
+        list.change(vtl1.start(), vtl1.end(), |interval| {
+            interval.owner = Owner::Vtl1;
+            interval.unstage();
+        });
+        Ok(Self { list, batch, vtl1 })
+    }
+
+    /// VTL1's own frames.
+    #[must_use]
+    pub fn vtl1(&self) -> FrameRange {
+        self.vtl1
+    }
+
+    /// Takes every access to VTL1's frames from VTL0. Done already, it costs nothing.
+    ///
+    /// # Errors
+    /// [`VsmError::Hypercall`].
+    pub fn close_vtl1(&mut self, hardware: &dyn Hardware) -> Result<(), VsmError> {
+        let vtl1 = self.vtl1;
+        let mut transaction = self.begin(hardware, Phase::Boot)?;
+        transaction.stage_vtl1(vtl1, Permission::NONE)?;
+        transaction.commit()
+    }
+
+    /// Starts a change. `phase` decides whether a frame may become writable and executable.
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`] when the memory that a roll-back may need cannot be set aside.
+    pub fn begin<'a>(&'a mut self, hardware: &'a dyn Hardware, phase: Phase) -> Result<Transaction<'a>, VsmError> {
+        self.list.reserve()?;
+        Ok(Transaction::new(self, hardware, phase))
+    }
+
+    /// Owner and permission of the frame with number `gfn`; `None` beyond the guest-physical space.
+    #[must_use]
+    pub fn get(&self, gfn: u64) -> Option<(Owner, Permission)> {
+        self.list.at(gfn).map(|interval| (interval.owner, interval.permission))
+    }
+
+    /// Checks that `claimant` may write to, or take, every one of `frames`.
+    ///
+    /// # Errors
+    /// [`VsmError::FrameOwned`] for the first frame that belongs to somebody else.
+    pub fn check(&self, frames: FrameRange, claimant: Owner) -> Result<(), VsmError> {
+        self.check_with(frames, claimant, |interval| interval.owner)
+    }
+
+    pub(super) fn check_with(
+        &self,
+        frames: FrameRange,
+        claimant: Owner,
+        owner: impl Fn(&Interval) -> Owner,
+    ) -> Result<(), VsmError> {
+        let mut overlapping = self.list.overlapping(frames.start(), frames.end());
+        match overlapping.find(|(.., interval)| !owner(interval).yields_to(claimant)) {
+            None => Ok(()),
+            Some((start, _, interval)) => {
+                let gfn = crate::address::Gfn::new(start)?;
+                Err(VsmError::FrameOwned(gfn.start(), owner(interval)))
+            }
+        }
+    }
+
+    /// All frames, in ascending order: each item is the longest run with one owner and permission.
+    pub fn intervals(&self) -> impl Iterator<Item = FrameState> {
+        self.list.overlapping(0, END).filter_map(|(start, end, interval)| {
+            let frames = FrameRange::from_gfns(start, end).ok()?;
+            Some(FrameState { frames, owner: interval.owner, permission: interval.permission })
+        })
+    }
+
+    /// How many intervals the registry holds: the measure of its memory and time.
+    #[must_use]
+    pub fn interval_count(&self) -> usize {
+        self.list.len()
+    }
+}

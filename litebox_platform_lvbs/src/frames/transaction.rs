@@ -1,0 +1,185 @@
+//! The one way to change who owns a frame or what VTL0 may do with it.
+//!
+//! Staging checks and records; the hypervisor is called by [`Transaction::apply`] and [`Transaction::commit`]. A
+//! transaction that is dropped, or whose hypercalls fail, leaves the registry and the hypervisor as they were.
+//! What is trusted: the claimant a handler names is the owner its own call stands for.
+
+use crate::address::{FrameRange, Gfn};
+use crate::error::VsmError;
+use crate::hardware::Hardware;
+use crate::vtl0::Phase;
+
+use super::list::{Interval, State};
+use super::owner::Owner;
+use super::permission::Permission;
+use super::registry::FrameRegistry;
+use super::spans::Spans;
+
+/// A change that is under way.
+#[must_use = "a transaction that is not committed is rolled back"]
+pub struct Transaction<'a> {
+    registry: &'a mut FrameRegistry,
+    hardware: &'a dyn Hardware,
+    phase: Phase,
+    touched: Spans,
+    /// Whether the hypervisor may differ from the committed state.
+    applied: bool,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(registry: &'a mut FrameRegistry, hardware: &'a dyn Hardware, phase: Phase) -> Self {
+        Self { registry, hardware, phase, touched: Spans::default(), applied: false }
+    }
+
+    /// The registry as it was when the transaction began: what is staged does not show.
+    #[must_use]
+    pub fn registry(&self) -> &FrameRegistry {
+        self.registry
+    }
+
+    /// Stages that `frames` become `owner`'s with `permission`, on behalf of `claimant`. Either all frames are
+    /// staged or, on an error, none.
+    ///
+    /// # Errors
+    /// [`VsmError::FrameOwned`] when a frame is neither the claimant's nor nobody's, as VTL1's own never are;
+    /// [`VsmError::OutOfMemory`].
+    pub fn stage(
+        &mut self,
+        frames: FrameRange,
+        claimant: Owner,
+        owner: Owner,
+        permission: Permission,
+    ) -> Result<(), VsmError> {
+        self.registry.check_with(frames, claimant, |interval| interval.staged_owner)?;
+        self.write(frames, claimant, owner, permission)
+    }
+
+    /// As [`Self::stage`], but frames that belong to somebody else stay as they are. For the list of all RAM that
+    /// VTL0 sends during boot, which names VTL1's frames too. Returns how many frames were left out.
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`].
+    pub fn stage_skipping_foreign(
+        &mut self,
+        frames: FrameRange,
+        claimant: Owner,
+        owner: Owner,
+        permission: Permission,
+    ) -> Result<u64, VsmError> {
+        let skipped = self
+            .registry
+            .list
+            .overlapping(frames.start(), frames.end())
+            .filter(|(.., interval)| !interval.staged_owner.yields_to(claimant))
+            .map(|(start, end, _)| end - start)
+            .sum();
+        self.write(frames, claimant, owner, permission)?;
+        Ok(skipped)
+    }
+
+    fn write(
+        &mut self,
+        frames: FrameRange,
+        claimant: Owner,
+        owner: Owner,
+        permission: Permission,
+    ) -> Result<(), VsmError> {
+        let state = State { owner, permission };
+        let (from, to) = (frames.start(), frames.end());
+        if owner == Owner::Vtl1 {
+            // Only FrameRegistry::new makes frames VTL1's.
+            return Err(VsmError::FrameOwned(Gfn::new(from)?.start(), Owner::Vtl1));
+        }
+        let list = &mut self.registry.list;
+        self.touched.add(from, to);
+        list.split(from)?;
+        list.split(to)?;
+        list.change(from, to, |interval| {
+            if interval.staged_owner.yields_to(claimant) {
+                interval.stage(state);
+            }
+        });
+        list.coalesce(from, to);
+        Ok(())
+    }
+
+    /// Stages a permission for VTL1's own frames, which no other path changes.
+    pub(super) fn stage_vtl1(&mut self, frames: FrameRange, permission: Permission) -> Result<(), VsmError> {
+        let (from, to) = (frames.start(), frames.end());
+        self.touched.add(from, to);
+        self.registry.list.split(from)?;
+        self.registry.list.split(to)?;
+        self.registry.list.change(from, to, |interval| interval.staged_permission = permission);
+        Ok(())
+    }
+
+    /// Puts what is staged in force at the hypervisor without committing it: frames can be frozen, read, verified,
+    /// and then staged again with their final permission. Dropping the transaction still takes all of it back.
+    ///
+    /// # Errors
+    /// [`VsmError::WriteAndExecute`] when a changed frame would be writable and executable after the end of boot,
+    /// [`VsmError::Hypercall`]. On an error the transaction has been rolled back and is empty.
+    pub fn apply(&mut self) -> Result<(), VsmError> {
+        let result = self.check_write_xor_execute().and_then(|()| {
+            // Set aside since the transaction began, and used only by a failure: allocates nothing but in a
+            // transaction that goes on after one.
+            self.registry.list.reserve()?;
+            self.applied = true;
+            self.registry.drive(self.hardware, &self.touched, |interval| interval.staged_permission)
+        });
+        if result.is_err() {
+            self.roll_back();
+        }
+        result
+    }
+
+    /// Makes what is staged so: at the hypervisor, then in the registry.
+    ///
+    /// Costs ⌈n / 510⌉ hypercalls for each distinct permission, where n is the number of frames that change to it.
+    ///
+    /// # Errors
+    /// As [`Self::apply`]; then nothing has changed.
+    pub fn commit(mut self) -> Result<(), VsmError> {
+        self.apply()?;
+        for span in self.touched.iter() {
+            self.registry.list.change(span.from, span.to, Interval::accept);
+            self.registry.list.coalesce(span.from, span.to);
+        }
+        self.touched.clear();
+        self.applied = false;
+        Ok(())
+    }
+
+    fn check_write_xor_execute(&self) -> Result<(), VsmError> {
+        if self.phase == Phase::Boot {
+            return Ok(());
+        }
+        for span in self.touched.iter() {
+            for (start, _, interval) in self.registry.list.overlapping(span.from, span.to) {
+                if interval.is_changed() && interval.staged_permission.is_write_and_execute() {
+                    return Err(VsmError::WriteAndExecute(Gfn::new(start)?.start()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn roll_back(&mut self) {
+        if self.applied {
+            self.registry.restore(self.hardware, &self.touched);
+        } else {
+            for span in self.touched.iter() {
+                self.registry.list.change(span.from, span.to, Interval::unstage);
+                self.registry.list.coalesce(span.from, span.to);
+            }
+        }
+        self.touched.clear();
+        self.applied = false;
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        self.roll_back();
+    }
+}

@@ -1,0 +1,38 @@
+//! The seam between VTL1's logic and the machine under it.
+//!
+//! On the image the implementation is `arch`'s bare metal; on a host it is the simulator's hypervisor model. Both
+//! sides of the seam speak the TLFS hypercall ABI, so that a handler cannot tell which one it runs on.
+
+use crate::address::PhysAddr;
+use crate::error::VsmError;
+use crate::hv::{HvStatus, HypercallControl, InitialVpContext};
+
+/// VTL0 memory at the address could not be accessed (not RAM, or the access faulted).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryFault(pub PhysAddr);
+
+/// What a hypercall answered (TLFS "Hypercall Result Value").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HypercallOutcome {
+    /// The status code.
+    pub status: HvStatus,
+    /// Number of list elements completed, counted from the list's first element; 0 for a simple hypercall.
+    pub reps_done: u16,
+}
+
+/// The primitives VTL1's logic needs from the machine. All of them act for the calling virtual processor.
+pub trait Hardware: Send + Sync {
+    /// Issues a hypercall. `input` (at most one page) and `output` (at most one page) go through the calling
+    /// VP's hypercall pages; nothing is retried.
+    fn hypercall(&self, control: HypercallControl, input: &[u8], output: &mut [u8]) -> HypercallOutcome;
+
+    /// Copies VTL0 memory into VTL1, byte for byte, once. The bytes must not cross a page.
+    fn read_vtl0(&self, from: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault>;
+
+    /// Copies VTL1 bytes to VTL0 memory with VTL1's rights. The bytes must not cross a page.
+    fn write_vtl0(&self, to: PhysAddr, from: &[u8]) -> Result<(), MemoryFault>;
+
+    /// Prepares VTL1's per-processor state for `vp` and returns the context the processor starts VTL1 with.
+    /// Idempotent: a second call for the same VP returns the same context.
+    fn initial_vp_context(&self, vp: u32) -> Result<InitialVpContext, VsmError>;
+}

@@ -1,0 +1,262 @@
+//! Walking a HEKI list: one page at a time, each copied once, every field checked before anyone uses it.
+//!
+//! What is trusted: nothing in VTL0 memory. Stack and heap in use do not depend on the length of the list, and the
+//! walk ends after at most as many pages as the call announced ranges, for a page without ranges is refused.
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::address::{FrameRange, PAGE_SIZE, PHYS_ADDR_BITS, PhysAddr, is_canonical};
+use crate::error::VsmError;
+use crate::frames::{MemAttr, Owner};
+use crate::platform::Platform;
+use crate::vsm::VsmParam;
+
+use super::layout::{HekiPage, HekiRange, RANGES_PER_PAGE};
+
+/// The most ranges a list may have; a machine has some ten thousand.
+pub const MAX_RANGES: u64 = 1 << 20;
+
+/// A list as a call names it: the physical address of its first page, and how many ranges all pages have together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HekiList {
+    first: PhysAddr,
+    ranges: u64,
+}
+
+impl HekiList {
+    /// Checks what the call passed, without looking at the list itself.
+    ///
+    /// # Errors
+    /// [`VsmError::InvalidPhysicalAddress`], [`VsmError::NotPageAligned`], [`VsmError::FrameOwned`] when the first page
+    /// is VTL1's, [`VsmError::InvalidList`] for a list of no ranges or of more than [`MAX_RANGES`].
+    pub fn new(platform: &Platform, first: u64, ranges: u64) -> Result<Self, VsmError> {
+        let first = list_page(platform, first)?;
+        let invalid = |rule| VsmError::InvalidList { page: first, rule };
+        match ranges {
+            0 => Err(invalid("the list must have at least one range")),
+            1..=MAX_RANGES => Ok(Self { first, ranges }),
+            _ => Err(invalid("the list must not have more than 2^20 ranges")),
+        }
+    }
+
+    /// Where the first page lies.
+    #[must_use]
+    pub fn first_page(&self) -> PhysAddr {
+        self.first
+    }
+
+    /// How many ranges the list has.
+    #[must_use]
+    pub fn range_count(&self) -> u64 {
+        self.ranges
+    }
+
+    /// Walks the list. Each walk copies every page of it once.
+    #[must_use]
+    pub fn walk<'a>(&self, platform: &'a Platform) -> Walk<'a> {
+        Walk {
+            platform,
+            page: HekiPage::new_zeroed(),
+            at: self.first,
+            next: Some(self.first),
+            used: 0,
+            index: 0,
+            remaining: self.ranges,
+            mark: self.first,
+            until_mark: 0,
+            stride: 1,
+        }
+    }
+}
+
+impl VsmParam for HekiList {
+    const REGISTERS: usize = 2;
+    const KIND: &'static str = "HEKI list (physical address of the first page, number of ranges)";
+
+    fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        match *registers {
+            [first, ranges] => Self::new(platform, first, ranges),
+            _ => Err(VsmError::InvalidParameter { name: Self::KIND, value: u64::MAX }),
+        }
+    }
+}
+
+/// Checks the address of a list page.
+fn list_page(platform: &Platform, raw: u64) -> Result<PhysAddr, VsmError> {
+    let page = PhysAddr::new_aligned(raw)?;
+    let vtl1 = platform.config().vtl1_region;
+    if (vtl1.start()..vtl1.end()).contains(&page.gfn().as_u64()) {
+        return Err(VsmError::FrameOwned(page, Owner::Vtl1));
+    }
+    Ok(page)
+}
+
+/// A range that has been copied out of VTL0 and checked: canonical, within 2^52, ascending, not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedRange {
+    range: HekiRange,
+}
+
+impl CheckedRange {
+    /// Checks a range that has been copied into VTL1.
+    ///
+    /// # Errors
+    /// [`VsmError::InvalidVirtualAddress`], [`VsmError::InvalidRange`].
+    pub fn new(range: HekiRange) -> Result<Self, VsmError> {
+        let invalid = |rule| VsmError::InvalidRange { start: range.pa, end: range.epa, rule };
+        if !is_canonical(range.va) {
+            return Err(VsmError::InvalidVirtualAddress(range.va));
+        }
+        if range.pa >> PHYS_ADDR_BITS != 0 || range.epa >> PHYS_ADDR_BITS != 0 {
+            return Err(invalid("must lie below 2^52"));
+        }
+        if range.pa >= range.epa {
+            return Err(invalid("must end after it starts"));
+        }
+        Ok(Self { range })
+    }
+
+    /// VTL0's virtual address of the first byte; see [`HekiRange::va`] for what it is good for.
+    #[must_use]
+    pub fn va(&self) -> u64 {
+        self.range.va
+    }
+
+    /// Physical address of the first byte.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.range.pa
+    }
+
+    /// Physical address of the first byte after the range.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.range.epa
+    }
+
+    /// Size in bytes; at least 1.
+    #[must_use]
+    pub fn byte_count(&self) -> u64 {
+        self.range.epa - self.range.pa
+    }
+
+    /// The attribute word; its meaning is the call's.
+    #[must_use]
+    pub fn attributes(&self) -> u64 {
+        self.range.attributes
+    }
+
+    /// The attribute word as memory attributes.
+    ///
+    /// # Errors
+    /// [`VsmError::InvalidAttributes`].
+    pub fn memory_attributes(&self) -> Result<MemAttr, VsmError> {
+        MemAttr::from_raw(self.range.attributes)
+    }
+
+    /// The frames, for a call that wants whole pages.
+    ///
+    /// # Errors
+    /// [`VsmError::NotPageAligned`] when any of the three addresses is not page-aligned.
+    pub fn frames(&self) -> Result<FrameRange, VsmError> {
+        if !self.range.va.is_multiple_of(PAGE_SIZE) {
+            return Err(VsmError::NotPageAligned(self.range.va));
+        }
+        FrameRange::from_bytes(self.range.pa, self.range.epa)
+    }
+}
+
+/// The ranges of a list, in its order. After an error it yields nothing more.
+pub struct Walk<'a> {
+    platform: &'a Platform,
+    page: HekiPage,
+    /// Where `page` was copied from.
+    at: PhysAddr,
+    next: Option<PhysAddr>,
+    /// Ranges in `page`, and how many of them have been yielded.
+    used: usize,
+    index: usize,
+    /// Ranges of the list that have not been yielded.
+    remaining: u64,
+    // Brent's cycle detection: an address remembered for 1, 2, 4, … pages.
+    mark: PhysAddr,
+    until_mark: u32,
+    stride: u32,
+}
+
+impl Walk<'_> {
+    fn invalid(&self, rule: &'static str) -> VsmError {
+        VsmError::InvalidList { page: self.at, rule }
+    }
+
+    /// Copies the next page and checks everything but its ranges.
+    fn load(&mut self) -> Result<(), VsmError> {
+        self.at =
+            self.next.take().ok_or_else(|| self.invalid("the chain ends before the announced number of ranges"))?;
+        let copied = self.platform.hardware().read_vtl0(self.at, self.page.as_mut_bytes());
+        copied.map_err(|fault| VsmError::Vtl0MemoryFault(fault.0))?;
+        let used = self.page.nranges;
+        if used == 0 {
+            return Err(self.invalid("a page must have at least one range"));
+        }
+        self.used = usize::try_from(used)
+            .ok()
+            .filter(|used| *used <= RANGES_PER_PAGE)
+            .ok_or_else(|| self.invalid("a page has room for 127 ranges"))?;
+        self.index = 0;
+        if used > self.remaining {
+            return Err(self.invalid("the pages have more ranges than announced"));
+        }
+        let last = used == self.remaining;
+        match (self.page.next_pa, last) {
+            (0, _) => Ok(()),
+            (_, true) => Err(self.invalid("the chain goes on after the announced number of ranges")),
+            (raw, false) => {
+                let next = list_page(self.platform, raw)?;
+                self.next = Some(next);
+                self.check_cycle(next)
+            }
+        }
+    }
+
+    /// Refuses a chain that comes back to a page it has been at. A cycle that is not noticed here has no last page,
+    /// and is refused for that.
+    fn check_cycle(&mut self, next: PhysAddr) -> Result<(), VsmError> {
+        if next == self.mark || next == self.at {
+            return Err(self.invalid("the chain of pages has a cycle"));
+        }
+        if self.until_mark == 0 {
+            self.mark = self.at;
+            self.until_mark = self.stride;
+            self.stride = self.stride.saturating_mul(2);
+        }
+        self.until_mark -= 1;
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<Option<CheckedRange>, VsmError> {
+        if self.remaining == 0 {
+            return Ok(None);
+        }
+        if self.index >= self.used {
+            self.load()?;
+        }
+        let range = self.page.ranges.get(self.index).copied();
+        let range = range.ok_or_else(|| self.invalid("a page has room for 127 ranges"))?;
+        self.index += 1;
+        self.remaining -= 1;
+        CheckedRange::new(range).map(Some)
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Result<CheckedRange, VsmError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.advance().transpose();
+        if matches!(item, Some(Err(_))) {
+            self.remaining = 0;
+        }
+        item
+    }
+}

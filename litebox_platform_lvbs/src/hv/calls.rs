@@ -1,0 +1,186 @@
+//! Thin typed hypercalls over the [`Hardware`] seam.
+//!
+//! Each function makes exactly one hypercall and decides nothing. A rep hypercall has succeeded when the status is
+//! SUCCESS *and* every element is done; an answer that claims success for a part of the list counts as a TIMEOUT.
+
+use core::mem::size_of;
+
+use zerocopy::IntoBytes;
+
+use super::context::InitialVpContext;
+use super::hypercall::{
+    EnableVpVtl, HYPERCALL_PAGE_BYTES, HypercallCode, HypercallControl, MAX_GET_REGISTERS, MAX_SET_REGISTERS,
+    MODIFY_VTL_PROTECTION_MASK_MAX_GFNS, ModifyVtlProtectionMask, SetRegister, VpRegistersHeader,
+};
+use super::protection::MapFlags;
+use super::register::{HvRegisterName, HvRegisterValue};
+use super::status::HvStatus;
+use super::vtl::{InputVtl, Vtl};
+use super::{PARTITION_ID_SELF, VP_INDEX_SELF};
+use crate::error::VsmError;
+use crate::hardware::Hardware;
+
+/// Issues a rep hypercall over `reps` elements; on failure says how many elements, from the first, are done.
+fn rep_call(
+    hw: &dyn Hardware,
+    code: HypercallCode,
+    reps: usize,
+    input: &[u8],
+    output: &mut [u8],
+) -> Result<(), (usize, HvStatus)> {
+    let count = u16::try_from(reps)
+        .ok()
+        .filter(|count| *count <= HypercallControl::MAX_REPS)
+        .ok_or((0, HvStatus::INVALID_HYPERCALL_INPUT))?;
+    let outcome = hw.hypercall(HypercallControl::new(code).with_reps(count), input, output);
+    let done = usize::from(outcome.reps_done).min(reps);
+    match outcome.status.ok() {
+        Ok(()) if done == reps => Ok(()),
+        Ok(()) => Err((done, HvStatus::TIMEOUT)),
+        // A failure with all elements done would leave nothing to roll back, but it is a failure.
+        Err(status) => Err((done, status)),
+    }
+}
+
+/// Sets VTL0's rights to the frames with numbers `gfns` (at most [`MODIFY_VTL_PROTECTION_MASK_MAX_GFNS`]). An empty list is a success
+/// without a hypercall.
+///
+/// # Errors
+/// How many frames, from the first of the list, were changed before the hypervisor stopped, and its status. A list that
+/// is too long is INVALID_HYPERCALL_INPUT with nothing changed.
+pub fn modify_vtl_protection_mask(
+    hw: &dyn Hardware,
+    protection: MapFlags,
+    gfns: &[u64],
+) -> Result<(), (usize, HvStatus)> {
+    if gfns.is_empty() {
+        return Ok(());
+    }
+    let header = ModifyVtlProtectionMask {
+        partition: PARTITION_ID_SELF,
+        map_flags: protection.bits(),
+        input_vtl: InputVtl::CURRENT,
+        reserved: [0; 3],
+    };
+    let mut page = [0; HYPERCALL_PAGE_BYTES];
+    if gfns.len() > MODIFY_VTL_PROTECTION_MASK_MAX_GFNS {
+        return Err((0, HvStatus::INVALID_HYPERCALL_INPUT));
+    }
+    let input = fill(&mut page, header.as_bytes(), gfns.as_bytes()).ok_or((0, HvStatus::INVALID_HYPERCALL_INPUT))?;
+    rep_call(hw, HypercallCode::MODIFY_VTL_PROTECTION_MASK, gfns.len(), input, &mut [])
+}
+
+/// Puts a header and the list behind it into `page`; what of the page is used then, or nothing when they don't fit.
+fn fill<'a>(page: &'a mut [u8], header: &[u8], list: &[u8]) -> Option<&'a [u8]> {
+    let used = page.get_mut(..header.len().checked_add(list.len())?)?;
+    let (head, tail) = used.split_at_mut_checked(header.len())?;
+    head.copy_from_slice(header);
+    tail.copy_from_slice(list);
+    Some(used)
+}
+
+fn registers_header(input_vtl: InputVtl) -> VpRegistersHeader {
+    VpRegistersHeader { partition: PARTITION_ID_SELF, vp_index: VP_INDEX_SELF, input_vtl, reserved: [0; 3] }
+}
+
+/// Reads registers of this processor into `out`, in one hypercall; `names` and `out` have the same length, at most
+/// [`MAX_GET_REGISTERS`]. Empty lists are a success without a hypercall.
+///
+/// # Errors
+/// [`VsmError::Hypercall`]; `out` is unchanged then.
+pub fn get_vp_registers(
+    hw: &dyn Hardware,
+    input_vtl: InputVtl,
+    names: &[HvRegisterName],
+    out: &mut [HvRegisterValue],
+) -> Result<(), VsmError> {
+    const HEADER: usize = size_of::<VpRegistersHeader>();
+    let code = HypercallCode::GET_VP_REGISTERS;
+    let refused = |status| VsmError::Hypercall { call: code.0, status };
+    if names.len() != out.len() || names.len() > MAX_GET_REGISTERS {
+        return Err(refused(HvStatus::INVALID_HYPERCALL_INPUT));
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut page = [0; HEADER + MAX_GET_REGISTERS * size_of::<HvRegisterName>()];
+    let header = registers_header(input_vtl);
+    let input =
+        fill(&mut page, header.as_bytes(), names.as_bytes()).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
+    let mut values = [HvRegisterValue::default(); MAX_GET_REGISTERS];
+    let values = values.get_mut(..names.len()).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
+    rep_call(hw, code, names.len(), input, values.as_mut_bytes()).map_err(|(_, status)| refused(status))?;
+    out.copy_from_slice(values);
+    Ok(())
+}
+
+/// Reads one 64-bit register of this processor.
+///
+/// # Errors
+/// [`VsmError::Hypercall`].
+pub fn get_vp_register(hw: &dyn Hardware, input_vtl: InputVtl, name: HvRegisterName) -> Result<u64, VsmError> {
+    let mut value = [HvRegisterValue::default()];
+    get_vp_registers(hw, input_vtl, &[name], &mut value)?;
+    let [value] = value;
+    Ok(value.low)
+}
+
+/// Writes registers of this processor in one hypercall, at most [`MAX_SET_REGISTERS`]. An empty list is a success
+/// without a hypercall.
+///
+/// # Errors
+/// [`VsmError::Hypercall`]; the elements before the one that failed have been written.
+pub fn set_vp_registers(
+    hw: &dyn Hardware,
+    input_vtl: InputVtl,
+    values: &[(HvRegisterName, HvRegisterValue)],
+) -> Result<(), VsmError> {
+    const HEADER: usize = size_of::<VpRegistersHeader>();
+    let code = HypercallCode::SET_VP_REGISTERS;
+    let refused = |status| VsmError::Hypercall { call: code.0, status };
+    if values.is_empty() {
+        return Ok(());
+    }
+    if values.len() > MAX_SET_REGISTERS {
+        return Err(refused(HvStatus::INVALID_HYPERCALL_INPUT));
+    }
+    let mut page = [0; HYPERCALL_PAGE_BYTES];
+    let (head, list) = page.split_at_mut(HEADER);
+    head.copy_from_slice(registers_header(input_vtl).as_bytes());
+    for (slot, (name, value)) in list.chunks_exact_mut(size_of::<SetRegister>()).zip(values) {
+        slot.copy_from_slice(SetRegister { name: *name, reserved: [0; 3], value: *value }.as_bytes());
+    }
+    let used = HEADER + values.len() * size_of::<SetRegister>();
+    let input = page.get(..used).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
+    rep_call(hw, code, values.len(), input, &mut []).map_err(|(_, status)| refused(status))
+}
+
+/// Writes one 64-bit register of this processor.
+///
+/// # Errors
+/// [`VsmError::Hypercall`].
+pub fn set_vp_register(
+    hw: &dyn Hardware,
+    input_vtl: InputVtl,
+    name: HvRegisterName,
+    value: u64,
+) -> Result<(), VsmError> {
+    set_vp_registers(hw, input_vtl, &[(name, value.into())])
+}
+
+/// Enables VTL1 on processor `vp`, which will start it with `context`.
+///
+/// # Errors
+/// [`VsmError::Hypercall`]; its status is VTL_ALREADY_ENABLED when somebody did so before.
+pub fn enable_vp_vtl(hw: &dyn Hardware, vp: u32, context: &InitialVpContext) -> Result<(), VsmError> {
+    let code = HypercallCode::ENABLE_VP_VTL;
+    let input = EnableVpVtl {
+        partition: PARTITION_ID_SELF,
+        vp_index: vp,
+        target_vtl: Vtl::Vtl1.number(),
+        reserved: [0; 3],
+        context: *context,
+    };
+    let outcome = hw.hypercall(HypercallControl::new(code), input.as_bytes(), &mut []);
+    outcome.status.ok().map_err(|status| VsmError::Hypercall { call: code.0, status })
+}

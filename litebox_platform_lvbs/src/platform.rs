@@ -1,0 +1,98 @@
+//! One VTL1 kernel's state: what it runs on, what it knows of VTL0, who owns which frame.
+//!
+//! The image has exactly one, reached through `arch`'s `platform()`; a host test makes its own, so that tests
+//! run side by side. Everything here is shared by all virtual processors and locked accordingly.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use spin::Mutex;
+
+use crate::address::FrameRange;
+use crate::error::VsmError;
+use crate::frames::FrameRegistry;
+use crate::hardware::Hardware;
+use crate::vtl0::{ControlRegMap, Vtl0KernelInfo};
+
+/// What boot found out and the rest of VTL1 relies on.
+#[derive(Clone, Copy, Debug)]
+pub struct PlatformConfig {
+    /// The region VTL0 gave to VTL1; its frames belong to VTL1 for good.
+    pub vtl1_region: FrameRange,
+    /// How many virtual processors there may ever be; at least 1. Indices are below this.
+    pub possible_cpus: u32,
+    /// Index of the processor that booted VTL1.
+    pub boot_vp: u32,
+}
+
+/// What VTL1 keeps for one virtual processor of VTL0.
+#[derive(Debug, Default)]
+pub struct Processor {
+    /// The register values LockRegs recorded; `None` until the processor is locked.
+    pub locked: Mutex<Option<ControlRegMap>>,
+}
+
+/// One VTL1 kernel.
+pub struct Platform {
+    hardware: Box<dyn Hardware>,
+    config: PlatformConfig,
+    vtl0: Vtl0KernelInfo,
+    frames: Mutex<FrameRegistry>,
+    processors: Vec<Processor>,
+}
+
+impl Platform {
+    /// Puts a kernel together. Allocates per-processor state for `config.possible_cpus`.
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`] when the heap does not hold it, [`VsmError::InvalidParameter`] when there is no
+    /// possible processor or the boot processor is not among them.
+    pub fn new(hardware: Box<dyn Hardware>, config: PlatformConfig) -> Result<Self, VsmError> {
+        if config.boot_vp >= config.possible_cpus {
+            return Err(VsmError::InvalidParameter { name: "possible_cpus", value: u64::from(config.possible_cpus) });
+        }
+        let mut processors = Vec::new();
+        let count = usize::try_from(config.possible_cpus).map_err(|_| VsmError::OutOfMemory("processors"))?;
+        processors.try_reserve_exact(count).map_err(|_| VsmError::OutOfMemory("processors"))?;
+        processors.resize_with(count, Processor::default);
+        Ok(Self {
+            hardware,
+            config,
+            vtl0: Vtl0KernelInfo::default(),
+            frames: Mutex::new(FrameRegistry::new(config.vtl1_region)?),
+            processors,
+        })
+    }
+
+    /// The machine under this kernel.
+    #[must_use]
+    pub fn hardware(&self) -> &dyn Hardware {
+        &*self.hardware
+    }
+
+    /// What boot found out.
+    #[must_use]
+    pub fn config(&self) -> &PlatformConfig {
+        &self.config
+    }
+
+    /// What VTL1 knows of VTL0's kernel.
+    #[must_use]
+    pub fn vtl0(&self) -> &Vtl0KernelInfo {
+        &self.vtl0
+    }
+
+    /// The frame registry. Never hold the lock across a VTL return.
+    #[must_use]
+    pub fn frames(&self) -> &Mutex<FrameRegistry> {
+        &self.frames
+    }
+
+    /// VTL1's record of processor `vp`.
+    ///
+    /// # Errors
+    /// [`VsmError::NoSuchProcessor`] when `vp` is not a possible processor.
+    pub fn processor(&self, vp: u32) -> Result<&Processor, VsmError> {
+        usize::try_from(vp).ok().and_then(|index| self.processors.get(index)).ok_or(VsmError::NoSuchProcessor(vp))
+    }
+}

@@ -1,0 +1,66 @@
+//! From the four registers of a VTL call to its result.
+//!
+//! The registers are VTL0's. The id is compared in all its 64 bits, then tested at the gate, then clamped, and only
+//! then used as an index. The errno conversion and the log line of a refusal are here and nowhere else.
+
+use log::{debug, warn};
+
+use super::context::CallContext;
+use super::function::{VSM_BASE, VSM_TABLE_LEN, VsmFunction};
+use super::gate::Gate;
+use super::hardening::clamp_index;
+use super::table::VsmJumpTable;
+use crate::error::VsmError;
+use crate::platform::Platform;
+
+/// Serves a VSM call of processor `vp`: `registers` are the id and the three parameters (LVBS contract §3: RDI, RSI,
+/// RDX, R8). Returns the result register's value: not negative, or a negative Linux errno.
+///
+/// Made to be inlined into the entry, so that its access to `table` is one to the image's own static.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the image's entry must index the static table directly")]
+pub fn dispatch(table: &VsmJumpTable, gate: &Gate, platform: &Platform, vp: u32, registers: [u64; 4]) -> i64 {
+    let [id, first, second, third] = registers;
+    // On 64 bits: an id with upper bits set is as unknown as one below the base.
+    let index = match usize::try_from(id.wrapping_sub(VSM_BASE)) {
+        Ok(index) if index < VSM_TABLE_LEN => index,
+        _ => return refuse(id, vp, VsmError::UnknownFunction(id)),
+    };
+    let context = match admit(gate, platform, vp, index) {
+        Ok(context) => context,
+        Err(error) => return refuse(id, vp, error),
+    };
+    // Last before the load: a mispredicted branch above must not reach beyond the table.
+    let Some(entry) = table.entry(clamp_index::<VSM_TABLE_LEN>(index)) else {
+        return refuse(id, vp, VsmError::UnknownFunction(id));
+    };
+    match entry(&context, &[first, second, third]) {
+        Ok(value) => i64::from(value),
+        Err(error) => refuse(id, vp, error),
+    }
+}
+
+/// Tests the gate, and holds the end of boot back while a boot-phase call runs.
+#[inline]
+fn admit<'a>(gate: &Gate, platform: &'a Platform, vp: u32, index: usize) -> Result<CallContext<'a>, VsmError> {
+    let phase = &platform.vtl0().phase;
+    gate.admit(index, phase.get(), vp, platform.config().boot_vp)?;
+    // The boot may have ended since the line above; the guard is what decides.
+    let boot_call = if gate.needs_boot_call(index) { Some(phase.enter_boot_call()?) } else { None };
+    Ok(CallContext::new(platform, vp, boot_call))
+}
+
+/// Logs why the call failed and turns the reason into the result register's value.
+#[cold]
+#[inline(never)]
+fn refuse(id: u64, vp: u32, error: VsmError) -> i64 {
+    let errno = error.errno();
+    match (VsmFunction::from_id(id), error) {
+        (Some(function), VsmError::NotImplemented) => {
+            debug!("VP {vp}: {}: {error} (-{})", function.name(), errno.name());
+        }
+        (Some(function), _) => warn!("VP {vp}: {}: {error} (-{})", function.name(), errno.name()),
+        (None, _) => warn!("VP {vp}: {error} (-{})", errno.name()),
+    }
+    errno.to_result()
+}

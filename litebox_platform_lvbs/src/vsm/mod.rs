@@ -1,0 +1,34 @@
+//! The VSM calls: what VTL0 may ask of VTL1, and how a request reaches its handler.
+//!
+//! Everything here is pure; the registers of a call come from VTL0 and are trusted in nothing.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`function`] | the one declaration of the calls: ids, names, marker types |
+//! | [`context`] | what a handler is given about the call it serves |
+//! | [`handler`] | the trait a handler implements through `#[vsm_handler]`, and what is known of it |
+//! | [`param`] | the checked types a handler may take |
+//! | [`reply`] | the types a handler may return |
+//! | [`gate`] | who may make which call when, as data |
+//! | [`table`] | the jump table |
+//! | [`hardening`] | the clamp on the attacker's table index |
+//! | [`dispatch`](mod@dispatch) | from four registers to a result |
+
+pub mod context;
+pub mod dispatch;
+pub mod function;
+pub mod gate;
+pub mod handler;
+pub mod hardening;
+pub mod param;
+pub mod reply;
+pub mod table;
+
+pub use context::{BootContext, CallContext};
+pub use dispatch::dispatch;
+pub use function::{VSM_BASE, VSM_RESERVED, VSM_TABLE_LEN, VsmCall, VsmFunction, calls};
+pub use gate::{CallerRule, Gate, PhaseRule};
+pub use handler::{CallRow, Entry, HandlerMeta, Handles, Param, ParamMeta, Registers, Reply};
+pub use param::{ByteCount, Flags, PageAddr, Token, VsmParam, Vtl0Page};
+pub use reply::VsmReply;
+pub use table::VsmJumpTable;

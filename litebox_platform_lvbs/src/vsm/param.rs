@@ -1,0 +1,215 @@
+//! The parameter types of VSM calls.
+//!
+//! VTL0 chooses every bit of a register. Undefined bits, misalignment, overflow, and addresses that belong to VTL1
+//! are refused here, once, so that a handler cannot forget to. A type of another module (a HEKI list, say) becomes
+//! a parameter type by implementing [`VsmParam`].
+
+use core::num::NonZeroU32;
+
+use crate::address::{Gfn, PHYS_ADDR_BITS, PhysAddr};
+use crate::error::VsmError;
+use crate::frames::Owner;
+use crate::platform::Platform;
+
+/// A type that a handler can take, made from one or more registers of a call.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a parameter type of a VSM call",
+    label = "not a parameter type",
+    note = "accepted are `PhysAddr`, `PageAddr`, `Option<PageAddr>`, `Vtl0Page`, `Token`, `Flags<DEFINED>`, \
+            `ByteCount`, `HekiList`, and any type that implements `VsmParam`"
+)]
+pub trait VsmParam: Sized {
+    /// How many of the three registers the parameter takes.
+    const REGISTERS: usize;
+    /// How listings and messages name this kind of parameter.
+    const KIND: &'static str;
+
+    /// Checks the registers, of which there are [`Self::REGISTERS`].
+    ///
+    /// # Errors
+    /// The rule that VTL0 broke.
+    fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError>;
+}
+
+/// The register of a parameter that takes exactly one.
+fn one(registers: &[u64], name: &'static str) -> Result<u64, VsmError> {
+    match registers {
+        [register] => Ok(*register),
+        _ => Err(VsmError::InvalidParameter { name, value: u64::MAX }),
+    }
+}
+
+/// Refuses VTL1's own frames: nothing that VTL0 may name lies there.
+fn refuse_vtl1(platform: &Platform, pa: PhysAddr) -> Result<PhysAddr, VsmError> {
+    let (region, gfn) = (platform.config().vtl1_region, pa.gfn().as_u64());
+    if (region.start()..region.end()).contains(&gfn) {
+        return Err(VsmError::FrameOwned(pa, Owner::Vtl1));
+    }
+    Ok(pa)
+}
+
+/// Any physical address outside VTL1, with no alignment.
+impl VsmParam for PhysAddr {
+    const REGISTERS: usize = 1;
+    const KIND: &'static str = "physical address";
+
+    fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        refuse_vtl1(platform, Self::new(one(registers, Self::KIND)?)?)
+    }
+}
+
+/// The physical address of a page outside VTL1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageAddr(PhysAddr);
+
+impl PageAddr {
+    /// The page's first byte.
+    #[must_use]
+    pub const fn start(self) -> PhysAddr {
+        self.0
+    }
+}
+
+impl VsmParam for PageAddr {
+    const REGISTERS: usize = 1;
+    const KIND: &'static str = "page address";
+
+    fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        refuse_vtl1(platform, PhysAddr::new_aligned(one(registers, Self::KIND)?)?).map(Self)
+    }
+}
+
+/// A page that need not be there; zero says that it is not.
+impl VsmParam for Option<PageAddr> {
+    const REGISTERS: usize = 1;
+    const KIND: &'static str = "page address or 0";
+
+    fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        match one(registers, Self::KIND)? {
+            0 => Ok(None),
+            _ => PageAddr::from_registers(platform, registers).map(Some),
+        }
+    }
+}
+
+/// A page outside VTL1, given by its frame number (Linux: PFN).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vtl0Page(Gfn);
+
+impl Vtl0Page {
+    /// The frame.
+    #[must_use]
+    pub const fn gfn(self) -> Gfn {
+        self.0
+    }
+
+    /// The page's first byte.
+    #[must_use]
+    pub const fn start(self) -> PhysAddr {
+        self.0.start()
+    }
+}
+
+impl VsmParam for Vtl0Page {
+    const REGISTERS: usize = 1;
+    const KIND: &'static str = "frame number";
+
+    fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        let gfn = Gfn::new(one(registers, Self::KIND)?)?;
+        refuse_vtl1(platform, gfn.start())?;
+        Ok(Self(gfn))
+    }
+}
+
+/// What VTL1 gave out for a module: `1..=0x7fff_ffff` (LVBS contract §3: older drivers keep it in an `int`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(NonZeroU32);
+
+impl Token {
+    /// The greatest token.
+    pub const MAX: u32 = 0x7fff_ffff;
+
+    /// Checks that `raw` is a token.
+    ///
+    /// # Errors
+    /// [`VsmError::InvalidParameter`] outside `1..=0x7fff_ffff`.
+    pub fn new(raw: u64) -> Result<Self, VsmError> {
+        u32::try_from(raw)
+            .ok()
+            .filter(|token| *token <= Self::MAX)
+            .and_then(NonZeroU32::new)
+            .map(Self)
+            .ok_or(VsmError::InvalidParameter { name: Self::KIND, value: raw })
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl VsmParam for Token {
+    const REGISTERS: usize = 1;
+    const KIND: &'static str = "token";
+
+    fn from_registers(_: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        Self::new(one(registers, Self::KIND)?)
+    }
+}
+
+/// Flags of which only the bits in `DEFINED` may be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags<const DEFINED: u64>(u64);
+
+impl<const DEFINED: u64> Flags<DEFINED> {
+    /// The bits; a subset of `DEFINED`.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Whether all of `flags` are set.
+    #[must_use]
+    pub const fn contains(self, flags: u64) -> bool {
+        self.0 & flags == flags
+    }
+}
+
+impl<const DEFINED: u64> VsmParam for Flags<DEFINED> {
+    const REGISTERS: usize = 1;
+    const KIND: &'static str = "flags";
+
+    fn from_registers(_: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        let value = one(registers, Self::KIND)?;
+        if value & !DEFINED != 0 {
+            return Err(VsmError::InvalidParameter { name: Self::KIND, value });
+        }
+        Ok(Self(value))
+    }
+}
+
+/// A size in bytes: at least 1, at most 2^52, what guest-physical memory can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteCount(u64);
+
+impl ByteCount {
+    /// The number of bytes.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl VsmParam for ByteCount {
+    const REGISTERS: usize = 1;
+    const KIND: &'static str = "bytes";
+
+    fn from_registers(_: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        let value = one(registers, Self::KIND)?;
+        if value == 0 || value > 1 << PHYS_ADDR_BITS {
+            return Err(VsmError::InvalidParameter { name: Self::KIND, value });
+        }
+        Ok(Self(value))
+    }
+}

@@ -1,0 +1,242 @@
+//! Typed pointers into VTL0 memory.
+//!
+//! A pointer says where a value of a fixed layout lies, and has been checked not to touch VTL1's frames. It gives
+//! no reference: a value is copied, as a whole, once per call, so that nobody can look at VTL0's bytes twice by
+//! accident. The bytes of a value may lie in pages that are not neighbours. Nothing that is read is trusted.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::address::{FrameRange, Gfn, PAGE_SIZE, PhysAddr};
+use crate::error::VsmError;
+use crate::frames::{FrameRegistry, Owner};
+use crate::hardware::Hardware;
+use crate::platform::Platform;
+
+#[cfg(test)]
+#[path = "ptr_tests.rs"]
+mod tests;
+
+/// Where the bytes of a value lie: from `first` to the end of its page, then in `more`, page by page.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// Contiguous from here.
+    Contiguous(PhysAddr),
+    /// The rest of the first page, then these pages.
+    Scattered { first: PhysAddr, more: &'a [PhysAddr] },
+}
+
+/// A piece of a value: the part within one page.
+struct Piece {
+    at: PhysAddr,
+    bytes: usize,
+}
+
+impl Place<'_> {
+    /// The pieces of a value of `size` bytes, each within a page.
+    fn pieces(self, size: usize) -> impl Iterator<Item = Result<Piece, VsmError>> {
+        let mut left = size;
+        let mut next = match self {
+            Self::Contiguous(at) | Self::Scattered { first: at, .. } => Ok(at),
+        };
+        let mut following = match self {
+            Self::Contiguous(_) => [].iter(),
+            Self::Scattered { more, .. } => more.iter(),
+        };
+        core::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let at = match next {
+                Ok(at) => at,
+                Err(error) => {
+                    left = 0;
+                    return Some(Err(error));
+                }
+            };
+            let room = PAGE_SIZE - at.page_offset();
+            let bytes = usize::try_from(room).map_or(left, |room| room.min(left));
+            left -= bytes;
+            next = match self {
+                Self::Contiguous(_) => at.checked_add(room),
+                Self::Scattered { .. } => {
+                    following.next().copied().ok_or(VsmError::InvalidParameter { name: "pages", value: at.as_u64() })
+                }
+            };
+            Some(Ok(Piece { at, bytes }))
+        })
+    }
+
+    /// Calls `check` for the frame of each piece.
+    fn check(self, size: usize, check: impl Fn(FrameRange) -> Result<(), VsmError>) -> Result<(), VsmError> {
+        self.pieces(size).try_for_each(|piece| {
+            let gfn = piece?.at.gfn().as_u64();
+            check(FrameRange::from_gfns(gfn, gfn + 1)?)
+        })
+    }
+
+    fn read<T: FromBytes + IntoBytes>(self, hardware: &dyn Hardware) -> Result<T, VsmError> {
+        let mut value = T::new_zeroed();
+        let mut rest = value.as_mut_bytes();
+        for piece in self.pieces(size_of::<T>()) {
+            let Piece { at, bytes } = piece?;
+            let (part, after) = rest.split_at_mut_checked(bytes).ok_or(VsmError::Vtl0MemoryFault(at))?;
+            hardware.read_vtl0(at, part).map_err(|fault| VsmError::Vtl0MemoryFault(fault.0))?;
+            rest = after;
+        }
+        Ok(value)
+    }
+
+    fn write<T: IntoBytes + Immutable>(self, hardware: &dyn Hardware, value: &T) -> Result<(), VsmError> {
+        let mut rest = value.as_bytes();
+        for piece in self.pieces(size_of::<T>()) {
+            let Piece { at, bytes } = piece?;
+            let (part, after) = rest.split_at_checked(bytes).ok_or(VsmError::Vtl0MemoryFault(at))?;
+            hardware.write_vtl0(at, part).map_err(|fault| VsmError::Vtl0MemoryFault(fault.0))?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Page-aligned continuation pages, and only as many as the value needs.
+    fn check_pages(self, size: usize) -> Result<(), VsmError> {
+        let Self::Scattered { first, more } = self else { return Ok(()) };
+        if let Some(page) = more.iter().find(|page| !page.is_page_aligned()) {
+            return Err(VsmError::NotPageAligned(page.as_u64()));
+        }
+        let needed = self.pieces(size).count().saturating_sub(1);
+        if more.len() > needed {
+            return Err(VsmError::InvalidParameter { name: "pages", value: first.as_u64() });
+        }
+        Ok(())
+    }
+}
+
+/// Points to a value in VTL0 memory that VTL1 reads.
+#[derive(Clone, Copy)]
+pub struct PhysConstPtr<'a, T> {
+    place: Place<'a>,
+    value: PhantomData<T>,
+}
+
+impl<T: FromBytes + IntoBytes> PhysConstPtr<'static, T> {
+    /// Points to the value that starts at `at` and runs through contiguous memory.
+    ///
+    /// # Errors
+    /// [`VsmError::FrameOwned`] when a byte of it lies in VTL1, [`VsmError::InvalidPhysicalAddress`] when it runs past
+    /// 2^52.
+    pub fn new(platform: &Platform, at: PhysAddr) -> Result<Self, VsmError> {
+        PhysConstPtr::checked(platform, Place::Contiguous(at))
+    }
+}
+
+impl<'a, T: FromBytes + IntoBytes> PhysConstPtr<'a, T> {
+    /// Points to the value that starts at `first` and, where that page ends, goes on in the pages `more`.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and [`VsmError::NotPageAligned`] or [`VsmError::InvalidParameter`] when `more` is not exactly
+    /// the page-aligned addresses that the value needs.
+    pub fn scattered(platform: &Platform, first: PhysAddr, more: &'a [PhysAddr]) -> Result<Self, VsmError> {
+        Self::checked(platform, Place::Scattered { first, more })
+    }
+
+    fn checked(platform: &Platform, place: Place<'a>) -> Result<Self, VsmError> {
+        let vtl1 = platform.config().vtl1_region;
+        place.check_pages(size_of::<T>())?;
+        place.check(size_of::<T>(), |frame| {
+            if frame.overlaps(vtl1) {
+                return Err(VsmError::FrameOwned(Gfn::new(frame.start())?.start(), Owner::Vtl1));
+            }
+            Ok(())
+        })?;
+        Ok(Self { place, value: PhantomData })
+    }
+
+    /// Copies the value. Each call fetches each byte once; a caller that has checked a copy must use that copy.
+    ///
+    /// # Errors
+    /// [`VsmError::Vtl0MemoryFault`].
+    pub fn read(&self, hardware: &dyn Hardware) -> Result<T, VsmError> {
+        self.place.read(hardware)
+    }
+}
+
+/// Points to a value in VTL0 memory that VTL1 may write, on behalf of the owner it was made for.
+///
+/// It borrows the registry, so that no frame changes hands between the check and the write.
+#[derive(Clone, Copy)]
+pub struct PhysMutPtr<'a, T> {
+    place: Place<'a>,
+    registry: PhantomData<&'a FrameRegistry>,
+    value: PhantomData<T>,
+}
+
+impl<'a, T: FromBytes + IntoBytes + Immutable> PhysMutPtr<'a, T> {
+    /// Points to the value that starts at `at` and runs through contiguous memory.
+    ///
+    /// # Errors
+    /// [`VsmError::FrameOwned`] when a byte of it lies in a frame that is neither `claimant`'s nor nobody's,
+    /// [`VsmError::InvalidPhysicalAddress`] when it runs past 2^52.
+    pub fn new(registry: &'a FrameRegistry, claimant: Owner, at: PhysAddr) -> Result<Self, VsmError> {
+        Self::checked(registry, claimant, Place::Contiguous(at))
+    }
+
+    /// Points to the value that starts at `first` and, where that page ends, goes on in the pages `more`.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and [`VsmError::NotPageAligned`] or [`VsmError::InvalidParameter`] when `more` is not exactly
+    /// the page-aligned addresses that the value needs.
+    pub fn scattered(
+        registry: &'a FrameRegistry,
+        claimant: Owner,
+        first: PhysAddr,
+        more: &'a [PhysAddr],
+    ) -> Result<Self, VsmError> {
+        Self::checked(registry, claimant, Place::Scattered { first, more })
+    }
+
+    fn checked(registry: &'a FrameRegistry, claimant: Owner, place: Place<'a>) -> Result<Self, VsmError> {
+        place.check_pages(size_of::<T>())?;
+        place.check(size_of::<T>(), |frame| registry.check(frame, claimant))?;
+        Ok(Self { place, registry: PhantomData, value: PhantomData })
+    }
+
+    /// Copies the value out.
+    ///
+    /// # Errors
+    /// [`VsmError::Vtl0MemoryFault`].
+    pub fn read(&self, hardware: &dyn Hardware) -> Result<T, VsmError> {
+        self.place.read(hardware)
+    }
+
+    /// Writes the value.
+    ///
+    /// # Errors
+    /// [`VsmError::Vtl0MemoryFault`]; the pages before the one at fault have been written.
+    pub fn write(&self, hardware: &dyn Hardware, value: &T) -> Result<(), VsmError> {
+        self.place.write(hardware, value)
+    }
+}
+
+impl fmt::Debug for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Contiguous(at) => write!(f, "{at}"),
+            Self::Scattered { first, more } => write!(f, "{first} and {more:?}"),
+        }
+    }
+}
+
+impl<T> fmt::Debug for PhysConstPtr<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PhysConstPtr({:?})", self.place)
+    }
+}
+
+impl<T> fmt::Debug for PhysMutPtr<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PhysMutPtr({:?})", self.place)
+    }
+}

@@ -1,0 +1,191 @@
+//! What happens when VTL0 does something that the hypervisor stopped on VTL1's behalf.
+//!
+//! A message comes from the hypervisor and is trusted to say what VTL0 did; the values in it are VTL0's. The policy
+//! is [`decide`], which only looks; [`handle_intercept`] carries it out. A violation is a #GP in VTL0, never a panic in
+//! VTL1.
+
+use core::fmt;
+
+use litebox_platform_lvbs::hv::calls::set_vp_registers;
+use litebox_platform_lvbs::hv::message::{InterceptAccess, InterceptHeader, MsrIntercept, RegisterIntercept};
+use litebox_platform_lvbs::hv::{HvMessage, HvRegisterName, HvRegisterValue, InputVtl, MessageType, PendingEvent, msr};
+use litebox_platform_lvbs::vtl0::ControlRegMap;
+use litebox_platform_lvbs::{Platform, VsmError};
+use log::{debug, warn};
+
+use crate::registers::{CR0_PINNED, CR4_PINNED};
+
+/// What is to be done about an intercept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The write changes nothing that is pinned: write the register for VTL0 and step over the instruction.
+    CarryOut {
+        /// The register.
+        register: HvRegisterName,
+        /// Its new value.
+        value: u64,
+        /// Where VTL0 goes on.
+        rip: u64,
+    },
+    /// A violation: #GP in VTL0, at the instruction that was stopped.
+    Fault(Violation),
+    /// Nothing that VTL0 did: it goes on as if nothing had happened.
+    Ignore,
+}
+
+/// Why VTL0 gets a #GP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// An access to memory beyond its permission.
+    Memory {
+        /// The guest-physical address.
+        gpa: u64,
+        /// How it was accessed.
+        access: InterceptAccess,
+    },
+    /// A write of a descriptor table register, or of one that no rule lets through.
+    Register(HvRegisterName),
+    /// A write that would change pinned bits.
+    Pinned {
+        /// The register.
+        register: HvRegisterName,
+        /// What it was to become.
+        value: u64,
+    },
+    /// An access to an MSR that no rule lets through.
+    Msr(u32),
+    /// The processor has not been locked, so there is nothing to compare with.
+    NotLocked,
+    /// The message lacks what its type promises, or does not say how long the instruction is.
+    Malformed(MessageType),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory { gpa, access } => {
+                let access = match *access {
+                    InterceptAccess::READ => "read",
+                    InterceptAccess::WRITE => "write",
+                    InterceptAccess::EXECUTE => "instruction fetch",
+                    _ => "unknown access",
+                };
+                write!(f, "{access} at guest-physical address {gpa:#x}")
+            }
+            Self::Register(register) => write!(f, "access to {register}"),
+            Self::Pinned { register, value } => write!(f, "write of {value:#x} to {register} changes pinned bits"),
+            Self::Msr(msr) => write!(f, "access to MSR {msr:#x}"),
+            Self::NotLocked => f.write_str("register write on a processor that is not locked"),
+            Self::Malformed(kind) => write!(f, "{kind:?} without the particulars"),
+        }
+    }
+}
+
+/// Decides on a message, given what LockRegs recorded for the processor.
+#[must_use]
+pub fn decide(message: &HvMessage, locked: Option<&ControlRegMap>) -> Verdict {
+    let kind = message.message_type;
+    let verdict = match kind {
+        MessageType::GPA_INTERCEPT => message
+            .memory_intercept()
+            .map(|memory| Verdict::Fault(Violation::Memory { gpa: memory.gpa, access: memory.header.access })),
+        MessageType::MSR_INTERCEPT => message.msr_intercept().map(|intercept| decide_msr(&intercept, locked)),
+        MessageType::REGISTER_INTERCEPT => {
+            message.register_intercept().map(|intercept| decide_register(&intercept, locked))
+        }
+        // Not an intercept VTL1 asked for: whatever sent it did not stop VTL0.
+        _ => Some(Verdict::Ignore),
+    };
+    verdict.unwrap_or(Verdict::Fault(Violation::Malformed(kind)))
+}
+
+fn decide_msr(intercept: &MsrIntercept, locked: Option<&ControlRegMap>) -> Verdict {
+    let register = match intercept.msr {
+        msr::EFER => HvRegisterName::EFER,
+        msr::STAR => HvRegisterName::STAR,
+        msr::LSTAR => HvRegisterName::LSTAR,
+        msr::CSTAR => HvRegisterName::CSTAR,
+        msr::SFMASK => HvRegisterName::SFMASK,
+        msr::APIC_BASE => HvRegisterName::APIC_BASE,
+        msr::SYSENTER_CS => HvRegisterName::SYSENTER_CS,
+        msr::SYSENTER_EIP => HvRegisterName::SYSENTER_EIP,
+        msr::SYSENTER_ESP => HvRegisterName::SYSENTER_ESP,
+        other => return Verdict::Fault(Violation::Msr(other)),
+    };
+    if intercept.header.access != InterceptAccess::WRITE {
+        return Verdict::Fault(Violation::Msr(intercept.msr));
+    }
+    let kind = MessageType::MSR_INTERCEPT;
+    compare(kind, &intercept.header, register, intercept.value(), u64::MAX, locked)
+}
+
+fn decide_register(intercept: &RegisterIntercept, locked: Option<&ControlRegMap>) -> Verdict {
+    let register = intercept.register;
+    let pinned = match register {
+        HvRegisterName::CR0 => CR0_PINNED,
+        HvRegisterName::CR4 => CR4_PINNED,
+        _ => return Verdict::Fault(Violation::Register(register)),
+    };
+    if intercept.header.access != InterceptAccess::WRITE || intercept.value.high != 0 {
+        return Verdict::Fault(Violation::Register(register));
+    }
+    let kind = MessageType::REGISTER_INTERCEPT;
+    compare(kind, &intercept.header, register, intercept.value.low, pinned, locked)
+}
+
+/// Lets a write through that leaves the pinned bits as they were recorded.
+fn compare(
+    kind: MessageType,
+    header: &InterceptHeader,
+    register: HvRegisterName,
+    value: u64,
+    pinned: u64,
+    locked: Option<&ControlRegMap>,
+) -> Verdict {
+    let Some(recorded) = locked.and_then(|map| map.get(register)) else {
+        return Verdict::Fault(Violation::NotLocked);
+    };
+    if (value ^ recorded) & pinned != 0 {
+        return Verdict::Fault(Violation::Pinned { register, value });
+    }
+    match header.instruction_length() {
+        // Going on at the same instruction would end here again, forever.
+        0 => Verdict::Fault(Violation::Malformed(kind)),
+        length => Verdict::CarryOut { register, value, rip: header.rip.wrapping_add(u64::from(length)) },
+    }
+}
+
+/// Handles an intercept message of processor `vp`, which must be the calling one.
+///
+/// The message must be a copy: the slot it came from belongs to the hypervisor.
+///
+/// # Errors
+/// [`VsmError::NoSuchProcessor`]; [`VsmError::Hypercall`] when not even the #GP could be raised in VTL0.
+pub fn handle_intercept(platform: &Platform, vp: u32, message: &HvMessage) -> Result<(), VsmError> {
+    let locked = *platform.processor(vp)?.locked.lock();
+    match decide(message, locked.as_ref()) {
+        Verdict::Ignore => {
+            warn!("VP {vp}: message of unknown type {:?} ignored", message.message_type);
+            Ok(())
+        }
+        Verdict::Fault(violation) => {
+            warn!("VP {vp}: VTL0 violation: {violation}; #GP");
+            raise_general_protection(platform)
+        }
+        Verdict::CarryOut { register, value, rip } => {
+            debug!("VP {vp}: VTL0 writes {value:#x} to {register}");
+            let values = [(register, HvRegisterValue::from_u64(value)), (HvRegisterName::RIP, rip.into())];
+            set_vp_registers(platform.hardware(), InputVtl::VTL0, &values).or_else(|error| {
+                // The processor would have refused the value in the same way.
+                warn!("VP {vp}: {value:#x} was not written to {register}: {error}; #GP");
+                raise_general_protection(platform)
+            })
+        }
+    }
+}
+
+/// Makes VTL0 take a #GP(0) when it runs next.
+fn raise_general_protection(platform: &Platform) -> Result<(), VsmError> {
+    let event = HvRegisterValue::from_u64(PendingEvent::GENERAL_PROTECTION.0);
+    set_vp_registers(platform.hardware(), InputVtl::VTL0, &[(HvRegisterName::PENDING_EVENT0, event)])
+}

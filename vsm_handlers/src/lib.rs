@@ -1,0 +1,38 @@
+//! The handlers of the VSM calls, one file per family, and the table of all of them.
+//!
+//! A handler decides; it touches no hardware but through the platform it is given, keeps no state of its own, and
+//! trusts VTL0 in nothing. See `table` for how a call reaches it.
+//!
+//! | file | calls |
+//! |---|---|
+//! | `boot` | EnableAPsVtl, BootAPs, SignalEndOfBoot |
+//! | `registers` | LockRegs |
+//! | `memory` | ProtectMemory |
+//! | `ringbuffer` | AllocateRingbufferMemory |
+//! | `kdata` | LoadKData |
+//! | `module` | ValidateModule, FreeModuleInit, UnloadModule |
+//! | `keys` | CopySecondaryKey |
+//! | `kexec` | KexecValidate |
+//! | `patch` | PatchText |
+//! | `optee` | OpteeMessage |
+//! | [`intercept`] | none: what VTL0 is stopped at |
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod boot;
+pub mod intercept;
+mod kdata;
+mod kexec;
+mod keys;
+mod listing;
+mod memory;
+mod module;
+mod optee;
+mod patch;
+mod registers;
+mod ringbuffer;
+mod table;
+
+pub use intercept::handle_intercept;
+pub use listing::Listing;
+pub use table::{GATE, ROWS, VSM_TABLE, VsmTable};

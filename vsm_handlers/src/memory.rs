@@ -1,0 +1,71 @@
+//! Protection of VTL0 memory: ProtectMemory.
+//!
+//! The list comes from VTL0 and is checked by `heki`; which frames may change is for the frame registry to say. What
+//! is trusted: that VTL0, during boot, knows what its own kernel needs.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
+use litebox_platform_lvbs::vsm::BootContext;
+use litebox_platform_lvbs::vtl0::Phase;
+use log::{info, warn};
+use vsm_macros::vsm_handler;
+
+/// Gives ranges of VTL0 memory the permissions that a HEKI list names.
+///
+/// The list covers all memory that VTL0's direct map does, VTL1's own region included: VTL1's frames, and those that
+/// another call has taken, stay as they are. All or nothing: on an error no permission has changed.
+///
+/// -EFAULT for a broken list or range; -EINVAL for an address that is not page-aligned or attributes that are no
+/// permission; -ENOMEM; -EIO when the hypervisor refuses, as it does for memory that does not exist.
+#[vsm_handler(VsmFunction::ProtectMemory, phase = boot, caller = any)]
+fn protect_memory(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError> {
+    let platform = call.platform();
+    let mut registry = platform.frames().lock();
+    let mut transaction = registry.begin(platform.hardware(), Phase::Boot)?;
+    let mut tally = Tally::default();
+    for range in list.walk(platform) {
+        let range = range?;
+        let (frames, permission) = (range.frames()?, range.memory_attributes()?.permission());
+        let owner = owner_of(permission);
+        let skipped = transaction.stage_skipping_foreign(frames, Owner::BootProtected, owner, permission)?;
+        tally.add(&range, permission, skipped);
+    }
+    transaction.commit()?;
+    tally.log();
+    Ok(())
+}
+
+/// Plain data stays nobody's: modules, kexec images and the log ring are made of it later. Anything else is the
+/// kernel VTL0 wants sealed, and only another ProtectMemory can change it.
+fn owner_of(permission: Permission) -> Owner {
+    if permission == Permission::RW { Owner::Nobody } else { Owner::BootProtected }
+}
+
+/// What the log says about a list.
+#[derive(Default)]
+struct Tally {
+    ranges: u64,
+    bytes: u64,
+    skipped: u64,
+    write_and_execute: u64,
+}
+
+impl Tally {
+    fn add(&mut self, range: &CheckedRange, permission: Permission, skipped: u64) {
+        self.ranges = self.ranges.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(range.byte_count());
+        self.skipped = self.skipped.saturating_add(skipped);
+        if permission.is_write_and_execute() {
+            self.write_and_execute = self.write_and_execute.saturating_add(1);
+        }
+    }
+
+    fn log(&self) {
+        let Self { ranges, bytes, skipped, write_and_execute } = self;
+        info!("ProtectMemory: {ranges} ranges, {} MiB, {skipped} frames of other owners left alone", bytes >> 20);
+        if *write_and_execute != 0 {
+            warn!("ProtectMemory: {write_and_execute} ranges are writable and executable");
+        }
+    }
+}

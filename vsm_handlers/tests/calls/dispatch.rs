@@ -1,0 +1,233 @@
+//! Ids and the gate: only exact ids reach a handler, and only when the gate says so.
+//!
+//! The handlers are replaced by recorders; everything else is what the image uses. What is expected is written down
+//! here by hand, not taken from the table under test.
+
+use std::cell::Cell;
+
+use crate::common::{BOOT_VP, CPUS, Machine, call, end_boot, kernel};
+use litebox_platform_lvbs::vsm::{
+    CallContext, CallRow, CallerRule, Entry, Gate, HandlerMeta, PhaseRule, VsmFunction, VsmJumpTable, dispatch,
+};
+use litebox_platform_lvbs::vtl0::Phase;
+use litebox_platform_lvbs::{Platform, VsmError};
+use vsm_handlers::{GATE, ROWS};
+
+thread_local! {
+    /// The handler that was reached since the cell was last emptied.
+    static REACHED: Cell<Option<(usize, [u64; 3])>> = const { Cell::new(None) };
+}
+
+/// A handler that records that it was reached.
+#[expect(clippy::unnecessary_wraps, reason = "the table's entries have this type")]
+fn record<const ROW: usize>(_: &CallContext<'_>, registers: &[u64; 3]) -> Result<u32, VsmError> {
+    REACHED.set(Some((ROW, *registers)));
+    Ok(7)
+}
+
+/// The real rows with recorders in the handlers' places.
+fn recorders() -> VsmJumpTable {
+    const ENTRIES: [Entry; 14] = [
+        record::<0>,
+        record::<1>,
+        record::<2>,
+        record::<3>,
+        record::<4>,
+        record::<5>,
+        record::<6>,
+        record::<7>,
+        record::<8>,
+        record::<9>,
+        record::<10>,
+        record::<11>,
+        record::<12>,
+        record::<13>,
+    ];
+    let mut entries = ENTRIES.into_iter();
+    VsmJumpTable::new(&ROWS.map(|row| CallRow { entry: entries.next().unwrap(), ..row }))
+}
+
+/// Makes a call and says which handler it reached, and the result.
+fn reached(table: &VsmJumpTable, platform: &Platform, vp: u32, id: u64) -> (Option<usize>, i64) {
+    REACHED.set(None);
+    let result = dispatch(table, &GATE, platform, vp, [id, 1, 2, 3]);
+    let reached = REACHED.take();
+    if let Some((_, registers)) = reached {
+        assert_eq!(registers, [1, 2, 3], "the registers arrive in order");
+    }
+    (reached.map(|(row, _)| row), result)
+}
+
+/// When and by whom each call may be made: before the end of boot, after it, by a processor that is not the boot
+/// processor (LVBS contract §4, §5.6).
+const RULES: [(u64, bool, bool, bool); 14] = [
+    (0x1_ffe0, true, false, false),
+    (0x1_ffe1, true, false, false),
+    (0x1_ffe2, true, false, true),
+    (0x1_ffe3, true, false, true),
+    (0x1_ffe4, true, false, true),
+    (0x1_ffe5, true, false, true),
+    (0x1_ffe6, true, true, true),
+    (0x1_ffe7, true, true, true),
+    (0x1_ffe8, true, true, true),
+    (0x1_ffe9, true, true, true),
+    (0x1_ffea, true, true, true),
+    (0x1_ffeb, true, true, true),
+    (0x1_ffec, true, false, true),
+    (0x1_fff0, true, true, true),
+];
+
+#[test]
+fn the_gate_is_exhaustively_what_was_written_down() {
+    let (table, platform) = (recorders(), kernel(&Machine::default()));
+    for ended in [false, true] {
+        if ended {
+            end_boot(&platform);
+        }
+        for (row, (id, boot, runtime, other_vp)) in RULES.into_iter().enumerate() {
+            for vp in 0..CPUS {
+                let allowed = (if ended { runtime } else { boot }) && (other_vp || vp == BOOT_VP);
+                let expected = if allowed { (Some(row), 7) } else { (None, -1) };
+                assert_eq!(reached(&table, &platform, vp, id), expected, "{id:#x}, ended: {ended}, VP {vp}");
+            }
+        }
+    }
+}
+
+/// The row that must be reached for `id` on the boot processor during boot.
+fn expected_row(id: u64) -> Option<usize> {
+    RULES.iter().position(|rule| rule.0 == id)
+}
+
+/// An id that reaches exactly what it must, both before and after the end of boot.
+fn assert_exact(table: &VsmJumpTable, before: &Platform, after: &Platform, id: u64) {
+    let row = expected_row(id);
+    let expected = if row.is_some() { (row, 7) } else { (None, -22) };
+    assert_eq!(reached(table, before, BOOT_VP, id), expected, "{id:#x}");
+    let after_boot = match row {
+        None => (None, -22),
+        Some(row) if RULES[row].2 => (Some(row), 7),
+        Some(_) => (None, -1),
+    };
+    assert_eq!(reached(table, after, BOOT_VP, id), after_boot, "{id:#x} after the end of boot");
+}
+
+#[test]
+fn only_exact_ids_reach_a_handler() {
+    let (table, before, after) = (recorders(), kernel(&Machine::default()), kernel(&Machine::default()));
+    end_boot(&after);
+    // The whole range with its holes, its neighbours on both sides, and the places an index can wrap around at.
+    for low in (0x1_ffd0..=0x2_0010).chain([0, 1, 16, 17, 0xffff_ffff]) {
+        assert_exact(&table, &before, &after, low);
+        for bit in 32..64 {
+            assert_exact(&table, &before, &after, low | 1 << bit);
+        }
+        for upper in [0xffff_ffff_0000_0000, 0x8000_0001_0000_0000, 0x7fff_ffff_0000_0000] {
+            assert_exact(&table, &before, &after, low | upper);
+        }
+        assert_exact(&table, &before, &after, low.wrapping_sub(0x1_ffe0));
+        assert_exact(&table, &before, &after, low.wrapping_neg());
+    }
+    let holes = [0x1_ffed, 0x1_ffee, 0x1_ffef];
+    assert!(holes.iter().all(|id| VsmFunction::from_id(*id).is_none()));
+}
+
+#[test]
+fn a_million_random_ids_reach_nothing() {
+    let (table, before, after) = (recorders(), kernel(&Machine::default()), kernel(&Machine::default()));
+    end_boot(&after);
+    // SplitMix64 (Steele, Lea, Flood 2014): every 64-bit value once in 2^64 steps, the same ones in every run.
+    let mut state: u64 = 0x1_ffe0;
+    let mut exact = 0;
+    for round in 0..1_000_000_u32 {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut id = state;
+        id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        id ^= id >> 31;
+        if round % 4 == 0 {
+            // Random upper bits over a low half near the range: the aliases that a truncation would let through.
+            id = (id & !0xffff_ffff) | (0x1_ffd0 + (id & 0x3f));
+        }
+        exact += u32::from(expected_row(id).is_some());
+        assert_exact(&table, &before, &after, id);
+    }
+    assert_eq!(exact, 0, "the seed is such that no random id is one of the calls");
+}
+
+#[test]
+fn calls_that_are_not_implemented_say_so_when_the_gate_is_open() {
+    let platform = kernel(&Machine::default());
+    for row in ROWS.iter().filter(|row| !row.meta.implemented) {
+        assert_eq!(call(&platform, BOOT_VP, [row.function.id(), 0, 0, 0]), -95, "{}", row.function.name());
+    }
+    end_boot(&platform);
+    for row in ROWS.iter().filter(|row| !row.meta.implemented) {
+        let runtime = RULES[expected_row(row.function.id()).unwrap()].2;
+        let expected = if runtime { -95 } else { -1 };
+        assert_eq!(call(&platform, BOOT_VP, [row.function.id(), 0, 0, 0]), expected, "{}", row.function.name());
+    }
+}
+
+/// What the rules say, in plain words.
+fn admitted(phase: PhaseRule, caller: CallerRule, ended: bool, bsp: bool) -> Result<(), VsmError> {
+    let vp = if bsp { BOOT_VP } else { BOOT_VP + 1 };
+    match (phase, ended) {
+        (PhaseRule::Boot, true) => Err(VsmError::AfterEndOfBoot),
+        (PhaseRule::Runtime, false) => Err(VsmError::BeforeEndOfBoot),
+        _ if caller == CallerRule::Bsp && !bsp => Err(VsmError::NotBootProcessor(vp)),
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn every_rule_holds_for_every_call_whatever_the_others_are() {
+    for phase in [PhaseRule::Boot, PhaseRule::Runtime, PhaseRule::Any] {
+        for caller in [CallerRule::Bsp, CallerRule::Any] {
+            for function in VsmFunction::ALL {
+                // This call has the rules; all others have the opposite, so that no bit is another's.
+                let rows = ROWS.map(|row| {
+                    let mine = row.function == function;
+                    let meta = HandlerMeta {
+                        phase: if mine { phase } else { other_phase(phase) },
+                        caller: if mine == (caller == CallerRule::Bsp) { CallerRule::Bsp } else { CallerRule::Any },
+                        ..row.meta
+                    };
+                    CallRow { meta, ..row }
+                });
+                let gate = Gate::new(&rows);
+                assert_eq!(gate.needs_boot_call(function.index()), phase == PhaseRule::Boot);
+                for (ended, bsp) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let vp = if bsp { BOOT_VP } else { BOOT_VP + 1 };
+                    let now = if ended { Phase::Runtime } else { Phase::Boot };
+                    assert_eq!(
+                        gate.admit(function.index(), now, vp, BOOT_VP),
+                        admitted(phase, caller, ended, bsp),
+                        "{function:?}, {phase:?}, {caller:?}, ended: {ended}, boot processor: {bsp}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A rule under which no phase is treated as under `phase`, as far as there is one.
+fn other_phase(phase: PhaseRule) -> PhaseRule {
+    match phase {
+        PhaseRule::Boot => PhaseRule::Runtime,
+        PhaseRule::Runtime | PhaseRule::Any => PhaseRule::Boot,
+    }
+}
+
+#[test]
+fn the_gate_is_closed_where_no_call_is() {
+    for index in (13..16).chain([17, 18, 63, 64, 65, usize::MAX]) {
+        for phase in [Phase::Boot, Phase::Runtime] {
+            assert!(
+                matches!(GATE.admit(index, phase, BOOT_VP, BOOT_VP), Err(VsmError::UnknownFunction(_))),
+                "{index} in {phase:?}"
+            );
+        }
+        assert!(!GATE.needs_boot_call(index), "{index}");
+    }
+}

@@ -1,0 +1,7 @@
+//! The table and its handlers, over a machine of a few lines.
+
+mod boot;
+mod common;
+mod dispatch;
+mod listing;
+mod params;

@@ -1,0 +1,15 @@
+//! The attribute has no arguments.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::CallContext;
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler]
+fn patch_text(_: &CallContext<'_>) -> Result<(), VsmError> {
+    Ok(())
+}
+
+fn main() {}

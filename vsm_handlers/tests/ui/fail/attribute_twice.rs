@@ -1,0 +1,16 @@
+//! One function is to serve two calls.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::CallContext;
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+#[vsm_handler(VsmFunction::LoadKData, phase = any, caller = any)]
+fn patch_text(_: &CallContext<'_>) -> Result<(), VsmError> {
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+//! No call is declared.
+
+vsm_macros::vsm_functions! {
+    // None yet.
+}
+
+fn main() {}

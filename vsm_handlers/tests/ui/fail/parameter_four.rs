@@ -1,0 +1,15 @@
+//! The handler has four parameters.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::{CallContext, Token};
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+fn patch_text(_: &CallContext<'_>, _a: Token, _b: Token, _c: Token, _d: Token) -> Result<(), VsmError> {
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,15 @@
+//! A parameter has no plain name.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::{CallContext, Token};
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+fn patch_text(_: &CallContext<'_>, _: Token) -> Result<(), VsmError> {
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,16 @@
+//! A parameter has a type that is not made from registers.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::CallContext;
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+fn patch_text(_: &CallContext<'_>, size: u32) -> Result<(), VsmError> {
+    drop(size);
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,12 @@
+//! The handler returns nothing.
+
+use litebox_platform_lvbs::vsm::CallContext;
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+fn patch_text(_: &CallContext<'_>) {}
+
+fn main() {}

@@ -1,0 +1,15 @@
+//! A free function takes `self`.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::CallContext;
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+fn patch_text(self, _: &CallContext<'_>) -> Result<(), VsmError> {
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,14 @@
+//! The handler has no doc comment.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::CallContext;
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+fn patch_text(_: &CallContext<'_>) -> Result<(), VsmError> {
+    Ok(())
+}
+
+fn main() {}

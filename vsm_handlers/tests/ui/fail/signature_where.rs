@@ -1,0 +1,18 @@
+//! The handler has a `where` clause.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::CallContext;
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+fn patch_text(_: &CallContext<'_>) -> Result<(), VsmError>
+where
+    u32: Copy,
+{
+    Ok(())
+}
+
+fn main() {}

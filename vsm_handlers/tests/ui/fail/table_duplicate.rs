@@ -1,0 +1,21 @@
+//! Two functions handle one call.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::CallContext;
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+fn patch_text(_: &CallContext<'_>) -> Result<(), VsmError> {
+    Ok(())
+}
+
+/// Writes another.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+fn patch_text_again(_: &CallContext<'_>) -> Result<(), VsmError> {
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,21 @@
+//! `vsm_functions!`: the declaration of the calls.
+
+mod expand;
+mod parse;
+
+#[cfg(test)]
+mod tests;
+
+use proc_macro2::TokenStream;
+
+use crate::errors::Errors;
+
+/// The longest table: the gate keeps one bit per place in a `u64`.
+const MAX_TABLE_LEN: u64 = 64;
+
+/// What the macro expands to.
+pub fn expand(declaration: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let calls = parse::parse(declaration, &mut errors);
+    if errors.is_empty() { expand::expand(&calls) } else { errors.to_compile_errors() }
+}
