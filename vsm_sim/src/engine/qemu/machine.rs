@@ -1,0 +1,360 @@
+//! One emulated machine: its memory layout, requests to the stub on each CPU, the wake-up line, and changes of rights that every CPU must see.
+
+use super::layout::{self, control};
+use super::npt::{AddressSpace, Pool};
+use super::process::{self, LOW_MEMORY, Process, Started, machine_address};
+use super::{Config, check_context};
+use crate::engine::CONTEXTS;
+use crate::engine::error::{EngineError, Result};
+use crate::engine::exit::Access;
+use crate::engine::ram::{GuestRam, Mapping, Placed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst, fence};
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const LARGE_PAGE: u64 = 2 << 20;
+/// How long the stub may take for what it does by itself.
+const STUB_LIMIT: Duration = Duration::from_secs(20);
+/// Turns of the stub's idle loop before it halts.
+const SPIN_TURNS: u32 = 4000;
+
+/// The two address spaces and the pool their tables come from.
+pub struct Spaces {
+    pub pool: Pool,
+    pub spaces: [AddressSpace; CONTEXTS],
+}
+
+/// One emulated machine.
+pub struct Machine {
+    pub memory: Arc<Mapping>,
+    pub ram: Arc<GuestRam>,
+    pub cpus: u32,
+    pub counts: bool,
+    pub watchdog: Duration,
+    /// Instructions that every entry adds to the stub's count.
+    pub entry_cost: u64,
+    pub spaces: Mutex<Spaces>,
+    /// Which VPs have a handle.
+    pub driven: Vec<AtomicBool>,
+    /// The CPU that was last told to drop translated code.
+    touching: Mutex<Option<u32>>,
+    doorbells: Vec<Mutex<UnixStream>>,
+    wake: Vec<Mutex<UnixStream>>,
+    cpuid: HashMap<(u32, u32), [u32; 4]>,
+    process: Process,
+}
+
+/// A lock that survives a panic of another user: all data behind our locks is valid at every moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lays the slots out in the memory file, so that guest-physical and machine addresses agree modulo 2 MiB. Gives the slots and the file's size.
+fn place(config: &Config) -> Result<(Vec<Placed>, u64)> {
+    let mut slots = config.slots.clone();
+    slots.sort_by_key(|slot| slot.gpa);
+    let mut next = LOW_MEMORY;
+    let mut placed: Vec<Placed> = Vec::new();
+    let mut last = 0;
+    for slot in slots {
+        let end = slot.gpa.checked_add(slot.size).filter(|end| *end <= 1 << 40);
+        let whole = slot.size > 0 && (slot.gpa | slot.size).is_multiple_of(0x1000);
+        let Some(end) = end.filter(|_| whole && slot.gpa >= last) else {
+            return Err(EngineError::Config(format!("slot {slot:x?}: not whole pages, beyond 2^40, or overlapping")));
+        };
+        let offset = next + slot.gpa % LARGE_PAGE;
+        placed.push(Placed { slot, offset });
+        next = (offset + slot.size).next_multiple_of(LARGE_PAGE);
+        last = end;
+    }
+    if placed.is_empty() {
+        return Err(EngineError::Config("no RAM".into()));
+    }
+    Ok((placed, next))
+}
+
+impl Machine {
+    /// Starts the emulator and waits for its CPUs.
+    pub fn start(config: &Config) -> Result<Self> {
+        if config.vps == 0 || config.vps > layout::MAX_CPUS {
+            return Err(EngineError::Config(format!("{} VPs; 1 to {} are possible", config.vps, layout::MAX_CPUS)));
+        }
+        let (placed, size) = place(config)?;
+        let memory = Arc::new(Mapping::new(size)?);
+        // Both spaces split to the last page, their upper tables, and a few pages of our own; never more than half of low memory.
+        let tables = (size / LARGE_PAGE * 2 + 2 * 64 + 64) << 12;
+        let pool_end = layout::POOL + tables;
+        if pool_end > LOW_MEMORY / 2 {
+            return Err(EngineError::Config(format!("{size:#x} bytes of RAM are too many")));
+        }
+        let mut pool = Pool::new(pool_end);
+        let spaces = [AddressSpace::new(memory.clone(), &mut pool)?, AddressSpace::new(memory.clone(), &mut pool)?];
+        for space in &spaces {
+            for slot in &placed {
+                space.map_slot(&mut pool, slot, machine_address)?;
+            }
+        }
+        for offset in (0..0x3000).step_by(8) {
+            memory.u64(layout::IO_MAP + offset).store(u64::MAX, SeqCst);
+        }
+        let Started { process, doorbells, wake } =
+            process::start(&config.program, &memory, config.vps, config.count_instructions)?;
+        for doorbell in &doorbells {
+            let timeout = doorbell.set_read_timeout(Some(Duration::from_millis(100)));
+            timeout
+                .map_err(|error| EngineError::System { call: "setsockopt of a doorbell", reason: error.to_string() })?;
+        }
+        let mut machine = Self {
+            ram: Arc::new(GuestRam::new(memory.clone(), placed)),
+            memory,
+            cpus: config.vps,
+            counts: config.count_instructions,
+            watchdog: config.watchdog,
+            entry_cost: 0,
+            spaces: Mutex::new(Spaces { pool, spaces }),
+            driven: (0..config.vps).map(|_| AtomicBool::new(false)).collect(),
+            touching: Mutex::new(None),
+            doorbells: doorbells.into_iter().map(Mutex::new).collect(),
+            wake: wake.into_iter().map(Mutex::new).collect(),
+            cpuid: HashMap::new(),
+            process,
+        };
+        for cpu in 0..machine.cpus {
+            let turns = if config.count_instructions { 1 } else { SPIN_TURNS };
+            machine.control32(cpu, control::SPIN).store(turns, SeqCst);
+            let limit = Instant::now() + STUB_LIMIT;
+            if !machine.listen(cpu, limit, || machine.control64(cpu, control::READY).load(SeqCst) != 0)? {
+                return Err(EngineError::Stuck { vp: cpu, what: "start of the emulated CPU" });
+            }
+        }
+        machine.cpuid = machine.collect_cpuid()?;
+        Ok(machine)
+    }
+
+    /// A 64-bit word of a CPU's control page.
+    pub fn control64(&self, cpu: u32, offset: u64) -> &AtomicU64 {
+        self.memory.u64(layout::CONTROL + u64::from(cpu) * 0x1000 + offset)
+    }
+
+    /// A 32-bit word of a CPU's control page.
+    pub fn control32(&self, cpu: u32, offset: u64) -> &AtomicU32 {
+        self.memory.u32(layout::CONTROL + u64::from(cpu) * 0x1000 + offset)
+    }
+
+    /// Reads a CPU's doorbell until `ready`; false if that does not happen before `limit`.
+    fn listen(&self, cpu: u32, limit: Instant, ready: impl Fn() -> bool) -> Result<bool> {
+        let mut doorbell = lock(&self.doorbells[cpu as usize]);
+        let mut bytes = [0; 64];
+        loop {
+            if ready() {
+                return Ok(true);
+            }
+            match doorbell.read(&mut bytes) {
+                Ok(0) => return Err(self.process.died()),
+                Ok(_) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) =>
+                {
+                    if ready() {
+                        return Ok(true);
+                    }
+                    if self.control64(cpu, control::FAULT).load(SeqCst) != 0 {
+                        return Err(EngineError::Stuck { vp: cpu, what: "the stub itself raised a fault" });
+                    }
+                    if Instant::now() >= limit {
+                        return Ok(false);
+                    }
+                    // With one host thread for all CPUs, nothing else takes the turn from a guest that spins for another's sake.
+                    if self.counts && self.cpus > 1 && self.control32(cpu, control::RUNNING).load(SeqCst) != 0 {
+                        self.wake(cpu)?;
+                    }
+                }
+                // The peer is gone.
+                Err(_) => return Err(self.process.died()),
+            }
+        }
+    }
+
+    /// Interrupts a CPU: if it has halted it wakes up, if it runs a guest it leaves it.
+    fn wake(&self, cpu: u32) -> Result<()> {
+        lock(&self.wake[cpu as usize % layout::WAKE_LINES]).write_all(&[0]).map_err(|_| self.process.died())
+    }
+
+    /// Waits, for a short while, until all other CPUs have halted or run a guest. All CPUs share one clock of instructions, so that what the stub of
+    /// another CPU still does on its way to rest would be counted as this CPU's.
+    fn wait_for_rest(&self, cpu: u32) {
+        let rests = |other: &u32| {
+            [control::SLEEPING, control::RUNNING].iter().any(|word| self.control32(*other, *word).load(SeqCst) != 0)
+        };
+        let limit = Instant::now() + Duration::from_millis(100);
+        while !(0..self.cpus).filter(|other| *other != cpu).all(|other| rests(&other)) && Instant::now() < limit {
+            std::thread::sleep(Duration::from_micros(10));
+        }
+    }
+
+    /// Hands a request to a CPU and waits for its end; false if `limit` passes first (the request is then still under way).
+    pub fn request(&self, cpu: u32, vmcb: u64, limit: Instant) -> Result<bool> {
+        if self.counts {
+            self.wait_for_rest(cpu);
+        }
+        self.control64(cpu, control::VMCB).store(vmcb, SeqCst);
+        let number = self.control64(cpu, control::GO).load(SeqCst) + 1;
+        self.control64(cpu, control::GO).store(number, SeqCst);
+        fence(SeqCst);
+        if self.control32(cpu, control::SLEEPING).load(SeqCst) != 0 {
+            self.wake(cpu)?;
+        }
+        self.finish(cpu, limit)
+    }
+
+    /// To be called before a CPU enters a guest: sees to it that the emulator has dropped, or drops on this CPU before the entry, all code translated
+    /// from memory that the host has written since.
+    pub fn drop_stale_code(&self, cpu: u32) -> Result<()> {
+        let mut touching = lock(&self.touching);
+        let count = |cpu: u32| self.control32(cpu, control::TOUCH_COUNT);
+        let limit = Instant::now() + STUB_LIMIT;
+        while let Some(other) = *touching {
+            if count(other).load(SeqCst) == 0 {
+                *touching = None;
+            } else if Instant::now() >= limit {
+                return Err(EngineError::Stuck { vp: other, what: "dropping translated code" });
+            } else {
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        }
+        let mut ranges = self.ram.take_writes();
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        if ranges.len() > control::MAX_TOUCHES {
+            // Too many to name: everything from the first to the last in each stretch of neighbours.
+            ranges.sort_unstable();
+            let per_stretch = ranges.len().div_ceil(control::MAX_TOUCHES);
+            ranges = ranges
+                .chunks(per_stretch)
+                .map(|part| (part[0].0, part.iter().map(|range| range.1).max().unwrap_or(part[0].1)))
+                .collect();
+        }
+        for (index, (start, end)) in ranges.iter().enumerate() {
+            let (start, end) = (start & !7, end.next_multiple_of(8));
+            let at = control::TOUCHES + 16 * index as u64;
+            self.control64(cpu, at).store(machine_address(start), SeqCst);
+            self.control64(cpu, at + 8).store((end - start) / 8, SeqCst);
+        }
+        count(cpu).store(u32::try_from(ranges.len()).unwrap_or(0), SeqCst);
+        *touching = Some(cpu);
+        Ok(())
+    }
+
+    /// Waits for the end of the request that is under way.
+    pub fn finish(&self, cpu: u32, limit: Instant) -> Result<bool> {
+        let number = self.control64(cpu, control::GO).load(SeqCst);
+        self.listen(cpu, limit, || self.control64(cpu, control::DONE).load(SeqCst) == number)
+    }
+
+    /// Makes a CPU leave its guest, or not enter it the next time.
+    pub fn kick(&self, cpu: u32) -> Result<()> {
+        if cpu >= self.cpus {
+            return Err(EngineError::BadVp { vp: cpu, reason: "there is no such VP" });
+        }
+        self.control32(cpu, control::STOP).store(1, SeqCst);
+        fence(SeqCst);
+        if self.control32(cpu, control::RUNNING).load(SeqCst) != 0 {
+            self.wake(cpu)?;
+        }
+        Ok(())
+    }
+
+    /// Returns after every CPU that was in a guest has left it once. Each entry flushes that CPU's translations.
+    fn synchronise(&self) -> Result<()> {
+        fence(SeqCst);
+        let running = |cpu: u32| self.control32(cpu, control::RUNNING).load(SeqCst) != 0;
+        let entries = |cpu: u32| self.control64(cpu, control::ENTRIES).load(SeqCst);
+        let before: Vec<(u32, u64)> =
+            (0..self.cpus).map(|cpu| (cpu, entries(cpu))).filter(|(cpu, _)| running(*cpu)).collect();
+        for (cpu, _) in &before {
+            self.wake(*cpu)?;
+        }
+        let limit = Instant::now() + STUB_LIMIT;
+        for (cpu, count) in before {
+            while running(cpu) && entries(cpu) == count {
+                if Instant::now() >= limit {
+                    return Err(EngineError::Stuck { vp: cpu, what: "leaving the guest for a change of rights" });
+                }
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes rights; see [`crate::engine::Engine::protect`].
+    pub fn protect(&self, space: usize, first: u64, count: u64, access: Access) -> Result<()> {
+        check_context(space)?;
+        let outside = EngineError::NotRam { gpa: first.wrapping_shl(12), len: count.wrapping_shl(12) };
+        let end = first.checked_add(count).filter(|end| *end <= 1 << 28).ok_or(outside.clone())?;
+        let mut covered = first;
+        for Placed { slot, .. } in self.ram.placed() {
+            if slot.gpa >> 12 <= covered {
+                covered = covered.max((slot.gpa + slot.size) >> 12);
+            }
+        }
+        let in_first = count == 0 || self.ram.is_ram(first << 12);
+        if !in_first || covered < end {
+            return Err(outside);
+        }
+        let mut guard = lock(&self.spaces);
+        let Spaces { pool, spaces } = &mut *guard;
+        spaces[space].protect(pool, first, count, access)?;
+        drop(guard);
+        self.synchronise()
+    }
+
+    /// Rights of a page.
+    pub fn access(&self, space: usize, gfn: u64) -> Result<Option<Access>> {
+        check_context(space)?;
+        Ok(lock(&self.spaces).spaces[space].access(gfn))
+    }
+
+    /// Address of the root table of a space.
+    pub fn root(&self, space: usize) -> u64 {
+        lock(&self.spaces).spaces[space].root
+    }
+
+    fn run_cpuid(&self, leaf: u32, subleaf: u32) -> Result<[u32; 4]> {
+        let word = |index: u64| self.control32(0, control::CPUID + 4 * index);
+        word(0).store(leaf, SeqCst);
+        word(2).store(subleaf, SeqCst);
+        if !self.request(0, 0, Instant::now() + STUB_LIMIT)? {
+            return Err(EngineError::Stuck { vp: 0, what: "CPUID" });
+        }
+        Ok([0, 1, 2, 3].map(|index| word(index).load(SeqCst)))
+    }
+
+    fn collect_cpuid(&self) -> Result<HashMap<(u32, u32), [u32; 4]>> {
+        let mut all = HashMap::new();
+        for base in [0, 0x8000_0000] {
+            let [last, ..] = self.run_cpuid(base, 0)?;
+            for leaf in base..=last.min(base + 0x40) {
+                let subleaves = match leaf {
+                    4 => 5,
+                    7 | 0xb | 0x14 | 0x1f => 3,
+                    0xd => 20,
+                    _ => 1,
+                };
+                for subleaf in 0..subleaves {
+                    all.insert((leaf, subleaf), self.run_cpuid(leaf, subleaf)?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What CPUID gives; leaves without sub-leaves ignore `subleaf`, unknown ones are zero.
+    pub fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let ignores = !matches!(leaf, 4 | 7 | 0xb | 0xd | 0x14 | 0x1f);
+        self.cpuid.get(&(leaf, if ignores { 0 } else { subleaf })).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,113 @@
+//! The QEMU engine: one emulator process per machine (TCG, emulated SVM), one emulated CPU per VP, driven through shared memory.
+//!
+//! | file | purpose |
+//! |---|---|
+//! | `stub`, `layout` | the code that runs outside guests; where everything lies |
+//! | `process` | starting and ending the emulator |
+//! | `machine` | requests to CPUs, wake-ups, the address spaces |
+//! | `npt`, `vmcb` | the two kinds of hardware structures |
+//! | `vcpu`, `exits` | driving one VP, and what its exits mean |
+//! | `calibrate` | what an entry costs in instructions |
+//!
+//! Known faults of QEMU 7.2 that a user meets: a reserved bit in a guest page table gives a page fault code without P; LSTAR accepts non-canonical
+//! values; CR0.PG without PE is not refused; XSETBV cannot be intercepted; no SHA extensions and no INVPCID; task priority does not hold interrupts back.
+//!
+//! Limits of this engine: rights of a space do not tell user from kernel execution (no MBEC in SVM), and a page that may be executed but not read is
+//! closed; string I/O is reported but not taken apart; the time-stamp counter and TSC_AUX are not per context.
+
+mod calibrate;
+mod exits;
+mod layout;
+mod machine;
+mod npt;
+mod process;
+mod stub;
+mod vcpu;
+mod vmcb;
+
+use super::error::{EngineError, Result};
+use super::exit::Access;
+use super::ram::{GuestRam, Slot};
+use super::{CONTEXTS, Engine, Vcpu};
+use machine::Machine;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use process::PROGRAM;
+
+/// What machine to build.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Number of VPs, 1 to 16.
+    pub vps: u32,
+    /// RAM: any number of slots that do not overlap. Memory costs host RAM only where it is touched.
+    pub slots: Vec<Slot>,
+    /// Count instructions. All VPs then share one host thread.
+    pub count_instructions: bool,
+    /// Host time that one `run` may take before it fails with [`EngineError::Watchdog`].
+    pub watchdog: Duration,
+    /// The emulator program.
+    pub program: String,
+}
+
+impl Config {
+    /// `vps` VPs, one slot of `ram` bytes at 0, no counting, 20 s.
+    pub fn new(vps: u32, ram: u64) -> Self {
+        let slots = vec![Slot { gpa: 0, size: ram }];
+        Self { vps, slots, count_instructions: false, watchdog: Duration::from_secs(20), program: PROGRAM.to_owned() }
+    }
+}
+
+/// A machine in an emulator process of its own. The process ends when this and all its [`Vcpu`]s are dropped, or when this process dies.
+pub struct QemuEngine {
+    machine: Arc<Machine>,
+}
+
+impl QemuEngine {
+    /// Starts the emulator and waits until all CPUs serve requests.
+    pub fn start(config: &Config) -> Result<Self> {
+        let mut machine = Machine::start(config)?;
+        if config.count_instructions {
+            machine.entry_cost = calibrate::entry_cost(&machine)?;
+        }
+        Ok(Self { machine: Arc::new(machine) })
+    }
+}
+
+impl Engine for QemuEngine {
+    fn ram(&self) -> &Arc<GuestRam> {
+        &self.machine.ram
+    }
+
+    fn vps(&self) -> u32 {
+        self.machine.cpus
+    }
+
+    fn protect(&self, space: usize, first_gfn: u64, count: u64, access: Access) -> Result<()> {
+        self.machine.protect(space, first_gfn, count, access)
+    }
+
+    fn access(&self, space: usize, gfn: u64) -> Result<Option<Access>> {
+        self.machine.access(space, gfn)
+    }
+
+    fn vcpu(&self, vp: u32) -> Result<Box<dyn Vcpu>> {
+        Ok(Box::new(vcpu::QemuVcpu::new(&self.machine, vp)?))
+    }
+
+    fn kick(&self, vp: u32) -> Result<()> {
+        self.machine.kick(vp)
+    }
+
+    fn instruction_counts(&self) -> bool {
+        self.machine.counts
+    }
+
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        self.machine.cpuid(leaf, subleaf)
+    }
+}
+
+fn check_context(context: usize) -> Result<()> {
+    if context < CONTEXTS { Ok(()) } else { Err(EngineError::BadContext(context)) }
+}

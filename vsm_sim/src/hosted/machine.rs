@@ -1,0 +1,237 @@
+//! A hosted VTL1: memory, partition and platform together, booted as the LVBS contract has it, then called.
+
+use std::sync::Arc;
+
+use litebox_platform_lvbs::address::FrameRange;
+use litebox_platform_lvbs::hv::calls::set_vp_register;
+use litebox_platform_lvbs::hv::hypercall::{EnablePartitionVtl, EnableVpVtl};
+use litebox_platform_lvbs::hv::{
+    HvRegisterName, HypercallCode, HypercallControl, HypercallResult, InputVtl, MapFlags, PARTITION_ID_SELF,
+    VP_INDEX_SELF, VsmPartitionConfig, VsmVpSecureConfig, Vtl, msr,
+};
+use litebox_platform_lvbs::platform::PlatformConfig;
+use litebox_platform_lvbs::vsm::{Gate, VsmJumpTable, dispatch};
+use litebox_platform_lvbs::{Platform, VsmError};
+use vsm_handlers::{GATE, VSM_TABLE};
+use zerocopy::IntoBytes;
+
+use super::hardware::{HostedHardware, Vtl1Layout, as_vp, context};
+use super::memory::HostedMemory;
+use crate::hv::{Access, GuestMemory, MemoryAccess, Mode, Partition, PartitionConfig, Verdict};
+
+/// The jump table, once for all machines.
+static TABLE: VsmJumpTable = VSM_TABLE;
+/// The rules before it.
+static RULES: Gate = GATE;
+/// The vector of VTL1's intercept source (LVBS contract §6).
+const SINT_VECTOR: u8 = 0xf3;
+/// VTL0's hypercall page and the page of its hypercall input, at the very start of its memory.
+const VTL0_HYPERCALL_PAGE: u64 = 0;
+const VTL0_HYPERCALL_INPUT: u64 = 0x1000;
+
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub struct HostedConfig {
+    /// Guest RAM, VTL1's region included; must contain the first two frames, which VTL0 uses for hypercalls.
+    pub ram: Vec<FrameRange>,
+    /// The region VTL0 gives to VTL1.
+    pub vtl1_region: FrameRange,
+    /// How many processors.
+    pub vps: u32,
+}
+
+impl Default for HostedConfig {
+    /// 64 MiB of RAM, two processors, VTL1 at 32..48 MiB.
+    fn default() -> Self {
+        Self { ram: vec![mib(0, 64)], vtl1_region: mib(32, 48), vps: 2 }
+    }
+}
+
+/// The frames from `start` to `end`, in MiB.
+///
+/// # Panics
+/// When the range is empty or beyond 2^52.
+pub fn mib(start: u64, end: u64) -> FrameRange {
+    FrameRange::from_gfns(start << 8, end << 8).expect("the range ascends and lies below 2^52")
+}
+
+/// A VTL1 that runs as host code.
+pub struct HostedMachine {
+    memory: Arc<HostedMemory>,
+    partition: Arc<Partition>,
+    layout: Vtl1Layout,
+    platform: Platform,
+}
+
+impl HostedMachine {
+    /// Makes a machine and boots VTL1 on processor 0, up to its first return.
+    ///
+    /// # Panics
+    /// When `config` makes no sense, or the model refuses a step of the boot sequence.
+    pub fn new(config: HostedConfig) -> Self {
+        let HostedConfig { ram, vtl1_region, vps } = config;
+        assert!(Vtl1Layout::frames(vps) <= vtl1_region.count(), "VTL1's region is too small for {vps} processors");
+        let memory = Arc::new(HostedMemory::new(ram.clone()));
+        let partition = Arc::new(Partition::new(PartitionConfig::new(ram, vps)));
+        let layout = Vtl1Layout { region: vtl1_region };
+        let hardware = HostedHardware { memory: Arc::clone(&memory), partition: Arc::clone(&partition), layout };
+        let platform_config = PlatformConfig { vtl1_region, possible_cpus: vps, boot_vp: 0 };
+        let platform = Platform::new(Box::new(hardware), platform_config).expect("the platform");
+        let machine = Self { memory, partition, layout, platform };
+        machine.boot();
+        machine
+    }
+
+    /// Guest memory, without regard to protections.
+    pub fn memory(&self) -> &HostedMemory {
+        &self.memory
+    }
+
+    /// The hypervisor model.
+    pub fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
+    /// The same, to share with a race or a trace.
+    pub fn shared_partition(&self) -> Arc<Partition> {
+        Arc::clone(&self.partition)
+    }
+
+    /// VTL1's state.
+    pub fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// Makes a VSM call on `vp` through the jump table, and returns the result register.
+    ///
+    /// # Panics
+    /// When VTL1 is not enabled on `vp`, or has not been entered for the first time ([`Self::first_entry`]).
+    pub fn vtl_call(&self, vp: u32, id: u64, a1: u64, a2: u64, a3: u64) -> i64 {
+        self.enter(vp);
+        let result = as_vp(vp, || dispatch(&TABLE, &RULES, &self.platform, vp, [id, a1, a2, a3]));
+        self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
+        result
+    }
+
+    /// Runs `work` as VTL1 on `vp`, between a VTL call and a VTL return.
+    ///
+    /// # Panics
+    /// When VTL1 is not enabled on `vp`.
+    pub fn in_vtl1<R>(&self, vp: u32, work: impl FnOnce(&Platform) -> R) -> R {
+        self.enter(vp);
+        let result = as_vp(vp, || work(&self.platform));
+        self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
+        result
+    }
+
+    /// Makes a hypercall as VTL0 of `vp`; `input` is at most a page.
+    ///
+    /// # Panics
+    /// When `input` is longer than a page.
+    pub fn vtl0_hypercall(&self, vp: u32, control: HypercallControl, input: &[u8]) -> HypercallResult {
+        self.memory.write(VTL0_HYPERCALL_INPUT, input).expect("VTL0's input page");
+        let [from, to] = [VTL0_HYPERCALL_INPUT, VTL0_HYPERCALL_PAGE];
+        self.partition.hypercall(vp, Vtl::Vtl0, control.raw(), from, to, &*self.memory)
+    }
+
+    /// Writes memory as VTL0's kernel on `vp`: the bytes must not cross a page.
+    ///
+    /// # Errors
+    /// Why not; nothing has been written then.
+    pub fn vtl0_write(&self, vp: u32, gpa: u64, bytes: &[u8]) -> Result<(), Verdict> {
+        self.vtl0_may(vp, gpa, Access::Write)?;
+        self.memory.write(gpa, bytes).map_err(|_| Verdict::Unmapped)
+    }
+
+    /// Reads memory as VTL0's kernel on `vp`: the bytes must not cross a page.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn vtl0_read(&self, vp: u32, gpa: u64, into: &mut [u8]) -> Result<(), Verdict> {
+        self.vtl0_may(vp, gpa, Access::Read)?;
+        self.memory.read(gpa, into).map_err(|_| Verdict::Unmapped)
+    }
+
+    /// Whether VTL0's kernel on `vp` may access memory in this way.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn vtl0_may(&self, vp: u32, gpa: u64, access: Access) -> Result<(), Verdict> {
+        let mode = Mode { user: false, smep_disabled: false };
+        match self.partition.may_access(vp, &MemoryAccess { gpa, gva: None, access, mode }) {
+            Verdict::Allowed => Ok(()),
+            refused => Err(refused),
+        }
+    }
+
+    /// Enters VTL1 on `vp` for the first time, where it configures the processor. VTL1 must be enabled there.
+    ///
+    /// # Errors
+    /// The hypercall that failed.
+    ///
+    /// # Panics
+    /// When VTL1 is not enabled on `vp`.
+    pub fn first_entry(&self, vp: u32) -> Result<(), VsmError> {
+        self.enter(vp);
+        let write = |number, value| {
+            self.partition.msr_write(vp, Vtl::Vtl1, number, value, &*self.memory).expect("an MSR VTL1 may write");
+        };
+        write(msr::GUEST_OS_ID, msr::guest_os_id(1, 1, 0));
+        write(msr::HYPERCALL, msr::page_enabled(self.layout.hypercall_page()));
+        write(msr::VP_ASSIST_PAGE, msr::page_enabled(self.layout.assist_page(vp)));
+        write(msr::SIMP, msr::page_enabled(self.layout.message_page(vp)));
+        write(msr::SINT0, msr::Sint::auto_eoi(SINT_VECTOR).0);
+        write(msr::SCONTROL, msr::SCONTROL_ENABLE);
+        let config = VsmVpSecureConfig::MBEC | VsmVpSecureConfig::TLB_LOCKED;
+        let hardware = self.platform.hardware();
+        let result = as_vp(vp, || {
+            if vp == 0 {
+                let config = VsmPartitionConfig::new(MapFlags::ALL);
+                set_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_PARTITION_CONFIG, config.0)?;
+            }
+            let name = HvRegisterName::VSM_VP_SECURE_CONFIG_VTL0;
+            set_vp_register(hardware, InputVtl::CURRENT, name, config)
+        });
+        self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
+        result
+    }
+
+    fn enter(&self, vp: u32) {
+        // Nobody carries them out here: only those of the last call are kept, for tests to look at.
+        self.partition.take_effects();
+        self.partition.vtl_call(vp, 0, 0, &*self.memory).expect("VTL call");
+    }
+
+    /// LVBS contract §2.8, steps 1 to 3.
+    fn boot(&self) {
+        let memory = &*self.memory;
+        for (number, value) in
+            [(msr::GUEST_OS_ID, msr::guest_os_id(1, 1, 0)), (msr::HYPERCALL, msr::page_enabled(VTL0_HYPERCALL_PAGE))]
+        {
+            self.partition.msr_write(0, Vtl::Vtl0, number, value, memory).expect("an MSR VTL0 may write");
+        }
+        let enable = EnablePartitionVtl {
+            partition: PARTITION_ID_SELF,
+            target_vtl: 1,
+            flags: EnablePartitionVtl::ENABLE_MBEC,
+            reserved: [0; 6],
+        };
+        let control = HypercallControl::new(HypercallCode::ENABLE_PARTITION_VTL);
+        let result = self.vtl0_hypercall(0, control, enable.as_bytes());
+        assert!(result.status().is_success(), "enabling VTL1: {}", result.status());
+        let enable = EnableVpVtl {
+            partition: PARTITION_ID_SELF,
+            vp_index: VP_INDEX_SELF,
+            target_vtl: 1,
+            reserved: [0; 3],
+            context: context(self.layout.region.start() << 12, 0),
+        };
+        let control = HypercallControl::new(HypercallCode::ENABLE_VP_VTL);
+        let result = self.vtl0_hypercall(0, control, enable.as_bytes());
+        assert!(result.status().is_success(), "enabling VTL1 on processor 0: {}", result.status());
+        self.first_entry(0).expect("VTL1's first entry");
+        self.in_vtl1(0, |platform| {
+            platform.frames().lock().close_vtl1(platform.hardware()).expect("VTL1 protects itself");
+        });
+    }
+}

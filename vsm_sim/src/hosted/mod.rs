@@ -1,0 +1,19 @@
+//! The hosted platform: VTL1's logic as host code over the hypervisor model.
+//!
+//! A [`HostedMachine`] has its own memory, partition and platform, so that tests run side by side. The handlers cannot
+//! tell it from the image: their hypercalls go through a page of VTL1's region and the model's ABI, their accesses to
+//! VTL0 memory through copies of at most a page. Tests may let VTL0 change memory between any two of those copies.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`memory`] | sparse guest memory, access counts, the racing VTL0 |
+//! | [`hardware`] | the platform's `Hardware` over the model |
+//! | [`machine`] | putting it together, booting it, making VSM calls |
+
+pub mod hardware;
+pub mod machine;
+pub mod memory;
+
+pub use hardware::HostedHardware;
+pub use machine::{HostedConfig, HostedMachine};
+pub use memory::{HostedMemory, RacePoint};

@@ -1,0 +1,219 @@
+//! Synthetic MSRs and hypervisor CPUID leaves (TLFS "Hypervisor Synthetic MSRs", "Feature and Interface Discovery").
+//!
+//! All of them are private to a VTL but VP_INDEX. GUEST_OS_ID and HYPERCALL exist once per VTL and partition, the
+//! others once per VTL and processor.
+
+use litebox_platform_lvbs::hv::cpuid::{self, Privileges};
+use litebox_platform_lvbs::hv::{MapFlags, Vtl, msr};
+
+use super::Fault;
+use super::memory::GuestMemory;
+use super::partition::{Effect, Partition, State};
+use super::trace::TraceEvent;
+
+/// Whether `number` lies in the range the hypervisor answers for.
+pub fn is_synthetic(number: u32) -> bool {
+    (0x4000_0000..0x4000_1000).contains(&number)
+}
+
+/// Which page of a VTL a page MSR places.
+const PAGE_MSRS: [u32; 3] = [msr::VP_ASSIST_PAGE, msr::SIMP, msr::SIEFP];
+
+impl Partition {
+    /// Reads a synthetic MSR.
+    ///
+    /// # Errors
+    /// The exception raised instead.
+    pub fn msr_read(&self, vp: u32, vtl: Vtl, number: u32) -> Result<u64, Fault> {
+        let mut state = self.lock();
+        let result = self.read_msr(&mut state, vp, vtl, number);
+        state.event(&TraceEvent::MsrRead { vp, vtl, msr: number, result });
+        result
+    }
+
+    /// Writes a synthetic MSR.
+    ///
+    /// # Errors
+    /// The exception raised instead.
+    pub fn msr_write(&self, vp: u32, vtl: Vtl, number: u32, value: u64, memory: &dyn GuestMemory) -> Result<(), Fault> {
+        let mut state = self.lock();
+        let result = self.write_msr(&mut state, vp, vtl, number, value, memory);
+        state.event(&TraceEvent::MsrWrite { vp, vtl, msr: number, value, result });
+        result
+    }
+
+    /// EAX, EBX, ECX, EDX of a hypervisor leaf; zeros beyond the last one. `None` for leaves of the processor itself.
+    pub fn cpuid(&self, leaf: u32) -> Option<[u32; 4]> {
+        let privileges = self.config.privileges.bits();
+        let [low, high] = [privileges, privileges >> 32].map(|half| u32::try_from(half & 0xffff_ffff).unwrap_or(0));
+        match leaf {
+            cpuid::LEAF_VENDOR => {
+                let [ebx, ecx, edx] = cpuid::VENDOR_MICROSOFT_HV;
+                Some([cpuid::LEAF_LIMITS, ebx, ecx, edx])
+            }
+            cpuid::LEAF_INTERFACE => Some([cpuid::INTERFACE_HV1, 0, 0, 0]),
+            cpuid::LEAF_FEATURES => Some([low, high, 0, 0]),
+            cpuid::LEAF_LIMITS => Some([self.config.vps, self.config.vps, 0, 0]),
+            _ => (leaf >> 16 == 0x4000).then_some([0; 4]),
+        }
+    }
+
+    /// The privilege an MSR needs; `None` for an MSR the model does not have.
+    fn privilege(number: u32) -> Option<Privileges> {
+        Some(match number {
+            msr::GUEST_OS_ID | msr::HYPERCALL => Privileges::ACCESS_HYPERCALL_MSRS,
+            msr::VP_INDEX => Privileges::ACCESS_VP_INDEX,
+            msr::VP_ASSIST_PAGE => Privileges::ACCESS_INTR_CTRL_REGS,
+            msr::SCONTROL | msr::SVERSION | msr::SIEFP | msr::SIMP | msr::EOM => Privileges::ACCESS_SYNIC_REGS,
+            _ if sint(number).is_some() => Privileges::ACCESS_SYNIC_REGS,
+            _ => return None,
+        })
+    }
+
+    fn check_access(&self, state: &mut State, vp: u32, vtl: Vtl, number: u32) -> Result<(), Fault> {
+        match Self::privilege(number) {
+            Some(privilege) if self.config.privileges.contains(privilege) => Ok(()),
+            Some(_) => Err(Fault::GeneralProtection),
+            None => {
+                state.report(vp, vtl, format!("synthetic MSR {number:#x} is not one the model has"));
+                Err(Fault::GeneralProtection)
+            }
+        }
+    }
+
+    fn read_msr(&self, state: &mut State, vp: u32, vtl: Vtl, number: u32) -> Result<u64, Fault> {
+        self.check_access(state, vp, vtl, number)?;
+        let partition = &state.vtls[vtl.index()];
+        Ok(match number {
+            msr::GUEST_OS_ID => partition.guest_os_id,
+            msr::HYPERCALL => partition.hypercall_page,
+            msr::VP_INDEX => u64::from(vp),
+            msr::VP_ASSIST_PAGE => state.vtl(vp, vtl).assist_page,
+            msr::SCONTROL => state.vtl(vp, vtl).synic.control,
+            msr::SVERSION => msr::SVERSION_VALUE,
+            msr::SIEFP => state.vtl(vp, vtl).synic.event_page,
+            msr::SIMP => state.vtl(vp, vtl).synic.message_page,
+            // EOM is write-only and reads as zero.
+            _ => sint(number).map_or(0, |index| state.vtl(vp, vtl).synic.sints[index].0),
+        })
+    }
+
+    fn write_msr(
+        &self,
+        state: &mut State,
+        vp: u32,
+        vtl: Vtl,
+        number: u32,
+        value: u64,
+        memory: &dyn GuestMemory,
+    ) -> Result<(), Fault> {
+        self.check_access(state, vp, vtl, number)?;
+        if PAGE_MSRS.contains(&number) {
+            self.check_page(state, vp, vtl, number, value)?;
+        }
+        match number {
+            msr::GUEST_OS_ID => {
+                let partition = &mut state.vtls[vtl.index()];
+                partition.guest_os_id = value;
+                // TLFS: without an identity there is no hypercall page.
+                if value == 0 && partition.hypercall_page & msr::PAGE_ENABLE != 0 {
+                    partition.hypercall_page &= !msr::PAGE_ENABLE;
+                    state.effect(Effect::HypercallPage { vtl, gfn: None });
+                }
+            }
+            msr::HYPERCALL => return self.write_hypercall_page(state, vp, vtl, value),
+            msr::VP_ASSIST_PAGE => state.vtl(vp, vtl).assist_page = value,
+            msr::SCONTROL => {
+                state.vtl(vp, vtl).synic.control = value;
+                state.deliver_all(vp, vtl, memory);
+            }
+            msr::SIEFP => state.vtl(vp, vtl).synic.event_page = value,
+            msr::SIMP => {
+                state.vtl(vp, vtl).synic.message_page = value;
+                state.deliver_all(vp, vtl, memory);
+            }
+            msr::EOM => state.deliver_all(vp, vtl, memory),
+            // Read-only.
+            msr::VP_INDEX | msr::SVERSION => return Err(Fault::GeneralProtection),
+            _ => {
+                let source = msr::Sint(value);
+                let masked = value & msr::Sint::MASKED != 0;
+                if !masked && source.vector() < msr::Sint::FIRST_VECTOR {
+                    return Err(Fault::GeneralProtection);
+                }
+                if let Some(index) = sint(number) {
+                    state.vtl(vp, vtl).synic.sints[index] = source;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_hypercall_page(&self, state: &mut State, vp: u32, vtl: Vtl, value: u64) -> Result<(), Fault> {
+        let old = state.vtls[vtl.index()].hypercall_page;
+        if old & msr::HYPERCALL_LOCKED != 0 {
+            return Err(Fault::GeneralProtection);
+        }
+        if state.vtls[vtl.index()].guest_os_id == 0 {
+            // TLFS "Establishing the Hypercall Interface": the enable bit stays clear.
+            state.vtls[vtl.index()].hypercall_page = value & !msr::PAGE_ENABLE;
+            return Ok(());
+        }
+        self.check_page(state, vp, vtl, msr::HYPERCALL, value)?;
+        state.vtls[vtl.index()].hypercall_page = value;
+        let gfn = (value & msr::PAGE_ENABLE != 0).then_some(value >> 12);
+        state.effect(Effect::HypercallPage { vtl, gfn });
+        Ok(())
+    }
+
+    /// Whether a page MSR may place its page there.
+    fn check_page(&self, state: &mut State, vp: u32, vtl: Vtl, number: u32, value: u64) -> Result<(), Fault> {
+        if value >> 52 != 0 {
+            return Err(Fault::GeneralProtection);
+        }
+        if value & msr::PAGE_ENABLE == 0 {
+            return Ok(());
+        }
+        let gfn = value >> 12;
+        let name = msr::name(number).unwrap_or("page");
+        let wanted = MapFlags::READ | MapFlags::WRITE;
+        let problem = if !self.is_ram(gfn) {
+            "which is not RAM; the model has no overlay pages"
+        } else if vtl == Vtl::Vtl0 && !state.protections.get(gfn).contains(wanted) {
+            "which VTL1 has taken from VTL0"
+        } else if state.overlays_another(vp, vtl, number, gfn) {
+            "where another overlay page lies: undefined"
+        } else {
+            return Ok(());
+        };
+        state.report(vp, vtl, format!("{name} at {:#x}, {problem}", gfn << 12));
+        Err(Fault::GeneralProtection)
+    }
+}
+
+impl State {
+    /// Whether an enabled page other than (`vp`, `vtl`, `number`)'s own lies on frame `gfn`.
+    fn overlays_another(&self, vp: u32, vtl: Vtl, number: u32, gfn: u64) -> bool {
+        let is_there = |page: u64| page & msr::PAGE_ENABLE != 0 && page >> 12 == gfn;
+        let hypercall_page = Vtl::ALL.into_iter().any(|other| {
+            !(other == vtl && number == msr::HYPERCALL) && is_there(self.vtls[other.index()].hypercall_page)
+        });
+        hypercall_page
+            || (0..).zip(&self.vps).any(|(other_vp, processor)| {
+                Vtl::ALL.into_iter().any(|other_vtl| {
+                    let pages = &processor.vtls[other_vtl.index()];
+                    let placed = [pages.assist_page, pages.synic.message_page, pages.synic.event_page];
+                    PAGE_MSRS.into_iter().zip(placed).any(|(other, page)| {
+                        let own = other_vp == vp && other_vtl == vtl && other == number;
+                        !own && is_there(page)
+                    })
+                })
+            })
+    }
+}
+
+/// The index of the interrupt source whose register `number` is.
+fn sint(number: u32) -> Option<usize> {
+    let index = number.checked_sub(msr::SINT0).filter(|index| *index < msr::SINT_COUNT)?;
+    usize::try_from(index).ok()
+}

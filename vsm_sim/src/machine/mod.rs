@@ -1,0 +1,209 @@
+//! The machine: hypervisor model and engine together. It boots the unmodified image.
+//!
+//! The engine carries out instructions and stops where only a hypervisor has the answer; the model has the answer; this
+//! module carries the one to the other. It decides nothing about VSM itself.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`processor`] | one VP: runs it, switches VTLs, until VTL0's script has something to say |
+//! | [`exits`] | what each stop of the engine means |
+//! | [`msrs`] | architectural MSRs |
+//! | [`registers`] | the model's register files and the engine's registers |
+//! | [`overlay`] | the hypercall page's contents |
+//! | [`console`] | COM2 |
+//! | [`guest`] | VTL0's page tables, descriptor tables and code |
+//! | [`driver`] | what VTL0's kernel does with VTL1: enable, call, probe |
+
+pub mod console;
+pub mod driver;
+pub mod exits;
+pub mod guest;
+pub mod msrs;
+pub mod overlay;
+pub mod processor;
+pub mod registers;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use litebox_platform_lvbs::address::FrameRange;
+use litebox_platform_lvbs::hv::MapFlags;
+use litebox_platform_lvbs::hv::cpuid::Privileges;
+
+use crate::engine::qemu::{self, QemuEngine};
+use crate::engine::{Access, Engine, GuestRam, Slot};
+use crate::hv::{Effect, GuestMemory, NotRam, Partition, PartitionConfig};
+use crate::vtl0::memory_map::MemoryMap;
+use console::Console;
+use overlay::Overlays;
+
+pub use driver::Vtl0;
+pub use processor::{Processor, Stop};
+
+/// The engine's number of VTL0's context and address space.
+pub const VTL0: usize = 0;
+/// The engine's number of VTL1's context and address space.
+pub const VTL1: usize = 1;
+
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// RAM, and VTL1's place in it.
+    pub map: MemoryMap,
+    /// Virtual processors.
+    pub vps: u32,
+    /// Count instructions (one host thread for all processors then).
+    pub count_instructions: bool,
+    /// Print console lines as they come.
+    pub echo: bool,
+    /// What the memory is filled with at the start where VTL0's loader doesn't write; `None` for zeros.
+    pub dirt: Option<u8>,
+    /// What the partition may do; `None` for all that the LVBS contract §2.1 asks for.
+    pub privileges: Option<Privileges>,
+    /// What the guest does not see in CPUID, in either VTL.
+    pub hidden: Vec<HiddenBits>,
+}
+
+/// Bits that one CPUID leaf shows as zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HiddenBits {
+    /// EAX of the CPUID instruction; every sub-leaf is meant.
+    pub leaf: u32,
+    /// The bits of EAX, EBX, ECX and EDX.
+    pub bits: [u32; 4],
+}
+
+impl MachineConfig {
+    /// A machine over `map` with `vps` processors.
+    #[must_use]
+    pub fn new(map: MemoryMap, vps: u32) -> Self {
+        Self { map, vps, count_instructions: false, echo: false, dirt: None, privileges: None, hidden: Vec::new() }
+    }
+}
+
+/// The engine's RAM as the model sees it.
+#[derive(Clone)]
+pub struct Ram(Arc<GuestRam>);
+
+impl GuestMemory for Ram {
+    fn read(&self, gpa: u64, into: &mut [u8]) -> Result<(), NotRam> {
+        self.0.read(gpa, into).map_err(|_| NotRam(gpa))
+    }
+
+    fn write(&self, gpa: u64, from: &[u8]) -> Result<(), NotRam> {
+        self.0.write(gpa, from).map_err(|_| NotRam(gpa))
+    }
+}
+
+/// A machine.
+pub struct Machine {
+    config: MachineConfig,
+    engine: QemuEngine,
+    ram: Ram,
+    partition: Partition,
+    console: Mutex<Console>,
+    overlays: Mutex<Overlays>,
+}
+
+impl Machine {
+    /// Starts the engine with all processors stopped in VTL0.
+    pub fn new(config: MachineConfig) -> Result<Arc<Self>> {
+        let slots = config.map.slots();
+        let engine = QemuEngine::start(&qemu::Config {
+            slots: slots.iter().map(|slot| Slot { gpa: slot.gpa, size: slot.size }).collect(),
+            count_instructions: config.count_instructions,
+            ..qemu::Config::new(config.vps, 0)
+        })
+        .context("cannot start the engine")?;
+        let ram = Ram(Arc::clone(engine.ram()));
+        if let Some(dirt) = config.dirt {
+            engine.ram().fill(config.map.region_start, config.map.region_size, dirt)?;
+        }
+        let frames = slots
+            .iter()
+            .map(|slot| FrameRange::from_bytes(slot.gpa, slot.gpa + slot.size).context("RAM is not made of frames"))
+            .collect::<Result<Vec<_>>>()?;
+        let mut partition = PartitionConfig::new(frames, config.vps);
+        partition.privileges = config.privileges.unwrap_or(partition.privileges);
+        let partition = Partition::new(partition);
+        guest::build(&ram)?;
+        Ok(Arc::new(Self { config, engine, ram, partition, console: Mutex::default(), overlays: Mutex::default() }))
+    }
+
+    /// What the machine is made of.
+    #[must_use]
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// Its RAM, past all protections.
+    #[must_use]
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// The hypervisor model.
+    #[must_use]
+    pub fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &QemuEngine {
+        &self.engine
+    }
+
+    /// What was written to COM2 so far, by line.
+    #[must_use]
+    pub fn console_lines(&self) -> Vec<String> {
+        self.console().lines()
+    }
+
+    fn console(&self) -> MutexGuard<'_, Console> {
+        self.console.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn overlays(&self) -> MutexGuard<'_, Overlays> {
+        self.overlays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn console_write(&self, port: u16, value: u8) {
+        if let Some(line) = self.console().write(port, value)
+            && self.config.echo
+        {
+            println!("{line}");
+        }
+    }
+
+    /// Carries out what the model has decided: protections and overlay pages.
+    fn apply_effects(&self) -> Result<()> {
+        for effect in self.partition.take_effects() {
+            match effect {
+                Effect::Protection { start, end, flags } => {
+                    self.engine.protect(VTL0, start, end - start, access(flags))?;
+                }
+                Effect::DefaultProtection(flags) => {
+                    // What was set frame by frame stays; the model repeats it behind this.
+                    for slot in self.config.map.slots() {
+                        self.engine.protect(VTL0, slot.gpa >> 12, slot.size >> 12, access(flags))?;
+                    }
+                }
+                Effect::HypercallPage { vtl, gfn } => {
+                    let offsets = self.partition.config().code_page_offsets;
+                    self.overlays().place(vtl, gfn, offsets, &self.ram)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// VTL0's rights as the engine's nested page tables can hold them. Kernel execution decides: the script runs in ring 0.
+fn access(flags: MapFlags) -> Access {
+    Access {
+        read: flags.contains(MapFlags::READ),
+        write: flags.contains(MapFlags::WRITE),
+        execute: flags.contains(MapFlags::KERNEL_EXECUTE),
+    }
+}

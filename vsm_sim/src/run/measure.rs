@@ -1,0 +1,109 @@
+//! Figures: what VTL1 costs in instructions.
+//!
+//! The boot is counted by the engine; the path of one call is walked instruction by instruction, so that it can be cut at
+//! the handler's first instruction and at its return. The software CPU's time means nothing, its instruction counts do.
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail, ensure};
+use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction};
+use object::{Object, ObjectSymbol};
+
+use super::Options;
+use crate::machine::{Processor, Stop, VTL1, Vtl0};
+use crate::vtl0::bytes;
+
+/// The call that is walked: its handler is the shortest there can be, so that all the rest is dispatch.
+const CALL: VsmFunction = VsmFunction::OpteeMessage;
+/// A call that takes longer than this has gone wrong.
+const MAX_STEPS: u64 = 100_000;
+
+/// Instruction counts and memory use of the image.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// From the image's first instruction to its first VTL return.
+    pub boot: u64,
+    /// From VTL entry to the handler's first instruction.
+    pub entry_to_handler: u64,
+    /// Of the handler itself.
+    pub handler: u64,
+    /// From the handler's return to the VTL return.
+    pub handler_to_return: u64,
+    /// What VTL1 says of its reserve after boot.
+    pub reserve: String,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "instructions from _start to the first VTL return: {}", self.boot)?;
+        writeln!(f, "instructions from VTL entry to the handler's first: {}", self.entry_to_handler)?;
+        writeln!(f, "instructions from the handler's return to the VTL return: {}", self.handler_to_return)?;
+        writeln!(f, "(walked with {}, whose handler took {})", CALL.name(), self.handler)?;
+        writeln!(f, "reserve after boot: {}", self.reserve)
+    }
+}
+
+/// Boots the image as `options` say and measures.
+pub fn measure(options: &Options, image: &[u8]) -> Result<Figures> {
+    let machine = options.machine()?;
+    let mut vtl0 = Vtl0::new(&machine)?;
+    let start = vtl0.prepare_vtl1(options.generation, options.cpus, image)?;
+    let boot = vtl0.boot_vtl1(&start)?.instructions;
+    let entry = table_entry(&vtl0, image)?;
+    let [entry_to_handler, handler, handler_to_return] = walk_call(&mut vtl0, entry)?;
+    let console = machine.console_lines();
+    let reserve = console
+        .iter()
+        .rev()
+        .find_map(|line| line.contains("KiB in use").then(|| line.rsplit(", ").next()).flatten())
+        .context("VTL1 has not said how much of its reserve is in use")?;
+    Ok(Figures { boot, entry_to_handler, handler, handler_to_return, reserve: reserve.to_owned() })
+}
+
+/// What the jump table in VTL1's memory holds for [`CALL`].
+fn table_entry(vtl0: &Vtl0, image: &[u8]) -> Result<u64> {
+    let file = object::File::parse(image)?;
+    let table = file.symbol_by_name("VSM_JUMP_TABLE").context("the image has no symbol VSM_JUMP_TABLE")?;
+    let machine = vtl0.machine();
+    // Link addresses are offsets from the region's start (contract §2.6: the image lies at region + 2 MiB).
+    let slot = machine.config().map.region_start + table.address() + (CALL.id() - VSM_BASE) * 8;
+    bytes::read_u64(machine.ram(), slot)
+}
+
+/// Instructions before, in and after the handler.
+fn walk_call(vtl0: &mut Vtl0, entry: u64) -> Result<[u64; 3]> {
+    let registers = vtl0.call_registers(CALL.id(), 0, 0, 0);
+    vtl0.go_to(vtl0.call_site(), &registers);
+    let mut counts = [0; 3];
+    let mut part = 0;
+    let mut back = (0, 0);
+    let processor = vtl0.processor();
+    // The first step is the entry itself: no instruction of VTL1 has run yet.
+    ensure!(matches!(processor.step()?, Stop::Stepped(_)), "VTL0's call did not reach VTL1");
+    for _ in 0..MAX_STEPS {
+        let (rip, rsp) = position(processor);
+        if part == 0 && rip == entry {
+            part = 1;
+            let machine = std::sync::Arc::clone(processor.machine());
+            let at = processor.vcpu().translate(VTL1, rsp).context("VTL1's stack is not mapped")?.gpa;
+            back = (bytes::read_u64(machine.ram(), at)?, rsp);
+        } else if part == 1 && rip == back.0 && rsp > back.1 {
+            part = 2;
+        }
+        counts[part] += 1;
+        match processor.step()? {
+            Stop::Stepped(_) => {}
+            Stop::Done => {
+                ensure!(part == 2, "the call did not pass through its handler");
+                return Ok(counts);
+            }
+            other => bail!("the call ended in {other:x?}"),
+        }
+    }
+    bail!("the call did not end within {MAX_STEPS} instructions")
+}
+
+fn position(processor: &mut Processor) -> (u64, u64) {
+    let state = processor.vcpu().state(VTL1);
+    (state.rip, state.rsp)
+}

@@ -1,0 +1,99 @@
+//! `cargo xtask run` and `cargo xtask measure`: a whole VTL0 life played against the real image, and figures from it.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`story`] | the steps of the life, each with what must come of it |
+//! | [`report`] | the table of what came of them |
+//! | [`measure`] | instruction counts |
+
+pub mod measure;
+pub mod report;
+pub mod story;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::machine::{Machine, MachineConfig};
+use crate::vtl0::loader::Generation;
+use crate::vtl0::memory_map::{MemoryMap, default_region_size};
+
+pub use report::Report;
+
+/// Most processors a run really has; the possible ones beyond are not present, as in a guest that could be given more.
+pub const MAX_PRESENT: u32 = 8;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which loader VTL0 has.
+    pub generation: Generation,
+    /// Possible processors; up to [`MAX_PRESENT`] of them are present.
+    pub cpus: u32,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// First byte of VTL1's region; `None` for VTL0's own choice.
+    pub region_base: Option<u64>,
+    /// Size of the region; `None` for VTL0's default.
+    pub region_size: Option<u64>,
+    /// Fill the region with a pattern first.
+    pub dirty: bool,
+    /// Print every event of the hypervisor.
+    pub trace: bool,
+    /// Print VTL1's console as it comes.
+    pub echo: bool,
+    /// About how many ranges ProtectMemory gets.
+    pub ranges: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            generation: Generation::G2,
+            cpus: 2,
+            memory: 4 << 30,
+            region_base: None,
+            region_size: None,
+            dirty: false,
+            trace: false,
+            echo: false,
+            ranges: 40_000,
+        }
+    }
+}
+
+impl Options {
+    /// The processors that are present.
+    #[must_use]
+    pub fn present(&self) -> u32 {
+        self.cpus.min(MAX_PRESENT)
+    }
+
+    /// The memory map these options describe.
+    pub fn map(&self) -> Result<MemoryMap> {
+        let size = self.region_size.unwrap_or_else(|| default_region_size(self.cpus));
+        MemoryMap::new(self.memory, self.region_base, size)
+    }
+
+    /// A machine as these options describe it.
+    pub fn machine(&self) -> Result<Arc<Machine>> {
+        let machine = Machine::new(MachineConfig {
+            count_instructions: true,
+            echo: self.echo,
+            dirt: self.dirty.then_some(0xA5),
+            ..MachineConfig::new(self.map()?, self.present())
+        })?;
+        if self.trace {
+            machine.partition().set_trace(Box::new(|event: &crate::hv::TraceEvent<'_>| println!("    {event}")));
+        }
+        Ok(machine)
+    }
+}
+
+/// Plays the life; the report says whether everything came as it must.
+pub fn run(options: &Options, image: &[u8]) -> Result<Report> {
+    let machine = options.machine()?;
+    let mut report = Report::new(machine.clone());
+    story::play(options, image, &machine, &mut report)?;
+    Ok(report)
+}

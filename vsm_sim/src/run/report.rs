@@ -1,0 +1,94 @@
+//! What came of a run, step by step.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::machine::Machine;
+
+/// One step: what VTL0 did, what must come of it, what did.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The processor.
+    pub vp: u32,
+    /// What VTL0 did.
+    pub what: String,
+    /// Its parameters.
+    pub parameters: String,
+    /// What must come of it.
+    pub expected: String,
+    /// What did.
+    pub result: String,
+    /// Instructions VTL1 executed.
+    pub instructions: u64,
+    /// Hypercalls VTL1 made.
+    pub hypercalls: u64,
+}
+
+impl Step {
+    /// Whether the step came out as it must.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        self.expected == self.result
+    }
+}
+
+/// All steps of a run.
+pub struct Report {
+    machine: Arc<Machine>,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+impl Report {
+    /// An empty report on a run of `machine`.
+    #[must_use]
+    pub fn new(machine: Arc<Machine>) -> Self {
+        Self { machine, steps: Vec::new() }
+    }
+
+    /// Every reason why the run is not as it must be; empty for a good one.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        let wrong = self
+            .steps
+            .iter()
+            .filter(|step| !step.is_right())
+            .map(|step| format!("VP {}: {}: expected {}, got {}", step.vp, step.what, step.expected, step.result));
+        let reports = self.machine.partition().reports();
+        let undefined = reports.iter().map(|report| {
+            format!("VP {} {} did what the TLFS does not define: {}", report.vp, report.vtl, report.what)
+        });
+        wrong.chain(undefined).collect()
+    }
+
+    /// What VTL1 has printed.
+    #[must_use]
+    pub fn console(&self) -> Vec<String> {
+        self.machine.console_lines()
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report").field("steps", &self.steps).finish_non_exhaustive()
+    }
+}
+
+/// An errno's name, as results are shown.
+#[must_use]
+pub fn show_result(value: i64) -> String {
+    let name = match value {
+        -1 => "-EPERM",
+        -2 => "-ENOENT",
+        -5 => "-EIO",
+        -12 => "-ENOMEM",
+        -13 => "-EACCES",
+        -14 => "-EFAULT",
+        -16 => "-EBUSY",
+        -22 => "-EINVAL",
+        -34 => "-ERANGE",
+        -95 => "-ENOTSUP",
+        other => return other.to_string(),
+    };
+    name.to_owned()
+}

@@ -1,0 +1,185 @@
+//! The life of a VTL0, as Linux leads it, and what an attacker in its place tries afterwards.
+//!
+//! The order of the calls is the contract's (§2.8, §4, §5.2). Every step says beforehand what must come of it.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use iced_x86::IcedError;
+use iced_x86::code_asm::{CodeAssembler, qword_ptr, rax, rbx};
+use litebox_platform_lvbs::hv::HypercallCode;
+use litebox_platform_lvbs::vsm::VsmFunction as F;
+
+use super::Options;
+use super::report::{Report, Step, show_result};
+use crate::engine::SharedState;
+use crate::machine::{Machine, Stop, Vtl0};
+use crate::vtl0::lists::{List, write_cpu_mask, write_list};
+use crate::vtl0::loader::Generation;
+use crate::vtl0::ranges::boot_ranges;
+
+/// #GP's vector.
+const GENERAL_PROTECTION: u64 = 13;
+/// CR4.SMEP, which LockRegs pins.
+const CR4_SMEP: u32 = 1 << 20;
+
+/// Plays the life.
+pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mut Report) -> Result<()> {
+    let mut boot_vp = Vtl0::new(machine)?;
+    let mut stage = Stage { machine, report };
+    let start = boot_vp.prepare_vtl1(options.generation, options.cpus, image)?;
+    let [rdi, rsi, rdx, r8] = start.arguments;
+    let parameters = format!("rdi={rdi:#x} rsi={rsi:#x} rdx={rdx:#x}");
+    stage.step(&mut boot_vp, "first VTL call", &parameters, "0", |vtl0| {
+        vtl0.vtl_call(rdi, rsi, rdx, r8).map(|result| show_result(result.value))
+    })?;
+    boot_vp.check_mbec()?;
+    let mut others = start_others(options, &mut stage, &mut boot_vp)?;
+
+    for vtl0 in std::iter::once(&mut boot_vp).chain(&mut others) {
+        stage.call(vtl0, F::LockRegs, [0; 3], "0")?;
+    }
+    let list = protect_list(options, &mut boot_vp)?;
+    stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-ENOTSUP")?;
+    stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "0")?;
+    stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "0")?;
+
+    // Calls that the end of boot has closed, ids that are no calls, a call that is not implemented.
+    stage.call(&mut boot_vp, F::LockRegs, [0; 3], "-EPERM")?;
+    stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "-EPERM")?;
+    stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "-EPERM")?;
+    for id in [0x1_ffdf, 0x1_ffed, 0x1_fff1, F::LockRegs.id() | 1 << 32] {
+        stage.raw_call(&mut boot_vp, "unknown id", id, [0; 3], "-EINVAL")?;
+    }
+    stage.call(&mut boot_vp, F::ValidateModule, [list.pa, list.nranges, 0], "-ENOTSUP")?;
+    attack(options, &mut stage, &mut boot_vp)
+}
+
+/// EnableAPsVtl and each application processor's first entry. The third generation of the loader has no such call, and
+/// BootAPs is not there yet; VTL0 then goes on with the boot processor alone.
+fn start_others(options: &Options, stage: &mut Stage<'_>, boot_vp: &mut Vtl0) -> Result<Vec<Vtl0>> {
+    let present = options.present();
+    if present == 1 {
+        return Ok(Vec::new());
+    }
+    let ram = stage.machine.ram().clone();
+    let mask = boot_vp.with_scratch(|scratch| write_cpu_mask(&ram, scratch, 0..present))?;
+    if options.generation == Generation::G2 {
+        stage.call(boot_vp, F::EnableAPsVtl, [mask, 0, 0], "0")?;
+    }
+    stage.call(boot_vp, F::BootAPs, [mask, 0, 0], "-ENOTSUP")?;
+    if options.generation == Generation::G3 {
+        return Ok(Vec::new());
+    }
+    let mut others = Vec::new();
+    for vp in 1..present {
+        let mut vtl0 = boot_vp.another(vp)?;
+        stage.step(&mut vtl0, "first VTL call", "", "0", |vtl0| {
+            vtl0.vtl_call(0, 0, 0, 0).map(|result| show_result(result.value))
+        })?;
+        vtl0.check_mbec()?;
+        others.push(vtl0);
+    }
+    Ok(others)
+}
+
+/// The list of a real machine's protections.
+fn protect_list(options: &Options, vtl0: &mut Vtl0) -> Result<List> {
+    let machine = vtl0.machine();
+    let ranges = boot_ranges(&machine.config().map, options.ranges / 2, 1);
+    vtl0.with_scratch(|scratch| write_list(machine.ram(), scratch, &ranges)).context("the list of ranges")
+}
+
+/// What VTL0 must not be able to do from here on.
+fn attack(options: &Options, stage: &mut Stage<'_>, vtl0: &mut Vtl0) -> Result<()> {
+    let map = options.map()?;
+    for (what, address) in [("VTL1's first page", map.region_start), ("VTL1's last bytes", map.region_end() - 8)] {
+        stage.attempt(vtl0, &format!("read {what}"), address, |asm| asm.mov(rax, qword_ptr(rbx)))?;
+        stage.attempt(vtl0, &format!("write {what}"), address, |asm| asm.mov(qword_ptr(rbx), rax))?;
+        stage.attempt(vtl0, &format!("execute {what}"), address, |asm| asm.jmp(rbx))?;
+    }
+    let code = vtl0.call_site();
+    stage.attempt(vtl0, "write kernel text", code, |asm| asm.mov(qword_ptr(rbx), rax))?;
+    let data = crate::vtl0::memory_map::SCRATCH_START;
+    stage.attempt(vtl0, "execute kernel data", data, |asm| asm.jmp(rbx))?;
+    stage.attempt(vtl0, "clear CR4.SMEP", u64::from(CR4_SMEP), |asm| {
+        use iced_x86::code_asm::cr4;
+        asm.mov(rax, cr4)?;
+        asm.xor(rax, rbx)?;
+        asm.mov(cr4, rax)
+    })
+}
+
+/// A step's surroundings.
+struct Stage<'a> {
+    machine: &'a Arc<Machine>,
+    report: &'a mut Report,
+}
+
+impl Stage<'_> {
+    fn hypercalls(&self) -> u64 {
+        [
+            HypercallCode::MODIFY_VTL_PROTECTION_MASK,
+            HypercallCode::ENABLE_VP_VTL,
+            HypercallCode::GET_VP_REGISTERS,
+            HypercallCode::SET_VP_REGISTERS,
+        ]
+        .into_iter()
+        .map(|code| self.machine.partition().hypercall_count(code))
+        .sum()
+    }
+
+    fn step(
+        &mut self,
+        vtl0: &mut Vtl0,
+        what: &str,
+        parameters: &str,
+        expected: &str,
+        act: impl FnOnce(&mut Vtl0) -> Result<String>,
+    ) -> Result<()> {
+        let (instructions, hypercalls) = (vtl0.processor().vtl1_instructions(), self.hypercalls());
+        let result = act(vtl0).with_context(|| {
+            format!("{what} {parameters}\nVTL1's console:\n{}", self.machine.console_lines().join("\n"))
+        })?;
+        self.report.steps.push(Step {
+            vp: vtl0.processor().vp(),
+            what: what.to_owned(),
+            parameters: parameters.to_owned(),
+            expected: expected.to_owned(),
+            result,
+            instructions: vtl0.processor().vtl1_instructions() - instructions,
+            hypercalls: self.hypercalls() - hypercalls,
+        });
+        Ok(())
+    }
+
+    fn call(&mut self, vtl0: &mut Vtl0, function: F, parameters: [u64; 3], expected: &str) -> Result<()> {
+        self.raw_call(vtl0, function.name(), function.id(), parameters, expected)
+    }
+
+    fn raw_call(&mut self, vtl0: &mut Vtl0, what: &str, id: u64, parameters: [u64; 3], expected: &str) -> Result<()> {
+        let [a1, a2, a3] = parameters;
+        let shown = format!("{id:#x} ({a1:#x}, {a2:#x}, {a3:#x})");
+        self.step(vtl0, what, &shown, expected, |vtl0| {
+            vtl0.vtl_call(id, a1, a2, a3).map(|result| show_result(result.value))
+        })
+    }
+
+    /// VTL0 does something it must not, with `value` in RBX: a #GP.
+    fn attempt(
+        &mut self,
+        vtl0: &mut Vtl0,
+        what: &str,
+        value: u64,
+        body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    ) -> Result<()> {
+        self.step(vtl0, what, &format!("{value:#x}"), "#GP", |vtl0| {
+            let registers = SharedState { rbx: value, ..SharedState::default() };
+            Ok(match vtl0.run(&registers, body)? {
+                Stop::Exception(exception) if exception.vector == GENERAL_PROTECTION => "#GP".to_owned(),
+                Stop::Done => "allowed".to_owned(),
+                other => format!("{other:x?}"),
+            })
+        })
+    }
+}

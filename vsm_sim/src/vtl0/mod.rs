@@ -1,0 +1,18 @@
+//! A VTL0 that plays Linux: what its loader and its HEKI driver put into memory, and in which order they call.
+//!
+//! One library for the hosted tests and for the machine. It is written from the LVBS contract, never from VTL1's
+//! code: where the two disagree a test must fail.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`memory_map`] | where RAM is, and where VTL0 puts what |
+//! | [`loader`] | both generations of the loader: special pages, ELF image, initial context |
+//! | [`bytes`] | accesses to RAM of any length |
+//! | [`lists`] | HEKI lists and CPU masks |
+//! | [`ranges`] | the protections a real machine's VTL0 asks for at boot |
+
+pub mod bytes;
+pub mod lists;
+pub mod loader;
+pub mod memory_map;
+pub mod ranges;

@@ -1,0 +1,140 @@
+//! LockRegs over the hypervisor model, and what VTL0's writes come to afterwards.
+
+use litebox_platform_lvbs::hv::{
+    HvMessage, HvRegisterName, HvRegisterValue, HvStatus, HypercallCode, PendingEvent, Vtl, msr,
+};
+use litebox_platform_lvbs::vsm::VsmFunction;
+use litebox_platform_lvbs::vtl0::control_regs::LOCKED_REGISTERS;
+use vsm_handlers::handle_intercept;
+use vsm_sim::hosted::{HostedConfig, HostedMachine};
+use vsm_sim::hv::{GuestMemory, Injection, Verdict};
+use zerocopy::FromBytes;
+
+const EPERM: i64 = -1;
+const EIO: i64 = -5;
+/// Control word, CR0 mask, CR4 mask (LVBS contract, LOCK_REGS).
+const LOCKED: (u64, u64, u64) = (0x7f_d543, 0x8001_0001, 0xffff_ffff_ffff_de3f);
+const RIP: u64 = 0xffff_ffff_8100_0000;
+const CR0: u64 = 0x8005_0033;
+
+/// A machine whose VTL0 has register values that can be told apart.
+fn machine() -> HostedMachine {
+    let machine = HostedMachine::new(HostedConfig::default());
+    machine.partition().with_registers(0, Vtl::Vtl0, |registers| {
+        for (value, register) in (0x1000..).zip(LOCKED_REGISTERS) {
+            registers.load(register, value);
+        }
+        registers.load(HvRegisterName::CR0, CR0);
+        registers.load(HvRegisterName::RIP, RIP);
+    });
+    machine
+}
+
+fn lock(machine: &HostedMachine) -> i64 {
+    machine.vtl_call(0, VsmFunction::LockRegs.id(), 0, 0, 0)
+}
+
+fn count(machine: &HostedMachine, code: HypercallCode) -> u64 {
+    machine.partition().hypercall_count(code)
+}
+
+#[test]
+fn all_eleven_registers_are_recorded_in_one_hypercall_and_locked_in_another() {
+    let machine = machine();
+    let before = [HypercallCode::GET_VP_REGISTERS, HypercallCode::SET_VP_REGISTERS].map(|code| count(&machine, code));
+    assert_eq!(lock(&machine), 0);
+    assert_eq!(count(&machine, HypercallCode::GET_VP_REGISTERS), before[0] + 1);
+    assert_eq!(count(&machine, HypercallCode::SET_VP_REGISTERS), before[1] + 1);
+    assert_eq!(machine.partition().cr_intercepts(0), LOCKED);
+    let map = (*machine.platform().processor(0).unwrap().locked.lock()).unwrap();
+    for (value, register) in (0x1000..).zip(LOCKED_REGISTERS) {
+        let expected = if register == HvRegisterName::CR0 { CR0 } else { value };
+        assert_eq!(map.get(register), Some(expected), "{register}");
+    }
+    // Only this processor; and once.
+    assert!(machine.platform().processor(1).unwrap().locked.lock().is_none());
+    assert_eq!(lock(&machine), 0);
+    assert_eq!(count(&machine, HypercallCode::SET_VP_REGISTERS), before[1] + 1);
+    assert_eq!(machine.partition().reports(), []);
+}
+
+#[test]
+fn a_failure_at_any_step_leaves_the_processor_unlocked() {
+    let machine = machine();
+    let failures = [(HypercallCode::GET_VP_REGISTERS, 0..11), (HypercallCode::SET_VP_REGISTERS, 0..3)];
+    for (code, elements) in failures {
+        for element in elements {
+            let status = HvStatus::INSUFFICIENT_MEMORY;
+            machine.partition().inject(Injection::new(0, status).of(code).at_element(element));
+            assert_eq!(lock(&machine), EIO, "{code} element {element}");
+            assert_eq!(machine.partition().cr_intercepts(0), (0, 0, 0), "{code} element {element}");
+            assert!(machine.platform().processor(0).unwrap().locked.lock().is_none());
+            machine.partition().clear_injections();
+        }
+    }
+    assert_eq!(lock(&machine), 0);
+    assert_eq!(machine.partition().cr_intercepts(0), LOCKED);
+}
+
+#[test]
+fn after_the_end_of_boot_no_processor_is_locked() {
+    let machine = machine();
+    assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
+    assert_eq!(lock(&machine), EPERM);
+    assert_eq!(machine.partition().cr_intercepts(0), (0, 0, 0));
+}
+
+/// VTL1's handling of the intercept that waits: whether VTL0 gets a #GP.
+fn handled(machine: &HostedMachine, verdict: Verdict) -> bool {
+    assert_eq!(verdict, Verdict::Intercepted);
+    let simp = machine.partition().msr_read(0, Vtl::Vtl1, msr::SIMP).unwrap() & !0xfff;
+    let mut slot = [0; HvMessage::SIZE];
+    machine.memory().read(simp, &mut slot).unwrap();
+    machine.in_vtl1(0, |platform| handle_intercept(platform, 0, &HvMessage::read_from_bytes(&slot).unwrap())).unwrap();
+    machine.memory().write(simp, &[0; HvMessage::SIZE]).unwrap();
+    machine.partition().take_pending_event(0, Vtl::Vtl0) == Some(PendingEvent::GENERAL_PROTECTION)
+}
+
+fn instruction() -> vsm_sim::hv::Instruction {
+    vsm_sim::hv::Instruction { rip: RIP, length: 3, cr8: 0xf, ..Default::default() }
+}
+
+fn register(machine: &HostedMachine, name: HvRegisterName) -> u64 {
+    machine.partition().with_registers(0, Vtl::Vtl0, |registers| registers.get(name)).low
+}
+
+fn write_register(machine: &HostedMachine, name: HvRegisterName, old: u64, new: u64) -> Verdict {
+    let (old, new) = (HvRegisterValue::from_u64(old), HvRegisterValue::from_u64(new));
+    machine.partition().register_write(0, name, old, new, &instruction(), machine.memory())
+}
+
+fn write_msr(machine: &HostedMachine, number: u32, old: u64, new: u64) -> Verdict {
+    machine.partition().msr_write_access(0, number, old, new, &instruction(), machine.memory())
+}
+
+#[test]
+fn a_locked_register_keeps_its_value_and_the_violator_gets_a_general_protection_fault() {
+    let machine = machine();
+    assert_eq!(lock(&machine), 0);
+    // Write protection off.
+    assert!(handled(&machine, write_register(&machine, HvRegisterName::CR0, CR0, CR0 & !0x1_0000)));
+    assert_eq!(register(&machine, HvRegisterName::CR0), CR0);
+    assert!(handled(&machine, write_msr(&machine, msr::LSTAR, 0x1002, 0x666)));
+    assert!(handled(&machine, write_register(&machine, HvRegisterName::IDTR, 0, 0x666)));
+    assert_eq!(register(&machine, HvRegisterName::RIP), RIP, "a faulting instruction is not stepped over");
+    // The value it has: carried out, and stepped over by the instruction's length alone.
+    assert!(!handled(&machine, write_msr(&machine, msr::LSTAR, 0x1002, 0x1002)));
+    assert_eq!(register(&machine, HvRegisterName::LSTAR), 0x1002);
+    assert_eq!(register(&machine, HvRegisterName::RIP), RIP + 3);
+}
+
+#[test]
+fn a_write_the_hypervisor_refuses_is_a_general_protection_fault_too() {
+    let machine = machine();
+    assert_eq!(lock(&machine), 0);
+    let verdict = write_msr(&machine, msr::EFER, 0x1006, 0x1006);
+    let code = HypercallCode::SET_VP_REGISTERS;
+    machine.partition().inject(Injection::new(0, HvStatus::INVALID_REGISTER_VALUE).of(code));
+    assert!(handled(&machine, verdict));
+    assert_eq!(register(&machine, HvRegisterName::RIP), RIP);
+}

@@ -1,0 +1,10 @@
+//! The hypervisor model against the words of the LVBS contract and the TLFS, not against what our kernel does.
+
+mod constants;
+mod hosted;
+mod hypercalls;
+mod intercepts;
+mod msrs;
+mod registers;
+mod support;
+mod switch;
