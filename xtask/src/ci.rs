@@ -1,0 +1,118 @@
+//! Everything a change must pass: `cargo xtask ci`.
+//!
+//! All steps are run even when one fails, because one run should tell everything; a table of results comes last.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use crate::{image, lint, repro, run, suite, verify};
+
+/// How much to check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Formatting, clippy and the linked file; no tests, no machine.
+    Quick,
+    /// Everything but reproducibility.
+    Normal,
+    /// Everything.
+    Full,
+}
+
+struct Step {
+    name: &'static str,
+    outcome: Result<()>,
+    took: Duration,
+}
+
+/// The machine options a person would get without saying anything, with these arguments.
+#[derive(Parser)]
+struct Machine {
+    #[command(flatten)]
+    options: run::Options,
+}
+
+fn machine(root: &Path, arguments: &[&str]) -> Result<()> {
+    let words = std::iter::once("run").chain(arguments.iter().copied());
+    run::run(root, &Machine::try_parse_from(words)?.options)
+}
+
+/// Builds the image if that is needed, and proves the rules on it.
+///
+/// # Errors
+/// The image does not build, or a rule is broken; the report is printed.
+pub fn verify_built(root: &Path) -> Result<()> {
+    let built = image::build(root, image::Options { debug: false, quiet: true })?;
+    verify_file(&built.vmlinux)
+}
+
+/// Proves the rules on a file.
+///
+/// # Errors
+/// The file cannot be read, or a rule is broken; the report is printed.
+pub fn verify_file(file: &Path) -> Result<()> {
+    let bytes = std::fs::read(file).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", file.display()))?;
+    let report = verify::verify(&bytes);
+    print!("{report}");
+    if !report.is_good() {
+        bail!("{} breaks the rules above marked FAIL", file.display());
+    }
+    println!("{}: every check passed", file.display());
+    Ok(())
+}
+
+/// Runs the steps and prints the table.
+///
+/// # Errors
+/// Any step failed; the message names all that did.
+pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
+    let mut steps = Vec::new();
+    let mut step = |name: &'static str, work: &dyn Fn() -> Result<()>| {
+        eprintln!("=== {name}");
+        let start = Instant::now();
+        let outcome = work();
+        if let Err(error) = &outcome {
+            eprintln!("{name}: {error:#}");
+        }
+        steps.push(Step { name, outcome, took: start.elapsed() });
+    };
+    step("format", &|| lint::format(root));
+    step("clippy (host)", &|| lint::host(root));
+    step("clippy (image)", &|| lint::image(root));
+    step("verify-elf", &|| verify_built(root));
+    if extent != Extent::Quick {
+        step("test", &|| suite::run_all(root, &suite::Options::default()));
+        step("run --loader g2", &|| machine(root, &["--loader", "g2"]));
+        step("run --loader g3", &|| machine(root, &["--loader", "g3"]));
+    }
+    if extent == Extent::Full {
+        step("reproduce", &|| repro::check(root));
+    }
+
+    println!("=== results");
+    for step in &steps {
+        let word = if step.outcome.is_ok() { "ok" } else { "FAILED" };
+        println!("{word:<7} {:<18} {:>7.1} s", step.name, step.took.as_secs_f64());
+    }
+    let failed: Vec<&str> = steps.iter().filter(|step| step.outcome.is_err()).map(|step| step.name).collect();
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_the_machine_steps_are_accepted() {
+        for loader in ["g2", "g3"] {
+            let machine = Machine::try_parse_from(["run", "--loader", loader]).unwrap();
+            assert_eq!(machine.options.cpus, 2);
+            assert_eq!(machine.options.mem, 4 << 30);
+        }
+    }
+}

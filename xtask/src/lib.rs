@@ -1,0 +1,17 @@
+//! The commands of `cargo xtask`, as a library so that tests can call them.
+//!
+//! Everything runs on the host; nothing here is part of the boot image.
+
+pub mod ci;
+pub mod doctor;
+pub mod image;
+pub mod install;
+pub mod lint;
+pub mod process;
+pub mod repro;
+pub mod run;
+pub mod sizes;
+pub mod suite;
+pub mod toolchain;
+pub mod verify;
+pub mod workspace;

@@ -1,0 +1,60 @@
+//! Formatting and clippy, for the host and for the image's target: `cargo xtask lint`.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::run;
+use crate::{image, toolchain};
+
+/// The cargo that runs this command, so that the same toolchain is used.
+pub fn host_cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+/// Is every file formatted?
+///
+/// # Errors
+/// It is not, or rustfmt is missing.
+pub fn format(root: &Path) -> Result<()> {
+    run(host_cargo(root).args(["fmt", "--all", "--", "--check"])).context("to format everything, type: cargo fmt --all")
+}
+
+/// Clippy for everything that runs on the host, tests included; every warning is an error.
+///
+/// # Errors
+/// There is a warning, or clippy is missing.
+pub fn host(root: &Path) -> Result<()> {
+    run(host_cargo(root).args(["clippy", "--workspace", "--all-targets", "--quiet", "--"]).args(["-D", "warnings"]))
+}
+
+/// Clippy for the boot image's target; every warning is an error.
+///
+/// # Errors
+/// There is a warning, or no toolchain with the library source can be had.
+pub fn image(root: &Path) -> Result<()> {
+    let toolchain = toolchain::find()?;
+    let linker = image::linker(&toolchain)?;
+    let mut command = image::cargo(root, &toolchain, &linker, "clippy");
+    run(command.args(["--release", "--quiet", "--", "-D", "warnings"]))
+        .with_context(|| format!("clippy for the image's target ({})", toolchain.name))
+}
+
+/// All of the above, each also when an earlier one failed: one run tells everything.
+///
+/// # Errors
+/// What the ones that failed say, together.
+pub fn all(root: &Path) -> Result<()> {
+    let failures: Vec<String> = [format(root), host(root), image(root)]
+        .into_iter()
+        .filter_map(Result::err)
+        .map(|error| format!("{error:#}"))
+        .collect();
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n"));
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The command line of `cargo xtask`. Every command is described by its own `--help`; the work is done in the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::ci::{self, Extent};
+use xtask::{doctor, image, lint, repro, run, suite, workspace};
+
+/// Builds, boots, checks and tests the VTL1 kernel.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the boot image.
+    ///
+    /// Finds a toolchain that has the standard library's source, or completes or installs one, says which it took and
+    /// why, and prints the size of every section, the SHA-256 sum and where the files are. The same sources and the same
+    /// toolchain give the same bytes, wherever the clone lies.
+    BuildVtl1 {
+        /// Build without optimisation; the files' names end in `-debug`.
+        #[arg(long)]
+        debug: bool,
+        /// Build with optimisation (the default).
+        #[arg(long, conflicts_with = "debug")]
+        release: bool,
+        /// Print nothing but errors.
+        #[arg(long)]
+        quiet: bool,
+    },
+    /// Boot the image in the simulator and play a whole VTL0 life against it.
+    ///
+    /// Builds the image, boots it as a VTL0 loader does, makes the calls of a Linux boot and calls that must be refused,
+    /// and prints VTL1's console and a table of all calls. Ends with status 0 only if every call ended as it must.
+    Run(run::Options),
+    /// Print the figures of the documentation: sizes and instruction counts.
+    Measure(run::Options),
+    /// Run the whole test suite.
+    ///
+    /// Builds the image first and installs the emulator if it is missing. Uses cargo-nextest where it is installed, else
+    /// `cargo test`. Says at the end what was skipped and why.
+    Test {
+        /// Leave out the tests that boot a machine.
+        #[arg(long)]
+        without_machine: bool,
+        /// Names of tests or options, for the test runner.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Prove the rules of the boot image on the linked file.
+    ///
+    /// Checks what the VTL0 loaders demand, W^X, that the jump table is complete, alone on its pages and read-only, that
+    /// every entry is a function, and, in the disassembly, that the index is clamped. Reports every broken rule and then
+    /// ends with a status other than 0.
+    VerifyElf {
+        /// The file; without it the image is built and checked.
+        file: Option<PathBuf>,
+    },
+    /// Check formatting, and run clippy for the host and for the image's target, with warnings as errors.
+    Lint,
+    /// Build the image in two copies of the sources with different names, and compare.
+    Reproduce,
+    /// Say what was found on this machine, what is missing, and the command that helps.
+    Doctor {
+        /// Install what is missing: rustup components, and as root Debian packages.
+        #[arg(long)]
+        fix: bool,
+    },
+    /// Run every check a change must pass: formatting, clippy, verify-elf, tests, and a boot with each loader.
+    Ci {
+        /// Also build the image twice and compare.
+        #[arg(long)]
+        full: bool,
+        /// Only formatting, clippy and verify-elf.
+        #[arg(long, conflicts_with = "full")]
+        quick: bool,
+    },
+}
+
+fn execute(command: Command) -> Result<()> {
+    let root = workspace::root();
+    match command {
+        Command::BuildVtl1 { debug, release: _, quiet } => {
+            image::build(&root, image::Options { debug, quiet }).map(drop)
+        }
+        Command::Run(options) => run::run(&root, &options),
+        Command::Measure(options) => run::measure(&root, &options),
+        Command::Test { without_machine, arguments } => {
+            suite::run_all(&root, &suite::Options { without_machine, arguments })
+        }
+        Command::VerifyElf { file: Some(file) } => ci::verify_file(&file),
+        Command::VerifyElf { file: None } => ci::verify_built(&root),
+        Command::Lint => lint::all(&root),
+        Command::Reproduce => repro::check(&root),
+        Command::Doctor { fix } => doctor::examine(&root, fix),
+        Command::Ci { full, quick } => ci::run_all(
+            &root,
+            match (quick, full) {
+                (true, _) => Extent::Quick,
+                (false, true) => Extent::Full,
+                (false, false) => Extent::Normal,
+            },
+        ),
+    }
+}
+
+fn main() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `cargo xtask run`: boots the image in the simulator and plays a whole VTL0 life against it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use vsm_sim::vtl0::loader::Generation;
+
+use crate::doctor::{self, Find};
+use crate::image;
+
+/// Which generation of the VTL0 loader is played (LVBS contract, "Generations").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Loader {
+    /// Parameters in a boot_params page.
+    G2,
+    /// Parameters in registers.
+    G3,
+}
+
+/// The machine to build and what to load into it.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Print every hypercall, MSR access, VTL switch and protection change.
+    #[arg(long)]
+    pub trace: bool,
+    /// Generation of the VTL0 loader to play.
+    #[arg(long, value_enum, default_value = "g2")]
+    pub loader: Loader,
+    /// Number of virtual processors, 1 to 96.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=96))]
+    pub cpus: u32,
+    /// Guest memory, in bytes or with a suffix K, M or G.
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
+    pub mem: u64,
+    /// Guest-physical address of the region given to VTL1 (decimal or 0x…); chosen as VTL0 would if absent.
+    #[arg(long, value_name = "ADDR", value_parser = parse_size)]
+    pub region_base: Option<u64>,
+    /// Size of that region; computed from --cpus as VTL0 would if absent.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub region_size: Option<u64>,
+    /// Fill the region with a pattern before loading, as memory that was used before.
+    #[arg(long)]
+    pub dirty: bool,
+    /// Boot this file instead of building the image.
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+}
+
+/// Reads a size or an address: decimal or `0x…`, with an optional suffix K, M or G (powers of 1024).
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hex) => u64::from_str_radix(&hex.replace('_', ""), 16),
+        None => digits.replace('_', "").parse(),
+    }
+    .map_err(|error| format!("{text:?} is not a size: {error}"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} does not fit 64 bits"))
+}
+
+/// The image to use: the one named, else the one built now.
+fn image(root: &Path, named: Option<&PathBuf>) -> Result<PathBuf> {
+    match named {
+        Some(file) => Ok(file.clone()),
+        None => Ok(image::build(root, image::Options { debug: false, quiet: true })?.vmlinux),
+    }
+}
+
+/// Builds the image if none is named, and boots it.
+///
+/// # Errors
+/// The image does not build, the emulator cannot be had, or VTL1 did not behave.
+pub fn run(root: &Path, options: &Options) -> Result<()> {
+    doctor::ensure(Find::Qemu)?;
+    let image = image(root, options.image.as_ref())?;
+    boot(&image, options)
+}
+
+/// Prints the figures of the documentation: sizes of the image, and instruction counts from the simulator.
+///
+/// # Errors
+/// As [`run`].
+pub fn measure(root: &Path, options: &Options) -> Result<()> {
+    doctor::ensure(Find::Qemu)?;
+    let image = image(root, options.image.as_ref())?;
+    print!("{}", crate::sizes::report(&std::fs::read(&image)?)?);
+    count(&image, options)
+}
+
+impl Options {
+    /// What the simulator is told.
+    fn simulator(&self) -> vsm_sim::run::Options {
+        vsm_sim::run::Options {
+            generation: match self.loader {
+                Loader::G2 => Generation::G2,
+                Loader::G3 => Generation::G3,
+            },
+            cpus: self.cpus,
+            memory: self.mem,
+            region_base: self.region_base,
+            region_size: self.region_size,
+            dirty: self.dirty,
+            trace: self.trace,
+            echo: true,
+            ..vsm_sim::run::Options::default()
+        }
+    }
+}
+
+fn boot(image: &Path, options: &Options) -> Result<()> {
+    let options = options.simulator();
+    let map = options.map()?;
+    println!(
+        "booting {} with loader {:?}: {} possible processors, {} of them present, {} MiB of RAM, region {:#x}..{:#x}",
+        image.display(),
+        options.generation,
+        options.cpus,
+        options.present(),
+        options.memory >> 20,
+        map.region_start,
+        map.region_end()
+    );
+    println!("--- VTL1's console (COM2) ---");
+    let report = vsm_sim::run::run(&options, &std::fs::read(image)?)?;
+    println!("--- what VTL0 did, and what came of it ---\n{}", table(&report));
+    let failures = report.failures();
+    if failures.is_empty() {
+        println!("all {} steps ended as they must", report.steps.len());
+        return Ok(());
+    }
+    bail!("{} of {} steps are not as they must be:\n{}", failures.len(), report.steps.len(), failures.join("\n"))
+}
+
+fn table(report: &vsm_sim::run::Report) -> tabled::Table {
+    let mut rows = tabled::builder::Builder::default();
+    rows.push_record(["VP", "what", "parameters", "result", "must be", "VTL1 instructions", "hypercalls"]);
+    for step in &report.steps {
+        rows.push_record([
+            step.vp.to_string(),
+            step.what.clone(),
+            step.parameters.clone(),
+            step.result.clone(),
+            if step.is_right() { String::new() } else { step.expected.clone() },
+            step.instructions.to_string(),
+            step.hypercalls.to_string(),
+        ]);
+    }
+    let mut table = rows.build();
+    table.with(tabled::settings::Style::sharp());
+    table
+}
+
+fn count(image: &Path, options: &Options) -> Result<()> {
+    let options = vsm_sim::run::Options { echo: false, ..options.simulator() };
+    print!("{}", vsm_sim::run::measure::measure(&options, &std::fs::read(image)?)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_every_form() {
+        assert_eq!(parse_size("4G"), Ok(4 << 30));
+        assert_eq!(parse_size("512m"), Ok(512 << 20));
+        assert_eq!(parse_size("0x8000_0000"), Ok(0x8000_0000));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        for wrong in ["", "G", "4T", "0x", "-1", "99999999999G"] {
+            assert!(parse_size(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
