@@ -15,6 +15,7 @@
 //! | [`vtl0`] | what VTL1 knows of VTL0, and typed pointers into its memory | image, host |
 //! | [`loader`] | what VTL0's loader says at the first entry | image, host |
 //! | [`hardware`] | the seam between the above and the machine (or the simulator's model) | image, host |
+//! | [`sync`] | locks that do not outlive VTL1's failure | image, host |
 //! | [`platform`](mod@platform) | one VTL1 kernel's state | image, host |
 //! | `arch` | x86-64 bare metal | image only |
 #![cfg_attr(not(test), no_std)]
@@ -31,6 +32,7 @@ pub mod heki;
 pub mod hv;
 pub mod loader;
 pub mod platform;
+pub mod sync;
 pub mod vsm;
 pub mod vtl0;
 

@@ -6,12 +6,11 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use spin::Mutex;
-
 use crate::address::FrameRange;
 use crate::error::VsmError;
 use crate::frames::FrameRegistry;
 use crate::hardware::Hardware;
+use crate::sync::Mutex;
 use crate::vtl0::{ControlRegMap, Vtl0KernelInfo};
 
 /// What boot found out and the rest of VTL1 relies on.

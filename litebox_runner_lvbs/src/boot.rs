@@ -139,6 +139,7 @@ fn start_serving(vp: &VpState, info: &BootInfo) -> Result<(), HypervError> {
 }
 
 /// An application processor's main function; its context gave it stack, segments and tables.
+// SAFETY: nothing else in the image has this name.
 #[unsafe(no_mangle)]
 extern "C" fn vtl1_application_processor_main() -> ! {
     let vp = VpState::current();

@@ -6,6 +6,7 @@ use litebox_platform_lvbs::arch::platform;
 use litebox_platform_lvbs::vsm::{VsmJumpTable, dispatch};
 
 /// The table of `vsm_handlers`, alone on read-only pages.
+// SAFETY: nothing else in the image has this name, and the section holds read-only data.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".vsm_table")]
 static VSM_JUMP_TABLE: VsmJumpTable = vsm_handlers::VSM_TABLE;
@@ -13,6 +14,7 @@ static VSM_JUMP_TABLE: VsmJumpTable = vsm_handlers::VSM_TABLE;
 /// Serves one VTL call of processor `vp`; the other arguments are VTL0's RDI, RSI, RDX and R8.
 ///
 /// The only indirect call in here goes through [`VSM_JUMP_TABLE`], with the index clamped.
+// SAFETY: nothing else in the image has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn vsm_dispatch(vp: u32, rdi: u64, rsi: u64, rdx: u64, r8: u64) -> i64 {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use spin::{Mutex, Once};
+use spin::Once;
 use x86_64::registers::control::{Cr0, Cr4, Efer};
 use x86_64::registers::model_specific::Msr;
 
@@ -14,6 +14,7 @@ use crate::error::VsmError;
 use crate::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use crate::hv::{HvStatus, HypercallControl, InitialVpContext, SegmentRegister, TableRegister};
 use crate::platform::Platform;
+use crate::sync::Mutex;
 
 static PLATFORM: Once<Platform> = Once::new();
 
@@ -92,6 +93,10 @@ impl Hardware for BareMetal {
 
 /// Entry point of a processor that starts VTL1 with [`context`]: GS and the stack are its own from the first
 /// instruction on.
+///
+/// # Safety
+/// Only as the first code of a processor that starts with [`context`]; it never returns.
+// SAFETY: the body is all of the function: it needs no prologue, and never returns.
 #[unsafe(naked)]
 unsafe extern "C" fn application_processor_entry() {
     core::arch::naked_asm!(

@@ -17,6 +17,7 @@ use super::{layout, segments};
 pub const SINT_VECTOR: u8 = 0xF3;
 
 /// Written once by [`prepare`], read-only after the switch to the final tables.
+// SAFETY: the linker script loads the section like other data; it is written before it becomes read-only.
 #[unsafe(link_section = ".ro_after_init")]
 static mut IDT: InterruptDescriptorTable = InterruptDescriptorTable::new();
 
@@ -65,6 +66,7 @@ global_asm!(
     handler = sym vtl1_exception,
 );
 
+// SAFETY: both symbols are defined by the assembly above, with these sizes; only their addresses are used.
 unsafe extern "C" {
     static vtl1_exception_entries: [[u8; 16]; 32];
     static vtl1_sint_entry: u8;

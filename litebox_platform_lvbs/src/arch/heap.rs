@@ -3,8 +3,9 @@
 //! Allocation can fail and callers that act for VTL0 must ask with `try_reserve`; an infallible allocation that
 //! fails ends in VTL1's panic.
 
-use spin::Mutex;
 use talc::{ErrOnOom, Span, Talc, Talck};
+
+use crate::sync::Mutex;
 
 #[global_allocator]
 static HEAP: Talck<Mutex<()>, ErrOnOom> = Talc::new(ErrOnOom).lock();

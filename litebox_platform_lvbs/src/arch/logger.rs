@@ -4,9 +4,9 @@ use core::fmt::{self, Write};
 use core::hint::spin_loop;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::Mutex;
 
 use super::serial::Serial;
+use crate::sync::Mutex;
 
 static SERIAL: Mutex<Serial> = Mutex::new(Serial::new());
 

@@ -3,7 +3,6 @@
 //! There is one set of tables for all processors. Tables are changed at boot and, under a lock, when a processor's
 //! area is made; the only entries that change afterwards are the windows', each owned by one processor.
 
-use spin::Mutex;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::mapper::{MapToError, MapperFlush};
 use x86_64::structures::paging::{
@@ -16,6 +15,7 @@ use super::layout::{self, VTL1_BASE};
 use super::vp::allocate_page;
 use crate::address::PAGE_SIZE;
 use crate::error::VsmError;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A page-table entry as hardware reads it (Intel SDM vol. 3 §4.5.4).
 pub type Pte = u64;
@@ -125,10 +125,7 @@ pub fn entry_of(va: u64) -> Result<*mut Pte, VsmError> {
 }
 
 /// The tables, locked.
-struct Tables<'a>(
-    OffsetPageTable<'static>,
-    #[expect(dead_code, reason = "held for its Drop")] spin::MutexGuard<'a, u64>,
-);
+struct Tables<'a>(OffsetPageTable<'static>, #[expect(dead_code, reason = "held for its Drop")] MutexGuard<'a, u64>);
 
 impl Tables<'_> {
     fn lock() -> Self {

@@ -37,6 +37,7 @@ const RCX: usize = offset::gpr(offset_of!(GpRegisters, rcx));
 ///
 /// # Safety
 /// GS and the stack are the calling processor's own, as VTL1 set them up.
+// SAFETY: the body is all of the function: it changes RAX, MXCSR and the VP state only, and returns by itself.
 #[unsafe(naked)]
 pub unsafe extern "C" fn vtl1_save_vtl0_registers() {
     naked_asm!(
@@ -68,6 +69,10 @@ pub unsafe extern "C" fn vtl1_save_vtl0_registers() {
 }
 
 /// Gives the shared registers back to VTL0, returns to it, and comes back at the next VTL entry.
+///
+/// # Safety
+/// GS and the stack are the calling processor's own, and nothing of it is borrowed or locked across the call.
+// SAFETY: the body is all of the function: it keeps what the C calling convention preserves, and returns by itself.
 #[unsafe(naked)]
 unsafe extern "C" fn switch() {
     naked_asm!(

@@ -91,6 +91,8 @@ type Chunk = Vec<Interval>;
 pub(super) struct IntervalList {
     chunks: Vec<Chunk>,
     spare: Vec<Chunk>,
+    /// Where the last change was: the next one is often near. Only a guess, which [`Self::find_chunk`] checks.
+    hint: usize,
 }
 
 /// Position of an interval.
@@ -118,7 +120,7 @@ impl IntervalList {
         let mut chunks = Vec::new();
         chunks.try_reserve(1).map_err(out_of_memory)?;
         chunks.push(chunk);
-        Ok(Self { chunks, spare: Vec::new() })
+        Ok(Self { chunks, spare: Vec::new(), hint: 0 })
     }
 
     /// Makes sure that the next [`RESERVED_SPLITS`] calls of [`Self::split_reserved`] find memory, whatever
@@ -139,12 +141,22 @@ impl IntervalList {
 
     /// The interval that holds `gfn`.
     fn find(&self, gfn: u64) -> Position {
-        let chunk = self.chunks.partition_point(|chunk| starts_at_or_before(chunk.first(), gfn)).saturating_sub(1);
+        let chunk = self.find_chunk(gfn);
         let item = self
             .chunks
             .get(chunk)
             .map_or(0, |chunk| chunk.partition_point(|interval| interval.start <= gfn).saturating_sub(1));
         Position { chunk, item }
+    }
+
+    /// The chunk with the interval that holds `gfn`.
+    fn find_chunk(&self, gfn: u64) -> usize {
+        let starts = |chunk: &Chunk| starts_at_or_before(chunk.first(), gfn);
+        let after = self.hint.saturating_add(1);
+        if self.chunks.get(self.hint).is_some_and(starts) && !self.chunks.get(after).is_some_and(starts) {
+            return self.hint;
+        }
+        self.chunks.partition_point(starts).saturating_sub(1)
     }
 
     /// The interval that holds `gfn`, if `gfn` is below [`END`].
@@ -169,11 +181,15 @@ impl IntervalList {
 
     /// Calls `change` for every interval that starts in `from..to`.
     pub fn change(&mut self, from: u64, to: u64, mut change: impl FnMut(&mut Interval)) {
-        let chunk = self.find(from).chunk;
-        for interval in self.chunks.iter_mut().skip(chunk).flatten().skip_while(|interval| interval.start < from) {
-            if interval.start >= to {
-                break;
-            }
+        let position = self.find(from);
+        self.hint = position.chunk;
+        let Some((first, rest)) = self.chunks.get_mut(position.chunk..).and_then(<[_]>::split_first_mut) else {
+            return;
+        };
+        let first = first.get_mut(position.item..).unwrap_or_default();
+        // The interval that holds `from` may start before it.
+        let intervals = first.iter_mut().chain(rest.iter_mut().flatten()).skip_while(|interval| interval.start < from);
+        for interval in intervals.take_while(|interval| interval.start < to) {
             change(interval);
         }
     }
@@ -197,6 +213,7 @@ impl IntervalList {
         more: impl FnOnce(&mut Self) -> Result<Chunk, VsmError>,
     ) -> Result<(), VsmError> {
         let position = self.find(gfn);
+        self.hint = position.chunk;
         let at = position.item.saturating_add(1);
         let Some(chunk) = self.chunks.get_mut(position.chunk) else { return Ok(()) };
         let Some(&interval) = chunk.get(position.item) else { return Ok(()) };
@@ -223,14 +240,17 @@ impl IntervalList {
 
     /// Joins neighbours with the same state, from the interval before `from` to the one that holds `to`.
     pub fn coalesce(&mut self, from: u64, to: u64) {
-        let first = self.find(from.saturating_sub(1)).chunk;
-        let last = self.find(to.min(END - 1)).chunk;
+        let start = self.find(from.saturating_sub(1));
+        let end = self.find(to.min(END - 1));
+        let (first, last) = (start.chunk, end.chunk);
         let mut previous = first;
         let mut emptied = false;
         for index in first..=last {
             let Some((before, rest)) = self.chunks.split_at_mut_checked(index) else { break };
             let Some(chunk) = rest.first_mut() else { break };
-            chunk.dedup_by(|later, earlier| later.same_state(earlier));
+            let begin = if index == first { start.item } else { 0 };
+            let finish = if index == last { end.item } else { chunk.len().saturating_sub(1) };
+            join_equal(chunk, begin, finish);
             if index == first {
                 continue;
             }
@@ -268,6 +288,26 @@ impl IntervalList {
     #[cfg(test)]
     pub fn chunk_count(&self) -> usize {
         self.chunks.len()
+    }
+}
+
+/// Joins neighbours with the same state among the items `first..=last` of a chunk.
+fn join_equal(chunk: &mut Chunk, first: usize, last: usize) {
+    let mut kept = first;
+    for index in first.saturating_add(1)..=last {
+        let (Some(&earlier), Some(&later)) = (chunk.get(kept), chunk.get(index)) else { break };
+        if later.same_state(&earlier) {
+            continue;
+        }
+        kept += 1;
+        if kept != index
+            && let Some(place) = chunk.get_mut(kept)
+        {
+            *place = later;
+        }
+    }
+    if kept < last && last < chunk.len() {
+        chunk.drain(kept + 1..=last);
     }
 }
 

@@ -32,6 +32,24 @@ impl Spans {
 
     /// Adds `from..to`.
     pub fn add(&mut self, from: u64, to: u64) {
+        if !self.extend(from, to) {
+            self.insert(from, to);
+        }
+    }
+
+    /// The short way: makes the span longer that `from..to` touches, if there is one and it then touches no other.
+    fn extend(&mut self, from: u64, to: u64) -> bool {
+        let used = self.spans.get_mut(..self.used).unwrap_or_default();
+        let mut near = used.iter_mut().skip_while(|span| span.to < from);
+        let Some(span) = near.next().filter(|span| span.from <= to) else { return false };
+        if near.next().is_some_and(|next| next.from <= to) {
+            return false;
+        }
+        *span = Span { from: span.from.min(from), to: span.to.max(to) };
+        true
+    }
+
+    fn insert(&mut self, from: u64, to: u64) {
         let mut new = Span { from, to };
         // One place more than there is room for; whatever touches the new span becomes part of it.
         let mut all = [Span::default(); MAX + 1];

@@ -3,10 +3,10 @@
 //! Boot-phase calls are counted while they run, so that once SignalEndOfBoot returns no boot-phase call is still
 //! at work on another processor. One atomic word holds both the flag and the count.
 
-use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::VsmError;
+use crate::sync::wait;
 
 /// Where VTL0 stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl BootCall<'_> {
             return Err(VsmError::AfterEndOfBoot);
         }
         while self.0.0.load(Ordering::Acquire) != ENDED | 1 {
-            spin_loop();
+            wait();
         }
         Ok(())
     }

@@ -66,7 +66,8 @@ pub fn bench(criterion: &mut Criterion) {
         group.bench_function(format!("{name}, walk of the list only"), |bencher| {
             let kernel = machine.kernel();
             let list = HekiList::new(&kernel, LIST, count).expect("the list is well-formed");
-            bencher.iter(|| list.walk(&kernel).map(|range| range.expect("the range is good").byte_count()).sum::<u64>());
+            bencher
+                .iter(|| list.walk(&kernel).map(|range| range.expect("the range is good").byte_count()).sum::<u64>());
         });
     }
     group.finish();

@@ -46,7 +46,7 @@ pub fn bench(criterion: &mut Criterion) {
         });
         // A free frame between two protected ones becomes read-only, and in the next turn free to write again.
         let owner = Owner::Module { token: 1 };
-        let mut change = |registry: &mut FrameRegistry, slot: u64, owner: Owner, permission: Permission| {
+        let change = |registry: &mut FrameRegistry, slot: u64, owner: Owner, permission: Permission| {
             let range = frames(FIRST + slot * STEP + 2, 1);
             let mut transaction = registry.begin(&hardware, Phase::Runtime).expect("a host has the memory");
             transaction.stage(range, Owner::Module { token: 1 }, owner, permission).expect("the frame is free");

@@ -236,6 +236,7 @@ engine_guests_end:
 
 /// The code of a guest.
 pub fn guest(name: &str) -> &'static [u8] {
+    // SAFETY: the assembly above defines both labels.
     unsafe extern "C" {
         static engine_guests_start: u8;
         static engine_guests_end: u8;

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const LARGE_PAGE: u64 = 2 << 20;
 /// How long the stub may take for what it does by itself.
 const STUB_LIMIT: Duration = Duration::from_secs(20);
+/// When a CPU that does not react is woken once more.
+const WAKE_AGAIN: Duration = Duration::from_millis(20);
 /// Turns of the stub's idle loop before it halts.
 const SPIN_TURNS: u32 = 4000;
 
@@ -103,7 +105,7 @@ impl Machine {
         let Started { process, doorbells, wake } =
             process::start(&config.program, &memory, config.vps, config.count_instructions)?;
         for doorbell in &doorbells {
-            let timeout = doorbell.set_read_timeout(Some(Duration::from_millis(100)));
+            let timeout = doorbell.set_read_timeout(Some(WAKE_AGAIN));
             timeout
                 .map_err(|error| EngineError::System { call: "setsockopt of a doorbell", reason: error.to_string() })?;
         }
@@ -167,6 +169,9 @@ impl Machine {
                     if Instant::now() >= limit {
                         return Ok(false);
                     }
+                    if self.waits_for_wake(cpu) {
+                        self.wake(cpu)?;
+                    }
                     // With one host thread for all CPUs, nothing else takes the turn from a guest that spins for another's sake.
                     if self.counts && self.cpus > 1 && self.control32(cpu, control::RUNNING).load(SeqCst) != 0 {
                         self.wake(cpu)?;
@@ -181,6 +186,13 @@ impl Machine {
     /// Interrupts a CPU: if it has halted it wakes up, if it runs a guest it leaves it.
     fn wake(&self, cpu: u32) -> Result<()> {
         lock(&self.wake[cpu as usize % layout::WAKE_LINES]).write_all(&[0]).map_err(|_| self.process.died())
+    }
+
+    /// Whether the CPU has been, or should have been, woken and has not noticed. QEMU changes its word of pending interrupts without a lock when a guest is
+    /// entered or left, so that an interrupt of that very moment can get lost; the next byte makes it look again.
+    fn waits_for_wake(&self, cpu: u32) -> bool {
+        let word = |offset| self.control32(cpu, offset).load(SeqCst) != 0;
+        word(control::SLEEPING) || word(control::RUNNING) && word(control::STOP)
     }
 
     /// Waits, for a short while, until all other CPUs have halted or run a guest. All CPUs share one clock of instructions, so that what the stub of
@@ -280,9 +292,16 @@ impl Machine {
         }
         let limit = Instant::now() + STUB_LIMIT;
         for (cpu, count) in before {
+            let mut again = Instant::now() + WAKE_AGAIN;
             while running(cpu) && entries(cpu) == count {
-                if Instant::now() >= limit {
+                let now = Instant::now();
+                if now >= limit {
                     return Err(EngineError::Stuck { vp: cpu, what: "leaving the guest for a change of rights" });
+                }
+                // See `waits_for_wake`.
+                if now >= again {
+                    self.wake(cpu)?;
+                    again = now + WAKE_AGAIN;
                 }
                 std::thread::sleep(Duration::from_micros(20));
             }

@@ -10,7 +10,8 @@
 //! | `calibrate` | what an entry costs in instructions |
 //!
 //! Known faults of QEMU 7.2 that a user meets: a reserved bit in a guest page table gives a page fault code without P; LSTAR accepts non-canonical
-//! values; CR0.PG without PE is not refused; XSETBV cannot be intercepted; no SHA extensions and no INVPCID; task priority does not hold interrupts back.
+//! values; CR0.PG without PE is not refused; XSETBV cannot be intercepted; no SHA extensions and no INVPCID; task priority does not hold interrupts back;
+//! an interrupt that arrives in the moment of an entry or exit can get lost (see `machine`, which asks again).
 //!
 //! Limits of this engine: rights of a space do not tell user from kernel execution (no MBEC in SVM), and a page that may be executed but not read is
 //! closed; string I/O is reported but not taken apart; the time-stamp counter and TSC_AUX are not per context.

@@ -133,7 +133,7 @@ long_mode:
     movb $0x30, %al
     outb %al, $0x43
     movl $0x10000, 0x350(%r14)   /* LINT0 off */
-    /* four serial ports: 8N1, no FIFO, receive interrupt; I/O APIC: to vector 0x40 of the CPUs whose logical id has the port's bit */
+    /* four serial ports: 8N1, FIFO with an interrupt for each byte, receive interrupt; I/O APIC: to vector 0x40 of the CPUs whose logical id has the port's bit */
     movl $0xfec00000, %ebx
     xorl %esi, %esi
 5:  movl $0x07050304, %edi       /* interrupt lines of the ports */
@@ -155,7 +155,7 @@ long_mode:
     movb $3, %al
     outb %al, %dx
     leal 2(%rdi), %edx
-    xorl %eax, %eax
+    movb $1, %al
     outb %al, %dx
     leal 4(%rdi), %edx
     movb $0x0b, %al
@@ -393,6 +393,7 @@ vsm_sim_stub_end:
 
 /// The assembled stub, as it has to lie at [`layout::STUB`].
 pub fn code() -> &'static [u8] {
+    // SAFETY: the assembly above defines both labels; only their addresses are used.
     unsafe extern "C" {
         static vsm_sim_stub_start: u8;
         static vsm_sim_stub_end: u8;
