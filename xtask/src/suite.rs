@@ -8,9 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::doctor::{self, Find};
+use crate::image;
 use crate::lint::host_cargo;
 use crate::process::{find_program, run};
-use crate::image;
 
 /// What to run.
 #[derive(Clone, Debug, Default)]

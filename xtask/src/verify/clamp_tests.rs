@@ -1,3 +1,5 @@
+//! Tests of the clamp check on code assembled for the purpose.
+
 use super::*;
 use iced_x86::{Decoder, DecoderOptions};
 

@@ -1,0 +1,225 @@
+//! Writes of locked registers by real instructions (contract §5.3, §6): the same value passes, a change of a pinned bit
+//! is a #GP at the instruction, other bits are VTL0's.
+
+use anyhow::{Result, ensure};
+use iced_x86::IcedError;
+use iced_x86::code_asm::{CodeAssembler, ax, cr0, cr4, ptr, rax, rbx};
+use litebox_platform_lvbs::hv::msr;
+use litebox_platform_lvbs::vsm::VsmFunction as F;
+use vsm_sim::engine::{PrivateState, SharedState};
+use vsm_sim::machine::{Stop, VTL0, Vtl0};
+use vsm_sim::vtl0::bytes;
+use vsm_sim::vtl0::memory_map::SCRATCH_START;
+
+use crate::setup::{booted, call, console, must_fault};
+
+type Body = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
+/// The MSRs that LockRegs locks, with values VTL0 might have given them at boot.
+const MSRS: [(u32, u64); 9] = [
+    (msr::EFER, 0xD01),
+    (msr::STAR, 0x0023_0010_0000_0000),
+    (msr::LSTAR, 0xffff_ffff_8200_0080),
+    (msr::CSTAR, 0xffff_ffff_8200_1500),
+    (msr::SFMASK, 0x25_7fd5),
+    (msr::APIC_BASE, 0xFEE0_0900),
+    (msr::SYSENTER_CS, 0x10),
+    (msr::SYSENTER_EIP, 0xffff_ffff_8200_1480),
+    (msr::SYSENTER_ESP, 0xffff_8880_0000_2000),
+];
+
+fn with_value(value: u64) -> SharedState {
+    SharedState { rax: value, ..SharedState::default() }
+}
+
+fn msr_registers(number: u32, value: u64) -> SharedState {
+    SharedState { rcx: number.into(), rax: value & 0xffff_ffff, rdx: value >> 32, ..SharedState::default() }
+}
+
+fn read_msr(vtl0: &mut Vtl0, number: u32) -> Result<u64> {
+    let state = vtl0.must_run(&msr_registers(number, 0), CodeAssembler::rdmsr)?;
+    Ok(state.rdx << 32 | state.rax & 0xffff_ffff)
+}
+
+/// VTL0 after LockRegs, with [`MSRS`] set before.
+fn locked() -> Result<Vtl0> {
+    let mut vtl0 = booted(1)?;
+    for (number, value) in MSRS {
+        ensure!(vtl0.write_msr(number, value)? == Stop::Done, "MSR {number:#x} before it is locked");
+        ensure!(read_msr(&mut vtl0, number)? == value, "MSR {number:#x} does not hold its value");
+    }
+    ensure!(call(&mut vtl0, F::LockRegs, [0; 3])? == 0, "{}", console(&vtl0.machine()));
+    Ok(vtl0)
+}
+
+#[test]
+fn machine_pins_msrs() -> Result<()> {
+    for after_boot in [false, true] {
+        let mut vtl0 = locked()?;
+        if after_boot {
+            ensure!(call(&mut vtl0, F::SignalEndOfBoot, [0; 3])? == 0, "SignalEndOfBoot");
+        }
+        for (number, value) in MSRS {
+            let stop = vtl0.write_msr(number, value)?;
+            ensure!(stop == Stop::Done, "MSR {number:#x}, the value it has: {stop:x?}\n{}", console(&vtl0.machine()));
+            for bit in [0, 4, 11, 31, 47] {
+                let registers = msr_registers(number, value ^ 1 << bit);
+                must_fault(&mut vtl0, &format!("MSR {number:#x}, bit {bit}"), &registers, CodeAssembler::wrmsr)?;
+                ensure!(read_msr(&mut vtl0, number)? == value, "MSR {number:#x} has changed");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// MSRs that nobody locks stay VTL0's, without an intercept.
+#[test]
+fn machine_leaves_other_msrs_alone() -> Result<()> {
+    const FS_BASE: u32 = 0xC000_0100;
+    const KERNEL_GS_BASE: u32 = 0xC000_0102;
+    let mut vtl0 = locked()?;
+    for number in [FS_BASE, KERNEL_GS_BASE, msr::TSC_AUX] {
+        let before = vtl0.processor().vtl1_instructions();
+        ensure!(vtl0.write_msr(number, 0x1234_5678)? == Stop::Done, "MSR {number:#x}");
+        ensure!(read_msr(&mut vtl0, number)? == 0x1234_5678, "MSR {number:#x} does not hold its value");
+        ensure!(vtl0.processor().vtl1_instructions() == before, "VTL1 was asked about MSR {number:#x}");
+    }
+    Ok(())
+}
+
+/// Writes a control register with the bits of `bits` inverted; what VTL0 then reads.
+fn flip(vtl0: &mut Vtl0, bits: u64, body: Body, read: Body) -> Result<u64> {
+    vtl0.must_run(&SharedState { rbx: bits, ..SharedState::default() }, body)?;
+    Ok(vtl0.must_run(&SharedState::default(), read)?.rax)
+}
+
+/// A control register: how to read it, how to write RAX to it, how to invert RBX's bits in it, and where it is.
+struct Control {
+    name: &'static str,
+    read: Body,
+    write: Body,
+    flip: Body,
+    value: fn(&PrivateState) -> u64,
+    pinned: &'static [u32],
+    free: &'static [u32],
+}
+
+const CR0: Control = Control {
+    name: "CR0",
+    read: |asm| asm.mov(rax, cr0),
+    write: |asm| asm.mov(cr0, rax),
+    flip: |asm| {
+        asm.mov(rax, cr0)?;
+        asm.xor(rax, rbx)?;
+        asm.mov(cr0, rax)
+    },
+    value: |state| state.cr0,
+    // WP. (PE and PG cannot be cleared in 64-bit mode at all.)
+    pinned: &[16],
+    // MP, TS, AM.
+    free: &[1, 3, 18],
+};
+
+const CR4: Control = Control {
+    name: "CR4",
+    read: |asm| asm.mov(rax, cr4),
+    write: |asm| asm.mov(cr4, rax),
+    flip: |asm| {
+        asm.mov(rax, cr4)?;
+        asm.xor(rax, rbx)?;
+        asm.mov(cr4, rax)
+    },
+    value: |state| state.cr4,
+    // TSD, DE, PSE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE, SMEP, SMAP, PKE.
+    pinned: &[2, 3, 4, 9, 10, 11, 16, 18, 20, 21, 22],
+    // MCE, PGE, PCE.
+    free: &[6, 7, 8],
+};
+
+#[test]
+fn machine_pins_control_registers() -> Result<()> {
+    for control in [CR0, CR4] {
+        let mut vtl0 = locked()?;
+        let name = control.name;
+        let value = (control.value)(&vtl0.processor().vcpu().state(VTL0));
+        // The value it has.
+        vtl0.must_run(&with_value(value), control.write)?;
+        for bit in control.pinned {
+            let registers = with_value(value ^ 1 << bit);
+            must_fault(&mut vtl0, &format!("{name}, bit {bit}"), &registers, control.write)?;
+            let now = (control.value)(&vtl0.processor().vcpu().state(VTL0));
+            ensure!(now == value, "{name} has become {now:#x} by bit {bit}");
+        }
+        for bit in control.free {
+            let now = flip(&mut vtl0, 1 << bit, control.flip, control.read)?;
+            ensure!(now == value ^ 1 << bit, "{name}, bit {bit}: VTL0 reads {now:#x}");
+            // A pinned bit does not slip through together with a free one.
+            let pinned = 1 << control.pinned[0];
+            must_fault(
+                &mut vtl0,
+                &format!("{name}, bit {bit} and a pinned one"),
+                &with_value(value ^ pinned),
+                control.write,
+            )?;
+            let back = flip(&mut vtl0, 1 << bit, control.flip, control.read)?;
+            ensure!(back == value, "{name}, bit {bit} back: VTL0 reads {back:#x}");
+        }
+    }
+    Ok(())
+}
+
+/// CR0 has other ways to be written: CLTS passes, LMSW too as long as it changes nothing pinned.
+#[test]
+fn machine_lets_clts_pass() -> Result<()> {
+    const TS: u64 = 1 << 3;
+    let mut vtl0 = locked()?;
+    let value = vtl0.processor().vcpu().state(VTL0).cr0;
+    ensure!(flip(&mut vtl0, TS, CR0.flip, CR0.read)? == value ^ TS, "CR0.TS");
+    vtl0.must_run(&SharedState::default(), CodeAssembler::clts)?;
+    ensure!(vtl0.processor().vcpu().state(VTL0).cr0 == value & !TS, "CLTS has no effect");
+    Ok(())
+}
+
+#[test]
+fn machine_refuses_new_descriptor_tables() -> Result<()> {
+    let instructions: [(&str, Body); 4] = [
+        ("LGDT", |asm| asm.lgdt(ptr(rbx))),
+        ("LIDT", |asm| asm.lidt(ptr(rbx))),
+        ("LLDT", |asm| asm.lldt(ax)),
+        ("LTR", |asm| asm.ltr(ax)),
+    ];
+    let mut vtl0 = locked()?;
+    let before = vtl0.processor().vcpu().state(VTL0);
+    let tables = |state: &PrivateState| (state.gdtr, state.idtr, state.ldtr, state.tr);
+    // The very values that are loaded already: there is no good reason to load them after boot.
+    for (offset, table) in [(0, before.gdtr), (16, before.idtr)] {
+        bytes::write(vtl0.machine().ram(), SCRATCH_START + offset, &table.limit.to_le_bytes())?;
+        bytes::write(vtl0.machine().ram(), SCRATCH_START + offset + 2, &table.base.to_le_bytes())?;
+    }
+    for (name, body) in instructions {
+        let operand = SCRATCH_START + if name == "LIDT" { 16 } else { 0 };
+        let selector = if name == "LTR" { 0x18 } else { 0 };
+        let registers = SharedState { rbx: operand, rax: selector, ..SharedState::default() };
+        must_fault(&mut vtl0, name, &registers, body)?;
+        let now = vtl0.processor().vcpu().state(VTL0);
+        ensure!(tables(&now) == tables(&before), "{name} has changed a table");
+    }
+    Ok(())
+}
+
+/// Before LockRegs all of this is VTL0's business, and another processor's lock is not this one's.
+#[test]
+fn machine_locks_one_processor_at_a_time() -> Result<()> {
+    let mut vtl0 = booted(2)?;
+    let mut others = crate::setup::start_others(&mut vtl0)?;
+    let other = &mut others[0];
+    ensure!(call(&mut vtl0, F::LockRegs, [0; 3])? == 0, "LockRegs");
+    let registers = msr_registers(msr::LSTAR, 0xffff_ffff_8300_0000);
+    ensure!(other.run(&registers, CodeAssembler::wrmsr)? == Stop::Done, "LSTAR of a processor that is not locked");
+    must_fault(&mut vtl0, "LSTAR of the locked one", &registers, CodeAssembler::wrmsr)?;
+    ensure!(call(other, F::LockRegs, [0; 3])? == 0, "LockRegs on VP 1");
+    ensure!(other.run(&registers, CodeAssembler::wrmsr)? == Stop::Done, "the value that was locked in");
+    let registers = msr_registers(msr::LSTAR, 0xffff_ffff_8200_0000);
+    must_fault(other, "LSTAR after the lock", &registers, CodeAssembler::wrmsr)?;
+    Ok(())
+}

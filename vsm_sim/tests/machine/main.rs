@@ -1,0 +1,31 @@
+//! The unmodified image in the simulator's machine: what it must do from its first instruction on, seen from VTL0 and
+//! from outside.
+//!
+//! Nothing here looks into the image's source: the rules are the LVBS contract's, the TLFS's and the design's. Every
+//! test starts a machine of its own.
+//!
+//! | module | what is shown |
+//! |---|---|
+//! | [`boot`] | it boots from every loader, place, size and state of memory that VTL0 may give it |
+//! | [`bad_start`] | what cannot work ends in a printed reason |
+//! | [`registers`] | VTL0 finds its registers as it left them, after calls, intercepts and interrupts |
+//! | [`isolation`] | VTL0 cannot reach VTL1's memory |
+//! | [`failure`] | a broken VTL1 says so, and leaves nobody hanging |
+//! | [`processors`] | several processors, one after the other and at once |
+//! | [`waiting`] | a wait for a processor on which VTL1 fails ends |
+//! | [`address_space`] | VTL1's own page tables and control registers |
+//! | [`locked`] | writes of locked registers by real instructions |
+//! | [`state`] | the register state of a processor, filled and taken by a snippet |
+//! | [`setup`] | the image, and a machine that has booted it |
+
+mod address_space;
+mod bad_start;
+mod boot;
+mod failure;
+mod isolation;
+mod locked;
+mod processors;
+mod registers;
+mod setup;
+mod state;
+mod waiting;

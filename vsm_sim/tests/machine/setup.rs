@@ -1,0 +1,132 @@
+//! The image, and a machine that has booted it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result, bail, ensure};
+use iced_x86::IcedError;
+use iced_x86::code_asm::CodeAssembler;
+use litebox_platform_lvbs::vsm::VsmFunction;
+use vsm_sim::engine::SharedState;
+use vsm_sim::machine::{Machine, MachineConfig, Stop, Vtl0};
+use vsm_sim::vtl0::lists::write_cpu_mask;
+use vsm_sim::vtl0::loader::{Generation, Start};
+use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
+
+/// #GP's vector.
+pub const GENERAL_PROTECTION: u64 = 13;
+/// What a call returns when VTL1 has failed: -EIO.
+pub const EIO: i64 = -5;
+
+/// The image's file: the one that `VTL1_IMAGE` names, or the workspace's, built first.
+pub fn image() -> &'static [u8] {
+    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+    IMAGE.get_or_init(|| read_image().unwrap_or_else(|error| panic!("there is no image to test: {error:#}")))
+}
+
+fn read_image() -> Result<Vec<u8>> {
+    let path = match std::env::var_os("VTL1_IMAGE") {
+        Some(path) => PathBuf::from(path),
+        None => build_image()?,
+    };
+    std::fs::read(&path).with_context(|| path.display().to_string())
+}
+
+fn build_image() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the workspace")?;
+    let status = Command::new(env!("CARGO"))
+        .args(["xtask", "build-vtl1", "--quiet"])
+        .current_dir(root)
+        .env_remove("CARGO_TARGET_DIR")
+        .status()
+        .context("cargo cannot be run")?;
+    ensure!(status.success(), "`cargo xtask build-vtl1` failed: {status}");
+    Ok(root.join("target/vtl1/vmlinux"))
+}
+
+/// A guest with 1 GiB of RAM and VTL1's region where VTL0 would put it.
+pub fn small_map(possible_cpus: u32) -> MemoryMap {
+    MemoryMap::new(1 << 30, None, default_region_size(possible_cpus)).expect("the region fits 1 GiB")
+}
+
+/// A small machine with `vps` processors.
+pub fn config(vps: u32) -> MachineConfig {
+    MachineConfig::new(small_map(vps), vps)
+}
+
+/// A small machine with `vps` processors, booted on the first of them.
+pub fn booted(vps: u32) -> Result<Vtl0> {
+    boot(config(vps), Generation::G2, vps)
+}
+
+/// A machine of `config`, booted on its first processor.
+pub fn boot(config: MachineConfig, generation: Generation, possible_cpus: u32) -> Result<Vtl0> {
+    let (mut vtl0, start) = loaded(config, generation, possible_cpus)?;
+    let machine = vtl0.machine();
+    vtl0.boot_vtl1(&start).with_context(|| console(&machine))?;
+    Ok(vtl0)
+}
+
+/// A machine of `config` that has the image in memory and VTL1 enabled, and has not entered it.
+pub fn loaded(config: MachineConfig, generation: Generation, possible_cpus: u32) -> Result<(Vtl0, Start)> {
+    let machine = Machine::new(config)?;
+    let mut vtl0 = Vtl0::new(&machine)?;
+    let start = vtl0.prepare_vtl1(generation, possible_cpus, image())?;
+    Ok((vtl0, start))
+}
+
+/// What VTL1 has printed.
+pub fn console(machine: &Arc<Machine>) -> String {
+    format!("VTL1's console:\n{}", machine.console_lines().join("\n"))
+}
+
+/// The other processors of a booted machine, enabled and each past its first entry.
+pub fn start_others(boot_vp: &mut Vtl0) -> Result<Vec<Vtl0>> {
+    let machine = boot_vp.machine();
+    let vps = machine.config().vps;
+    let mask = boot_vp.with_scratch(|scratch| write_cpu_mask(machine.ram(), scratch, 0..vps))?;
+    ensure!(call(boot_vp, VsmFunction::EnableAPsVtl, [mask, 0, 0])? == 0, "EnableAPsVtl\n{}", console(&machine));
+    (1..vps)
+        .map(|vp| {
+            let mut vtl0 = boot_vp.another(vp)?;
+            let first = vtl0.vtl_call(0, 0, 0, 0).with_context(|| console(&machine))?;
+            ensure!(first.value == 0, "the first entry of VP {vp} returned {}", first.value);
+            vtl0.check_mbec()?;
+            Ok(vtl0)
+        })
+        .collect()
+}
+
+/// Makes a call; its result.
+pub fn call(vtl0: &mut Vtl0, function: VsmFunction, [a1, a2, a3]: [u64; 3]) -> Result<i64> {
+    Ok(vtl0.vtl_call(function.id(), a1, a2, a3)?.value)
+}
+
+/// Runs one instruction that must end in #GP, with RIP at that instruction.
+pub fn must_fault(
+    vtl0: &mut Vtl0,
+    what: &str,
+    registers: &SharedState,
+    body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+) -> Result<()> {
+    let address = vtl0.place(body)?;
+    must_fault_at(vtl0, what, registers, address, address)
+}
+
+/// Runs the code at `address`, which must end in #GP with RIP at `rip`.
+pub fn must_fault_at(vtl0: &mut Vtl0, what: &str, registers: &SharedState, address: u64, rip: u64) -> Result<()> {
+    match vtl0.run_at(address, registers)? {
+        Stop::Exception(exception) if exception.vector == GENERAL_PROTECTION => {
+            ensure!(exception.rip == rip, "{what}: #GP at {:#x}, not at {rip:#x}", exception.rip);
+            ensure!(exception.error == 0, "{what}: #GP with the error code {:#x}", exception.error);
+            Ok(())
+        }
+        other => bail!("{what} ended in {other:x?}, not in #GP"),
+    }
+}
+
+/// Whether a line of the console is `line`.
+pub fn printed(machine: &Arc<Machine>, line: &str) -> bool {
+    machine.console_lines().iter().any(|printed| printed == line)
+}
