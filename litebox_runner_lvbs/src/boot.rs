@@ -32,6 +32,7 @@ const IMAGE_OFFSET: u64 = 0x20_0000;
 /// The boot processor's main function; runs on the boot stack with the boot page tables.
 pub extern "C" fn boot_processor(entry: &'static EntryState, region_start: u64) -> ! {
     logger::install();
+    segments::load_boot();
     exceptions::prepare();
     exceptions::load();
     info!("starting, region at {region_start:#x}");
@@ -143,14 +144,15 @@ fn start_serving(vp: &VpState, info: &BootInfo) -> Result<(), HypervError> {
 #[unsafe(no_mangle)]
 extern "C" fn vtl1_application_processor_main() -> ! {
     let vp = VpState::current();
+    // First of all: until then this processor cannot be stopped at VTL0's violations.
+    if let Err(error) = hyperv::initialise_vp(platform().hardware(), vp) {
+        panic!("processor {} cannot start: {error}", vp.index);
+    }
     if failure::has_failed() {
         failure::serve_failed(vp);
     }
     let index = hyperv::vp_index();
     assert!(index == vp.index, "processor {index} was started with the state of processor {}", vp.index);
-    if let Err(error) = hyperv::initialise_vp(platform().hardware(), vp) {
-        panic!("processor {index} cannot start: {error}");
-    }
     info!("processor {index} is in VTL1");
     serve::first_return(vp)
 }

@@ -6,6 +6,7 @@ use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::hv::HvStatus;
 use litebox_platform_lvbs::hv::calls::enable_vp_vtl;
 use litebox_platform_lvbs::vsm::{BootContext, Vtl0Page};
+use litebox_platform_lvbs::vtl0::PhysConstPtr;
 use log::info;
 use vsm_macros::vsm_handler;
 
@@ -57,12 +58,8 @@ struct CpuMask([u8; CPU_MASK_BYTES]);
 impl CpuMask {
     /// Copies the page, once.
     fn read(call: &BootContext<'_>, page: Vtl0Page) -> Result<Self, VsmError> {
-        let mut mask = Self([0; CPU_MASK_BYTES]);
-        call.platform()
-            .hardware()
-            .read_vtl0(page.start(), &mut mask.0)
-            .map_err(|fault| VsmError::Vtl0MemoryFault(fault.0))?;
-        Ok(mask)
+        let platform = call.platform();
+        PhysConstPtr::new(platform, page.start())?.read(platform.hardware()).map(Self)
     }
 
     /// The processors whose bits are set, ascending. Linux numbers the bits of little-endian words, which is the

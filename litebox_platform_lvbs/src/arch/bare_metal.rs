@@ -61,7 +61,8 @@ impl Hardware for BareMetal {
         }
         let vp = VpState::current();
         // SAFETY: both pages are mapped for the processor's lifetime, used by nobody but this function on this
-        // processor, which cannot be interrupted by anything that makes a hypercall; the lengths are checked. The
+        // processor. What may interrupt it and makes hypercalls is the panic path alone, which never comes back; the
+        // lengths are checked. The
         // hypercall page was enabled by boot before this object was handed out.
         let result = unsafe {
             core::ptr::copy_nonoverlapping(input.as_ptr(), vp.page(page::HYPERCALL_INPUT) as *mut u8, input.len());

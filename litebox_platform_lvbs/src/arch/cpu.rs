@@ -55,6 +55,8 @@ pub fn set_control_registers() {
             Cr4::read()
                 | Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
                 | Cr4Flags::PAGE_GLOBAL
+                // Without it a machine check is a shutdown, and its gate in the IDT is never used.
+                | Cr4Flags::MACHINE_CHECK_EXCEPTION
                 | Cr4Flags::OSFXSR
                 | Cr4Flags::OSXMMEXCPT_ENABLE
                 | Cr4Flags::FSGSBASE

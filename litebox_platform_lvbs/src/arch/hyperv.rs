@@ -11,7 +11,7 @@ use x86_64::registers::model_specific::Msr;
 use super::cpu::MissingFeature;
 use super::exceptions::SINT_VECTOR;
 use super::layout;
-use super::vp::VpState;
+use super::vp::{self, VpState};
 use crate::error::VsmError;
 use crate::hardware::Hardware;
 use crate::hv::cpuid::{
@@ -118,12 +118,13 @@ pub fn initialise_partition(hardware: &dyn Hardware) -> Result<(), HypervError> 
 /// Sets up the calling processor: assist page, SynIC, where to return to VTL0, and MBEC and the TLB lock for VTL0.
 pub fn initialise_vp(hardware: &dyn Hardware, vp: &VpState) -> Result<(), HypervError> {
     write_msr(msr::VP_ASSIST_PAGE, msr::page_enabled(vp.shared.assist))?;
+    let offsets = calls::get_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_CODE_PAGE_OFFSETS)?;
+    let entry = layout::hypercall_page() + u64::from(VsmCodePageOffsets(offsets).return_offset());
+    vp.vtl_return.set(entry);
+    vp::set_vtl_return(entry);
     write_msr(msr::SIMP, msr::page_enabled(vp.shared.messages))?;
     write_msr(msr::SINT0, Sint::auto_eoi(SINT_VECTOR).0)?;
     write_msr(msr::SCONTROL, msr::SCONTROL_ENABLE)?;
-    let offsets = calls::get_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_CODE_PAGE_OFFSETS)?;
-    let offset = VsmCodePageOffsets(offsets).return_offset();
-    vp.vtl_return.set(layout::hypercall_page() + u64::from(offset));
     let secure = calls::get_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_VP_SECURE_CONFIG_VTL0)?;
     let wanted = secure | VsmVpSecureConfig::MBEC | VsmVpSecureConfig::TLB_LOCKED;
     set_register(hardware, HvRegisterName::VSM_VP_SECURE_CONFIG_VTL0, wanted)

@@ -26,8 +26,10 @@ impl Log for SerialLog {
             log::Level::Warn => "warning: ",
             _ => "",
         };
+        let mut serial = SERIAL.lock();
+        serial.begin_line();
         // Writing to the UART cannot fail.
-        let _ = writeln!(SERIAL.lock(), "vtl1: {level}{}", record.args());
+        let _ = writeln!(serial, "vtl1: {level}{}", record.args());
     }
 
     fn flush(&self) {}
@@ -45,6 +47,8 @@ pub fn install() {
 pub fn print_panic(message: fmt::Arguments<'_>) {
     for _ in 0..PANIC_TRIES {
         if let Some(mut serial) = SERIAL.try_lock() {
+            // COM2 is VTL0's to reprogram: it is set up again, so that this message comes through.
+            *serial = Serial::new();
             let _ = writeln!(serial, "vtl1: panic: {message}");
             return;
         }

@@ -105,8 +105,7 @@ pub fn entry_of(va: u64) -> Result<*mut Pte, VsmError> {
     // The last-level table is made by mapping a page and taking it away again.
     let mut tables = Tables::lock();
     if tables.0.translate_addr(VirtAddr::new_truncate(va)).is_none() {
-        let scratch = allocate_page()?;
-        tables.map(va, scratch, DATA)?;
+        tables.map(va, physical(layout::rodata_start())?, CONSTANTS)?;
         let page = Page::<Size4KiB>::containing_address(VirtAddr::new_truncate(va));
         let (_, flush) = tables.0.unmap(page).map_err(|_| VsmError::OutOfMemory("page tables"))?;
         flush.flush();

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::bare_metal::BareMetal;
 use super::vp::VpState;
-use super::vtl_switch::{Entry, return_to_vtl0};
+use super::vtl_switch::return_to_vtl0;
 use super::{logger, messages};
 use crate::error::VsmError;
 use crate::hv::{HvRegisterName, InputVtl, PendingEvent, calls};
@@ -57,16 +57,17 @@ fn stop() -> ! {
 /// Answers whatever comes to this processor after VTL1 has failed, the present call included.
 pub fn serve_failed(vp: &VpState) -> ! {
     loop {
+        // Before each return, the first one included: with its slot occupied the hypervisor would not tell of another
+        // intercept, and an intercepted instruction that is not answered is tried again for ever.
+        let stopped = messages::take(vp).is_some();
         if vp.in_call.get() {
             let mut registers = vp.vtl0.get();
             registers.r8 = VsmError::Vtl1Failed.errno().to_result().cast_unsigned();
             vp.vtl0.set(registers);
-        }
-        let entry = return_to_vtl0(vp);
-        // An intercepted instruction would be tried again for ever.
-        if entry != Entry::Call && messages::take(vp).is_some() {
+        } else if stopped {
             inject_general_protection();
         }
+        return_to_vtl0(vp);
     }
 }
 

@@ -3,6 +3,8 @@
 //! Every processor has its own, on a page of its area: the TSS holds the processor's interrupt stacks, and loading
 //! the task register writes to the GDT.
 
+use core::mem::MaybeUninit;
+
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
 use x86_64::instructions::tables::load_tss;
@@ -46,21 +48,51 @@ pub struct Tables {
     pub tss: u64,
 }
 
+/// The tables in use until the boot processor has an area of its own: without them a fault in that time would be a
+/// triple fault, with nothing on the console.
+static mut BOOT_SEGMENTS: MaybeUninit<SegmentsPage> = MaybeUninit::uninit();
+
+/// The one interrupt stack of [`BOOT_SEGMENTS`], in bytes; nothing that uses it ever comes back.
+const BOOT_STACK: usize = 16 << 10;
+static mut BOOT_STACK_AREA: BootStack = BootStack([0; BOOT_STACK]);
+
+/// Aligned as a stack must be.
+#[repr(C, align(16))]
+struct BootStack([u8; BOOT_STACK]);
+
 /// Fills `vp`'s GDT and TSS. The processor does not run in VTL1 yet.
 pub fn prepare(vp: u32) {
-    let segments = vp::area_page(vp, page::SEGMENTS) as *mut SegmentsPage;
+    // SAFETY: the page is mapped for this processor's lifetime (`vp::create_area`) and nobody else reads it yet.
+    unsafe { fill(vp::area_page(vp, page::SEGMENTS) as *mut SegmentsPage, |stack| vp::ist_top(vp, stack)) };
+}
+
+/// Fills and loads the tables for the time before the boot processor has an area. Called once, first of all.
+pub fn load_boot() {
+    let segments = (&raw mut BOOT_SEGMENTS).cast();
+    let stack_top = (&raw const BOOT_STACK_AREA) as u64 + BOOT_STACK as u64;
+    // SAFETY: boot is single-threaded, the static lives for ever and is used by nobody but the processor itself.
+    unsafe {
+        fill(segments, |_| stack_top);
+        load_from(segments);
+    }
+}
+
+/// Writes a GDT and a TSS whose interrupt stacks end where `stack` says.
+///
+/// # Safety
+/// `segments` may be written, and stays where it is for as long as a processor uses it.
+unsafe fn fill(segments: *mut SegmentsPage, stack: impl Fn(u64) -> u64) {
     let mut tss = TaskStateSegment::new();
     // The TSS is packed: it is written whole, not through references to its fields.
     let mut stacks = [VirtAddr::zero(); 7];
-    for (entry, stack) in stacks.iter_mut().zip(0..page::IST_STACKS) {
-        *entry = VirtAddr::new_truncate(vp::ist_top(vp, stack));
+    for (entry, index) in stacks.iter_mut().zip(0..page::IST_STACKS) {
+        *entry = VirtAddr::new_truncate(stack(index));
     }
     tss.interrupt_stack_table = stacks;
-    tss.privilege_stack_table[0] = VirtAddr::new_truncate(vp::stack_top(vp));
     let mut gdt = GlobalDescriptorTable::new();
     gdt.append(Descriptor::kernel_code_segment());
     gdt.append(Descriptor::kernel_data_segment());
-    // SAFETY: the page is mapped for this processor's lifetime (`vp::create_area`) and nobody else reads it yet.
+    // SAFETY: the caller's promise.
     unsafe {
         (&raw mut (*segments).tss).write(tss);
         gdt.append(Descriptor::tss_segment_unchecked(&raw const (*segments).tss));
@@ -87,9 +119,16 @@ pub fn locate(vp: u32) -> Tables {
 /// # Safety
 /// [`prepare`] was called for `vp`, the calling processor, and its task register holds no TSS of ours yet.
 pub unsafe fn load(vp: u32) {
-    let segments = vp::area_page(vp, page::SEGMENTS) as *const SegmentsPage;
-    // SAFETY: the page is mapped for ever and written by nobody but `prepare` and the processor's own LTR; the
-    // selectors are those of the entries `prepare` appended, in that order.
+    // SAFETY: the page is mapped for ever and written by nobody but `prepare` and the processor's own LTR.
+    unsafe { load_from(vp::area_page(vp, page::SEGMENTS) as *const SegmentsPage) };
+}
+
+/// Loads a GDT, its segments and its TSS.
+///
+/// # Safety
+/// [`fill`] has filled `segments`, which stays where it is.
+unsafe fn load_from(segments: *const SegmentsPage) {
+    // SAFETY: the caller's promise; the selectors are those of the entries `fill` appended, in that order.
     unsafe {
         (*segments).gdt.load_unsafe();
         CS::set_reg(SegmentSelector(CODE));

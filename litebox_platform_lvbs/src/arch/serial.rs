@@ -7,6 +7,8 @@ use core::fmt;
 use x86_64::instructions::port::{PortReadOnly, PortWriteOnly};
 
 const COM2: u16 = 0x2F8;
+/// Line control: 8 bits, no parity, one stop bit, no divisor access.
+const LINE_8N1: u8 = 0x03;
 const LINE_STATUS_EMPTY: u8 = 1 << 5;
 /// Bytes the transmitter takes at once when it is empty (16550A FIFO).
 const FIFO: usize = 16;
@@ -61,9 +63,16 @@ impl Serial {
         Self::write_port(3, 0x80); // divisor access
         Self::write_port(0, 0x01); // 115200 baud
         Self::write_port(1, 0x00);
-        Self::write_port(3, 0x03); // 8 bits, no parity, one stop bit
+        Self::write_port(3, LINE_8N1);
         Self::write_port(2, 0x07); // FIFOs on and empty
         self.state = State::Ready;
+    }
+
+    /// Takes back what VTL0 may have done to the line settings since the last line (divisor access, most of all).
+    pub fn begin_line(&mut self) {
+        if self.state == State::Ready {
+            Self::write_port(3, LINE_8N1);
+        }
     }
 
     fn put(&mut self, byte: u8) {

@@ -8,6 +8,7 @@
 use alloc::alloc::{Layout, alloc_zeroed};
 use core::cell::Cell;
 use core::mem::offset_of;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use x86_64::structures::paging::PageTableFlags as Flags;
 
@@ -57,7 +58,8 @@ pub struct VpState {
     pub index: u32,
     /// VTL0's x87 and SSE registers between VTL entry and VTL return.
     pub fx: FxArea,
-    /// Whether the processor serves a VTL call (and not an interrupt or intercept), so that R8 takes a result.
+    /// Whether the processor serves a VTL call (and not an interrupt or intercept), so that R8 takes a result. Its first
+    /// entry is one.
     pub in_call: Cell<bool>,
     /// Whether this processor has panicked.
     pub panicked: Cell<bool>,
@@ -96,6 +98,14 @@ pub mod offset {
     pub const fn gpr(register: usize) -> usize {
         offset_of!(VpState, vtl0) + register
     }
+}
+
+/// Where VTL return is to be called, the same for all processors; 0 until boot has asked the hypervisor.
+static VTL_RETURN: AtomicU64 = AtomicU64::new(0);
+
+/// Records where VTL return is to be called, for the areas made from now on.
+pub fn set_vtl_return(entry: u64) {
+    VTL_RETURN.store(entry, Ordering::Relaxed);
 }
 
 /// MXCSR after reset: all exceptions masked, round to nearest (Intel SDM vol. 1 §10.2.3).
@@ -185,6 +195,8 @@ pub fn create_area(vp: u32) -> Result<(), VsmError> {
         (&raw mut (*state).mxcsr).write(MXCSR_DEFAULT);
         (&raw mut (*state).index).write(vp);
         (&raw mut (*state).window).write(Cell::new(window));
+        (&raw mut (*state).vtl_return).write(Cell::new(VTL_RETURN.load(Ordering::Relaxed)));
+        (&raw mut (*state).in_call).write(Cell::new(true));
         (&raw mut (*state).shared).write(shared);
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! Thin typed hypercalls over the [`Hardware`] seam.
 //!
-//! Each function makes exactly one hypercall and decides nothing. A rep hypercall has succeeded when the status is
-//! SUCCESS *and* every element is done; an answer that claims success for a part of the list counts as a TIMEOUT.
+//! Each function makes one hypercall and decides nothing. A rep hypercall has succeeded when the status is SUCCESS *and*
+//! every element is done; an answer that claims success for a part of the list is taken up from there, and one without
+//! progress counts as a TIMEOUT.
 
 use core::mem::size_of;
 
@@ -32,13 +33,19 @@ fn rep_call(
         .ok()
         .filter(|count| *count <= HypercallControl::MAX_REPS)
         .ok_or((0, HvStatus::INVALID_HYPERCALL_INPUT))?;
-    let outcome = hw.hypercall(HypercallControl::new(code).with_reps(count), input, output);
-    let done = usize::from(outcome.reps_done).min(reps);
-    match outcome.status.ok() {
-        Ok(()) if done == reps => Ok(()),
-        Ok(()) => Err((done, HvStatus::TIMEOUT)),
-        // A failure with all elements done would leave nothing to roll back, but it is a failure.
-        Err(status) => Err((done, status)),
+    let mut start = 0;
+    loop {
+        let control = HypercallControl::new(code).with_reps(count).with_rep_start(start);
+        let outcome = hw.hypercall(control, input, output);
+        let done = outcome.reps_done.min(count);
+        match outcome.status.ok() {
+            Ok(()) if done == count => return Ok(()),
+            // The hypervisor gave the processor back in between; the TLFS has it go on by itself, Linux is ready for both.
+            Ok(()) if done > start => start = done,
+            Ok(()) => return Err((usize::from(done), HvStatus::TIMEOUT)),
+            // A failure with all elements done would leave nothing to roll back, but it is a failure.
+            Err(status) => return Err((usize::from(done), status)),
+        }
     }
 }
 

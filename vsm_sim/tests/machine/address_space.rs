@@ -226,7 +226,7 @@ fn machine_maps_guard_pages_below_every_stack() -> Result<()> {
 fn machine_runs_vtl1_with_its_protections_on() -> Result<()> {
     const CR0_WP: u64 = 1 << 16;
     const CR0_PG_PE: u64 = 1 << 31 | 1;
-    const CR4_SMEP_SMAP: u64 = 1 << 20 | 1 << 21;
+    const CR4_MCE_SMEP_SMAP: u64 = 1 << 6 | 1 << 20 | 1 << 21;
     const CR4_PAE: u64 = 1 << 5;
     const EFER_NXE: u64 = 1 << 11;
     const RFLAGS_IF_AC: u64 = 1 << 9 | 1 << 18;
@@ -238,7 +238,7 @@ fn machine_runs_vtl1_with_its_protections_on() -> Result<()> {
         let state = vtl0.processor().vcpu().state(VTL1);
         ensure!(state.cr0 & (CR0_WP | CR0_PG_PE) == CR0_WP | CR0_PG_PE, "VP {vp}: CR0 {:#x}", state.cr0);
         ensure!(
-            state.cr4 & CR4_SMEP_SMAP == CR4_SMEP_SMAP && state.cr4 & CR4_PAE != 0,
+            state.cr4 & CR4_MCE_SMEP_SMAP == CR4_MCE_SMEP_SMAP && state.cr4 & CR4_PAE != 0,
             "VP {vp}: CR4 {:#x}",
             state.cr4
         );

@@ -10,6 +10,7 @@
 //! | [`bad_start`] | what cannot work ends in a printed reason |
 //! | [`registers`] | VTL0 finds its registers as it left them, after calls, intercepts and interrupts |
 //! | [`isolation`] | VTL0 cannot reach VTL1's memory |
+//! | [`after_failure`] | processors that come to a broken VTL1 for the first time; a boot that fails half-way |
 //! | [`failure`] | a broken VTL1 says so, and leaves nobody hanging |
 //! | [`processors`] | several processors, one after the other and at once |
 //! | [`waiting`] | a wait for a processor on which VTL1 fails ends |
@@ -19,6 +20,7 @@
 //! | [`setup`] | the image, and a machine that has booted it |
 
 mod address_space;
+mod after_failure;
 mod bad_start;
 mod boot;
 mod failure;

@@ -49,12 +49,21 @@ fn typed_hypercalls_reach_the_model() {
 }
 
 #[test]
-fn an_incomplete_success_is_a_failure() {
+fn an_incomplete_success_is_taken_up_and_one_without_progress_is_a_failure() {
     let machine = HostedMachine::new(HostedConfig::default());
+    let close = |gfns: &[u64]| {
+        machine.in_vtl1(0, |platform| modify_vtl_protection_mask(platform.hardware(), MapFlags::NONE, gfns))
+    };
+    let code = HypercallCode::MODIFY_VTL_PROTECTION_MASK;
+    let before = machine.partition().hypercall_count(code);
     machine.partition().inject(Injection::new(0, HvStatus::SUCCESS).at_element(1));
-    let result =
-        machine.in_vtl1(0, |platform| modify_vtl_protection_mask(platform.hardware(), MapFlags::NONE, &[5, 6]));
-    assert_eq!(result, Err((1, HvStatus::TIMEOUT)));
+    assert_eq!(close(&[5, 6, 7]), Ok(()));
+    assert_eq!(machine.partition().hypercall_count(code) - before, 2);
+    for gfn in [5, 6, 7] {
+        assert_eq!(machine.partition().protection(gfn), MapFlags::NONE);
+    }
+    machine.partition().inject(Injection::new(0, HvStatus::SUCCESS).at_element(1).repeated(2));
+    assert_eq!(close(&[8, 9]), Err((1, HvStatus::TIMEOUT)), "the second answer made no progress");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{Finding, assert_none};
 /// Sites of `unsafe` (blocks, functions, traits, implementations, foreign blocks, attributes) by crate; tests and
 /// benchmarks count. Whoever removes some lowers the number; it is not raised but with a good reason in the review.
 const SITES: [(&str, usize); 6] = [
-    ("litebox_platform_lvbs", 50),
+    ("litebox_platform_lvbs", 55),
     ("litebox_runner_lvbs", 8),
     ("vsm_handlers", 0),
     ("vsm_macros", 0),
