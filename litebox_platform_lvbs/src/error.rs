@@ -115,6 +115,19 @@ pub enum VsmError {
         /// The rule that was broken.
         rule: &'static str,
     },
+    /// What VTL0 says about its kernel breaks the rule named.
+    #[error("{kind}, at {at:#x}: {rule}")]
+    InvalidKernelData {
+        /// What it is about.
+        kind: &'static str,
+        /// A virtual address where the rule is about one, otherwise an offset within what VTL0 sent.
+        at: u64,
+        /// The rule that was broken.
+        rule: &'static str,
+    },
+    /// What can be set once only has been set.
+    #[error("{0} have been set already")]
+    AlreadySet(&'static str),
     /// A range's attributes name no permission, or have undefined bits.
     #[error("attributes {0:#x} are not a permission")]
     InvalidAttributes(u64),
@@ -151,6 +164,7 @@ impl VsmError {
             Self::UnknownFunction(_)
             | Self::InvalidParameter { .. }
             | Self::NotPageAligned(_)
+            | Self::InvalidKernelData { .. }
             | Self::InvalidAttributes(_)
             | Self::NoSuchProcessor(_) => Errno::Einval,
             Self::NotImplemented => Errno::Enotsup,
@@ -161,6 +175,7 @@ impl VsmError {
             | Self::InvalidRange { .. }
             | Self::Vtl0MemoryFault(_) => Errno::Efault,
             Self::FrameOwned(..) | Self::WriteAndExecute(_) => Errno::Eacces,
+            Self::AlreadySet(_) => Errno::Ebusy,
             Self::OutOfMemory(_) => Errno::Enomem,
             Self::Hypercall { .. } | Self::Vtl1Failed => Errno::Eio,
         }

@@ -3,9 +3,12 @@
 //! On the image the implementation is `arch`'s bare metal; on a host it is the simulator's hypervisor model. Both
 //! sides of the seam speak the TLFS hypercall ABI, so that a handler cannot tell which one it runs on.
 
-use crate::address::PhysAddr;
+use alloc::boxed::Box;
+
+use crate::address::{FrameRange, PhysAddr};
 use crate::error::VsmError;
 use crate::hv::{HvStatus, HypercallControl, InitialVpContext};
+use crate::logging::RingMemory;
 
 /// VTL0 memory at the address could not be accessed (not RAM, or the access faulted).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,4 +38,15 @@ pub trait Hardware: Send + Sync {
     /// Prepares VTL1's per-processor state for `vp` and returns the context the processor starts VTL1 with.
     /// Idempotent: a second call for the same VP returns the same context.
     fn initial_vp_context(&self, vp: u32) -> Result<InitialVpContext, VsmError>;
+
+    /// Maps `frames` for VTL1's log, writable and not executable, until what is returned is dropped. Once at most: a
+    /// machine has addresses for one ring.
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`]; [`VsmError::NotImplemented`] on a machine without a place for a ring. Nothing is
+    /// mapped then.
+    fn map_ring(&self, frames: FrameRange) -> Result<Box<dyn RingMemory>, VsmError> {
+        let _ = frames;
+        Err(VsmError::NotImplemented)
+    }
 }

@@ -14,7 +14,9 @@
 //! | [`frames`] | the frame registry: who owns a frame, what VTL0 may do with it | image, host |
 //! | [`vtl0`] | what VTL1 knows of VTL0, and typed pointers into its memory | image, host |
 //! | [`loader`] | what VTL0's loader says at the first entry | image, host |
+//! | [`logging`] | the log: lines, the ring that VTL0 reads, limits | image, host |
 //! | [`hardware`] | the seam between the above and the machine (or the simulator's model) | image, host |
+//! | [`sort`] | sorting on a small stack | image, host |
 //! | [`sync`] | locks that do not outlive VTL1's failure | image, host |
 //! | [`platform`](mod@platform) | one VTL1 kernel's state | image, host |
 //! | `arch` | x86-64 bare metal | image only |
@@ -31,7 +33,9 @@ pub mod hardware;
 pub mod heki;
 pub mod hv;
 pub mod loader;
+pub mod logging;
 pub mod platform;
+pub mod sort;
 pub mod sync;
 pub mod vsm;
 pub mod vtl0;

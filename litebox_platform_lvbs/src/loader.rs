@@ -4,6 +4,7 @@
 //! entry; everything they say is checked, because a wrong region would let VTL1 protect the wrong memory. This runs
 //! before the end of boot, when VTL0 is still what the firmware measured; a mistake is reported, never survived.
 
+use log::LevelFilter;
 use thiserror::Error;
 
 /// The smallest region any loader gives: the 16 MiB it maps for the image (contract §2.3).
@@ -66,6 +67,8 @@ pub struct BootInfo {
     pub region_size: u64,
     /// How many processors VTL0 may ever have.
     pub possible_cpus: u32,
+    /// The most talkative level of the log, where the command line names one (`vtl1.loglevel=`).
+    pub log_level: Option<LevelFilter>,
 }
 
 /// Why the image cannot start.
@@ -140,7 +143,13 @@ impl BootInfo {
             Self::from_boot_params(region_start, page(BOOT_PARAMS_OFFSET), page(COMMAND_LINE_OFFSET))?
         } else if (1..=MAX_POSSIBLE_CPUS).contains(&registers.rdi) && registers.rsi == region_start {
             let possible_cpus = u32::try_from(registers.rdi).map_err(|_| LoaderError::PossibleCpus)?;
-            Self { generation: Generation::G3, region_start, region_size: registers.rdx, possible_cpus }
+            Self {
+                generation: Generation::G3,
+                region_start,
+                region_size: registers.rdx,
+                possible_cpus,
+                log_level: None,
+            }
         } else {
             return Err(LoaderError::UnknownLoader { registers, region_start });
         };
@@ -168,8 +177,10 @@ impl BootInfo {
             return Err(LoaderError::CommandLine(line_at));
         }
         let end = command_line.iter().position(|&byte| byte == 0).ok_or(LoaderError::CommandLine(line_at))?;
-        let possible_cpus = possible_cpus(&command_line[..end]).ok_or(LoaderError::PossibleCpus)?;
-        Ok(Self { generation: Generation::G2, region_start, region_size: size, possible_cpus })
+        let line = &command_line[..end];
+        let possible_cpus = possible_cpus(line).ok_or(LoaderError::PossibleCpus)?;
+        let log_level = log_level(line);
+        Ok(Self { generation: Generation::G2, region_start, region_size: size, possible_cpus, log_level })
     }
 
     fn check(self) -> Result<Self, LoaderError> {
@@ -186,11 +197,20 @@ impl BootInfo {
     }
 }
 
-/// The value of the last `possible_cpus=` word, as Linux's parameter parsing takes the last one.
+/// The value of the last word that starts with `key`, as Linux's parameter parsing takes the last one.
+fn value<'l>(line: &'l [u8], key: &str) -> Option<&'l str> {
+    let mut words = line.split(|&byte| byte == b' ').rev();
+    words.find_map(|word| word.strip_prefix(key.as_bytes())).and_then(|word| core::str::from_utf8(word).ok())
+}
+
 fn possible_cpus(line: &[u8]) -> Option<u32> {
-    let word = line.split(|&byte| byte == b' ').rev().find_map(|word| word.strip_prefix(b"possible_cpus="))?;
-    let number: u32 = core::str::from_utf8(word).ok()?.parse().ok()?;
+    let number: u32 = value(line, "possible_cpus=")?.parse().ok()?;
     (1..=MAX_POSSIBLE_CPUS).contains(&u64::from(number)).then_some(number)
+}
+
+/// A level that is none is as if it were not there: nobody's boot fails for a word about the log.
+fn log_level(line: &[u8]) -> Option<LevelFilter> {
+    value(line, "vtl1.loglevel=")?.parse().ok()
 }
 
 fn read_u32(page: &[u8; PAGE], at: usize) -> u32 {
@@ -256,9 +276,26 @@ mod tests {
     #[test]
     fn g2_takes_region_and_cpus_from_boot_params() {
         let pages = Pages::g2(24 << 20, "debug rootwait maxcpus=1 noxsave possible_cpus=2");
-        let expected =
-            BootInfo { generation: Generation::G2, region_start: BASE, region_size: 24 << 20, possible_cpus: 2 };
+        let expected = BootInfo {
+            generation: Generation::G2,
+            region_start: BASE,
+            region_size: 24 << 20,
+            possible_cpus: 2,
+            log_level: None,
+        };
         assert_eq!(pages.parse(G2, BASE), Ok(expected));
+    }
+
+    #[test]
+    fn the_command_line_may_name_a_log_level() {
+        for (words, level) in [
+            ("vtl1.loglevel=debug possible_cpus=2", Some(LevelFilter::Debug)),
+            ("vtl1.loglevel=error possible_cpus=2 vtl1.loglevel=off", Some(LevelFilter::Off)),
+            ("vtl1.loglevel=loud possible_cpus=2", None),
+            ("vtl1.loglevel= possible_cpus=2", None),
+        ] {
+            assert_eq!(Pages::g2(24 << 20, words).parse(G2, BASE).unwrap().log_level, level, "{words:?}");
+        }
     }
 
     #[test]

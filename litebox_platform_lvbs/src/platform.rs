@@ -5,11 +5,13 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicBool;
 
 use crate::address::FrameRange;
 use crate::error::VsmError;
 use crate::frames::FrameRegistry;
 use crate::hardware::Hardware;
+use crate::logging::{LogKind, LogLimits, LogRing, Logged};
 use crate::sync::Mutex;
 use crate::vtl0::{ControlRegMap, Vtl0KernelInfo};
 
@@ -29,6 +31,10 @@ pub struct PlatformConfig {
 pub struct Processor {
     /// The register values LockRegs recorded; `None` until the processor is locked.
     pub locked: Mutex<Option<ControlRegMap>>,
+    /// Set once `locked` is: what the way back to VTL0 looks at, each time.
+    pub is_locked: AtomicBool,
+    /// How much of the log its VTL0 has caused.
+    pub log_limits: LogLimits,
 }
 
 /// One VTL1 kernel.
@@ -37,6 +43,7 @@ pub struct Platform {
     config: PlatformConfig,
     vtl0: Vtl0KernelInfo,
     frames: Mutex<FrameRegistry>,
+    log_ring: Mutex<Option<LogRing>>,
     processors: Vec<Processor>,
 }
 
@@ -59,6 +66,7 @@ impl Platform {
             config,
             vtl0: Vtl0KernelInfo::default(),
             frames: Mutex::new(FrameRegistry::new(config.vtl1_region)?),
+            log_ring: Mutex::new(None),
             processors,
         })
     }
@@ -85,6 +93,17 @@ impl Platform {
     #[must_use]
     pub fn frames(&self) -> &Mutex<FrameRegistry> {
         &self.frames
+    }
+
+    /// The log ring, once VTL0 has given memory for it. The log itself takes this lock: log nothing while it is held.
+    #[must_use]
+    pub fn log_ring(&self) -> &Mutex<Option<LogRing>> {
+        &self.log_ring
+    }
+
+    /// Counts something that VTL0 caused on processor `vp`; whether it is to be logged.
+    pub fn count_event(&self, vp: u32, kind: LogKind) -> Option<Logged> {
+        self.processor(vp).ok()?.log_limits.count(kind)
     }
 
     /// VTL1's record of processor `vp`.

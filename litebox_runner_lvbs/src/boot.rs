@@ -43,6 +43,9 @@ pub extern "C" fn boot_processor(entry: &'static EntryState, region_start: u64) 
         Ok(info) => info,
         Err(error) => panic!("cannot start: {error}"),
     };
+    if let Some(level) = info.log_level {
+        logger::set_level(level);
+    }
     let index = match set_up_memory(&info) {
         Ok(index) => index,
         Err(error) => panic!("cannot set up memory: {error}"),

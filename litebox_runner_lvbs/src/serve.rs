@@ -3,6 +3,7 @@
 use litebox_platform_lvbs::arch::vp::VpState;
 use litebox_platform_lvbs::arch::vtl_switch::{Entry, return_to_vtl0};
 use litebox_platform_lvbs::arch::{messages, panic as failure, platform};
+use litebox_platform_lvbs::logging::LogKind;
 use log::warn;
 
 use crate::table::vsm_dispatch;
@@ -13,6 +14,7 @@ pub fn first_return(vp: &VpState) -> ! {
     registers.r8 = 0;
     vp.vtl0.set(registers);
     loop {
+        vsm_handlers::before_return(platform(), vp.index);
         let entry = return_to_vtl0(vp);
         if failure::has_failed() {
             failure::serve_failed(vp);
@@ -25,7 +27,11 @@ pub fn first_return(vp: &VpState) -> ! {
                 vp.vtl0.set(registers);
             }
             Entry::Interrupt => {}
-            Entry::Other(reason) => warn!("VP {}: entered for the unknown reason {reason}", vp.index),
+            Entry::Other(reason) => {
+                if let Some(logged) = platform().count_event(vp.index, LogKind::OddEntry) {
+                    warn!("VP {}: entered for the unknown reason {reason}{logged}", vp.index);
+                }
+            }
         }
         serve_intercepts(vp);
     }
@@ -37,8 +43,10 @@ const MAX_MESSAGES: usize = 16;
 fn serve_intercepts(vp: &VpState) {
     for _ in 0..MAX_MESSAGES {
         let Some(message) = messages::take(vp) else { return };
-        if let Err(error) = vsm_handlers::intercept::handle_intercept(platform(), vp.index, &message) {
-            warn!("VP {}: {:?}: {error}", vp.index, message.message_type);
+        if let Err(error) = vsm_handlers::intercept::handle_intercept(platform(), vp.index, &message)
+            && let Some(logged) = platform().count_event(vp.index, LogKind::FailedIntercept)
+        {
+            warn!("VP {}: {:?}: {error}{logged}", vp.index, message.message_type);
         }
     }
 }

@@ -7,8 +7,9 @@ use litebox_platform_lvbs::hv::HvStatus;
 use litebox_platform_lvbs::hv::calls::enable_vp_vtl;
 use litebox_platform_lvbs::vsm::{BootContext, Vtl0Page};
 use litebox_platform_lvbs::vtl0::PhysConstPtr;
-use log::info;
 use vsm_macros::vsm_handler;
+
+use crate::end_of_boot;
 
 /// Enables VTL1 on the processors that Linux is about to start.
 ///
@@ -37,15 +38,14 @@ fn boot_aps() {}
 
 /// Ends the boot phase, for good: from here on VTL1 takes VTL0 for hostile.
 ///
-/// Returns when no other boot-phase call is at work. May come from any processor; only the first succeeds.
+/// Returns when no other boot-phase call is at work. May come from any processor; only the first succeeds, and nothing
+/// that was not set up makes it fail: what is missing stays closed, and the log says what is. A processor whose registers
+/// are not locked is locked by VTL1 before it next goes back to VTL0; frames of the kernel that VTL0 can both write and
+/// execute it can only write from then on.
 #[vsm_handler(VsmFunction::SignalEndOfBoot, phase = boot, caller = any)]
 fn signal_end_of_boot(call: &BootContext<'_>) -> Result<(), VsmError> {
     call.boot_call().end_boot()?;
-    let possible = call.platform().config().possible_cpus;
-    let locked = (0..possible)
-        .filter(|cpu| call.platform().processor(*cpu).is_ok_and(|processor| processor.locked.lock().is_some()))
-        .count();
-    info!("end of boot; the registers of {locked} of {possible} possible processors are locked");
+    end_of_boot::close(call.platform());
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use core::fmt;
 use litebox_platform_lvbs::hv::calls::set_vp_registers;
 use litebox_platform_lvbs::hv::message::{InterceptAccess, InterceptHeader, MsrIntercept, RegisterIntercept};
 use litebox_platform_lvbs::hv::{HvMessage, HvRegisterName, HvRegisterValue, InputVtl, MessageType, PendingEvent, msr};
+use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::vtl0::ControlRegMap;
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{debug, warn};
@@ -58,6 +59,18 @@ pub enum Violation {
     NotLocked,
     /// The message lacks what its type promises, or does not say how long the instruction is.
     Malformed(MessageType),
+}
+
+impl Violation {
+    /// What the log counts it as.
+    fn log_kind(&self) -> LogKind {
+        match self {
+            Self::Memory { .. } => LogKind::MemoryViolation,
+            Self::Register(_) | Self::Pinned { .. } => LogKind::RegisterViolation,
+            Self::Msr(_) => LogKind::MsrViolation,
+            Self::NotLocked | Self::Malformed(_) => LogKind::OddIntercept,
+        }
+    }
 }
 
 impl fmt::Display for Violation {
@@ -165,11 +178,15 @@ pub fn handle_intercept(platform: &Platform, vp: u32, message: &HvMessage) -> Re
     let locked = *platform.processor(vp)?.locked.lock();
     match decide(message, locked.as_ref()) {
         Verdict::Ignore => {
-            warn!("VP {vp}: message of unknown type {:?} ignored", message.message_type);
+            if let Some(logged) = platform.count_event(vp, LogKind::OddIntercept) {
+                warn!("VP {vp}: message of unknown type {:?} ignored{logged}", message.message_type);
+            }
             Ok(())
         }
         Verdict::Fault(violation) => {
-            warn!("VP {vp}: VTL0 violation: {violation}; #GP");
+            if let Some(logged) = platform.count_event(vp, violation.log_kind()) {
+                warn!("VP {vp}: VTL0 violation: {violation}; #GP{logged}");
+            }
             raise_general_protection(platform)
         }
         Verdict::CarryOut { register, value, rip } => {
@@ -177,7 +194,9 @@ pub fn handle_intercept(platform: &Platform, vp: u32, message: &HvMessage) -> Re
             let values = [(register, HvRegisterValue::from_u64(value)), (HvRegisterName::RIP, rip.into())];
             set_vp_registers(platform.hardware(), InputVtl::VTL0, &values).or_else(|error| {
                 // The processor would have refused the value in the same way.
-                warn!("VP {vp}: {value:#x} was not written to {register}: {error}; #GP");
+                if let Some(logged) = platform.count_event(vp, LogKind::RefusedWrite) {
+                    warn!("VP {vp}: {value:#x} was not written to {register}: {error}; #GP{logged}");
+                }
                 raise_general_protection(platform)
             })
         }

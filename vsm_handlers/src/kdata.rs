@@ -1,9 +1,169 @@
-//! Handing over certificates and kernel data.
+//! Handing over certificates and kernel data: LoadKData.
 //!
-//! The one call of this family is declared and not implemented; nothing else is in this file.
+//! VTL0 names its objects in a HEKI list. Everything VTL1 wants of them is copied, once, then parsed and bounded by
+//! `vsm_integrity`; only when all of it has been accepted does anything change. What is trusted: that VTL0's kernel,
+//! during boot, tells the truth about itself; that it makes no mistakes, or leaves its memory alone, is not.
 
+mod objects;
+mod view;
+
+use alloc::vec::Vec;
+
+use litebox_platform_lvbs::address::PhysAddr;
+use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::heki::HekiList;
+use litebox_platform_lvbs::vsm::BootContext;
+use litebox_platform_lvbs::vtl0::{
+    BlockedHash, BlockedHashes, CertificateList, FetchOnce, HashOf, KernelData, PatchData, PatchDataMap, Phase,
+    SymbolTable, SymbolTableBuilder,
+};
+use litebox_platform_lvbs::{Platform, VsmError};
+use log::info;
+use vsm_integrity::blocklist::{self, Hashed};
+use vsm_integrity::kernel_info::KernelInfo;
+use vsm_integrity::ksymtab::{self, LoadError};
+use vsm_integrity::{ParseError, der, patch_info};
 use vsm_macros::vsm_handler;
 
-/// Takes certificates, kernel symbol tables and patch sites, as a HEKI list.
-#[vsm_handler(VsmFunction::LoadKData, phase = boot, caller = any, not_implemented)]
-fn load_kdata() {}
+use objects::{Kind, Objects};
+use view::View;
+
+/// The most certificates of a list. A distribution's kernel has a handful.
+const MAX_CERTIFICATES: usize = 256;
+
+/// Takes certificates, blocked hashes, kernel symbols and patch sites, and makes the kexec trampoline read-only.
+///
+/// A range's attribute says which of the seven kinds of kernel data it is part of (LVBS contract §5.5). Only the system
+/// certificates are required. All or nothing: on an error nothing is kept and no permission has changed. Succeeds once;
+/// a second call is refused as a whole, whatever it brings, for the system certificates may be set only once.
+///
+/// -EBUSY for a second call; -EFAULT for a broken list, a range that is not memory, bytes that are named twice; -EINVAL
+/// for an unknown kind, data that break a rule, and a trampoline that is not made of pages; -EACCES for frames of VTL1,
+/// or a trampoline in frames that are somebody else's; -ENOMEM; -EIO when the hypervisor refuses.
+#[vsm_handler(VsmFunction::LoadKData, phase = boot, caller = any)]
+fn load_kdata(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError> {
+    let platform = call.platform();
+    platform.vtl0().check_no_kernel_data(&platform.frames().lock())?;
+    let mut memory = FetchOnce::new(platform);
+    let objects = Objects::collect(platform, list, &mut memory)?;
+    let data = parse(platform, &objects, &mut memory)?;
+    // VTL1 reads nothing of the trampoline, so there is nothing to freeze before a check. From here on nothing can be
+    // refused but the trampoline's frames; whoever gets the lock first has the one success.
+    let mut registry = platform.frames().lock();
+    platform.vtl0().check_no_kernel_data(&registry)?;
+    let mut transaction = registry.begin(platform.hardware(), Phase::Boot)?;
+    for range in objects.ranges(Kind::KexecTrampoline) {
+        transaction.stage(range.frames()?, Owner::Trampoline, Owner::Trampoline, Permission::R)?;
+    }
+    transaction.commit()?;
+    info!("LoadKData: {data}");
+    platform.vtl0().set_kernel_data(&registry, data)
+}
+
+/// Copies and checks everything that is to be kept.
+fn parse(platform: &Platform, objects: &Objects, memory: &mut FetchOnce<'_>) -> Result<KernelData, VsmError> {
+    let system_certificates = certificates(objects, memory, Kind::SystemCertificates)?;
+    if system_certificates.is_empty() {
+        return Err(Kind::SystemCertificates.refuse(0, "there must be at least one certificate"));
+    }
+    let revoked_certificates = certificates(objects, memory, Kind::RevocationCertificates)?;
+    let blocked_hashes = blocked_hashes(objects, memory)?;
+    let patches = patches(platform, objects, memory)?;
+    let (symbols, arch) = symbols(objects, memory)?;
+    let mut trampoline_frames = 0u64;
+    for range in objects.ranges(Kind::KexecTrampoline) {
+        trampoline_frames = trampoline_frames.saturating_add(range.frames()?.count());
+    }
+    Ok(KernelData {
+        system_certificates,
+        revoked_certificates,
+        blocked_hashes,
+        symbols,
+        arch,
+        patches,
+        trampoline_frames,
+    })
+}
+
+fn certificates(objects: &Objects, memory: &mut FetchOnce<'_>, kind: Kind) -> Result<CertificateList, VsmError> {
+    let bytes = objects.copy(kind, memory)?;
+    let mut lengths = Vec::new();
+    for certificate in der::sequences(&bytes) {
+        let certificate = certificate.map_err(|error| refuse(kind, error))?;
+        if lengths.len() >= MAX_CERTIFICATES {
+            return Err(kind.refuse(bytes.len() as u64, "there must not be more than 256 certificates"));
+        }
+        lengths.try_reserve(1).map_err(|_| VsmError::OutOfMemory("the certificates"))?;
+        lengths.push(certificate.len());
+    }
+    CertificateList::new(bytes, lengths.into_iter())
+}
+
+fn blocked_hashes(objects: &Objects, memory: &mut FetchOnce<'_>) -> Result<BlockedHashes, VsmError> {
+    let bytes = objects.copy(Kind::BlockedHashes, memory)?;
+    let mut hashes = BlockedHashes::default();
+    for hash in blocklist::records(&bytes) {
+        let hash = hash.map_err(|error| refuse(Kind::BlockedHashes, error))?;
+        let of = match hash.of {
+            Hashed::Certificate => HashOf::Certificate,
+            Hashed::Binary => HashOf::Binary,
+        };
+        hashes.push(BlockedHash::new(of, hash.bytes())?)?;
+    }
+    Ok(hashes)
+}
+
+fn patches(platform: &Platform, objects: &Objects, memory: &mut FetchOnce<'_>) -> Result<PatchDataMap, VsmError> {
+    let bytes = objects.copy(Kind::PatchInfo, memory)?;
+    let vtl1 = platform.config().vtl1_region;
+    let checked = |raw: u64| {
+        let pa = PhysAddr::new(raw)?;
+        if (vtl1.start()..vtl1.end()).contains(&pa.gfn().as_u64()) {
+            return Err(VsmError::FrameOwned(pa, Owner::Vtl1));
+        }
+        Ok(pa)
+    };
+    let mut sites = Vec::new();
+    for site in patch_info::sites(&bytes) {
+        let site = site.map_err(|error| refuse(Kind::PatchInfo, error))?;
+        let next_page = match site.next_page {
+            0 => None,
+            page => Some(checked(page)?),
+        };
+        sites.try_reserve(1).map_err(|_| VsmError::OutOfMemory("the patch sites"))?;
+        sites.push(PatchData::new(checked(site.pa)?, next_page, site.jump())?);
+    }
+    PatchDataMap::new(sites)
+}
+
+/// The export tables and what `struct heki_kinfo` holds besides.
+fn symbols(objects: &Objects, memory: &mut FetchOnce<'_>) -> Result<(SymbolTable, Vec<u64>), VsmError> {
+    let bytes = objects.copy(Kind::KernelInfo, memory)?;
+    if bytes.is_empty() {
+        if let Some(range) = objects.ranges(Kind::KernelData).next() {
+            return Err(Kind::KernelData.refuse(range.va(), "kernel data need the kernel information"));
+        }
+        return Ok((SymbolTable::default(), Vec::new()));
+    }
+    let info = KernelInfo::parse(&bytes).map_err(|error| refuse(Kind::KernelInfo, error))?;
+    let mut arch = Vec::new();
+    arch.try_reserve_exact(info.arch_words().len()).map_err(|_| VsmError::OutOfMemory("the kernel information"))?;
+    arch.extend(info.arch_words());
+    let count = info.ksymtab.count().saturating_add(info.ksymtab_gpl.count()).min(ksymtab::MAX_SYMBOLS);
+    let count = usize::try_from(count).map_err(|_| VsmError::OutOfMemory("the kernel's symbols"))?;
+    let mut table = SymbolTableBuilder::new(count)?;
+    let mut view = View::new(objects, memory);
+    ksymtab::load(&mut view, &info.ksymtab, &info.ksymtab_gpl, |export| {
+        table.push(export.name, export.value, export.gpl)
+    })
+    .map_err(|error| match error {
+        LoadError::Rule { va, rule } => Kind::KernelData.refuse(va, rule),
+        LoadError::OutOfMemory => VsmError::OutOfMemory("the kernel's symbols"),
+        LoadError::Other(error) => error,
+    })?;
+    Ok((table.finish(), arch))
+}
+
+fn refuse(kind: Kind, error: ParseError) -> VsmError {
+    kind.refuse(error.offset as u64, error.rule)
+}

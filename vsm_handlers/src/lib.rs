@@ -19,7 +19,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 mod boot;
+mod end_of_boot;
 pub mod intercept;
 mod kdata;
 mod kexec;
@@ -35,4 +38,5 @@ mod table;
 
 pub use intercept::handle_intercept;
 pub use listing::Listing;
+pub use registers::before_return;
 pub use table::{GATE, ROWS, VSM_TABLE, VsmTable};

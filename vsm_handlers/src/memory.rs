@@ -17,7 +17,8 @@ use vsm_macros::vsm_handler;
 /// another call has taken, stay as they are. All or nothing: on an error no permission has changed.
 ///
 /// -EFAULT for a broken list or range; -EINVAL for an address that is not page-aligned or attributes that are no
-/// permission; -ENOMEM; -EIO when the hypervisor refuses, as it does for memory that does not exist.
+/// permission; -ENOMEM; -EIO when the hypervisor refuses, as it does where a permission would change and there is no
+/// memory.
 #[vsm_handler(VsmFunction::ProtectMemory, phase = boot, caller = any)]
 fn protect_memory(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError> {
     let platform = call.platform();
@@ -37,9 +38,15 @@ fn protect_memory(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError
 }
 
 /// Plain data stays nobody's: modules, kexec images and the log ring are made of it later. Anything else is the
-/// kernel VTL0 wants sealed, and only another ProtectMemory can change it.
+/// kernel VTL0 wants sealed, and only another ProtectMemory can change it; patches may touch its text.
 fn owner_of(permission: Permission) -> Owner {
-    if permission == Permission::RW { Owner::Nobody } else { Owner::BootProtected }
+    if permission == Permission::RW {
+        Owner::Nobody
+    } else if permission.contains(Permission::EXEC) && !permission.contains(Permission::WRITE) {
+        Owner::KernelText
+    } else {
+        Owner::BootProtected
+    }
 }
 
 /// What the log says about a list.

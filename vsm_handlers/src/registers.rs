@@ -1,15 +1,19 @@
 //! Locking of control registers and MSRs: LockRegs.
 //!
 //! What is trusted: the values VTL0's registers have during boot. From then on the hypervisor tells VTL1 of every
-//! write that could change a pinned bit, and `intercept` decides.
+//! write that could change a pinned bit, and `intercept` decides. A processor that was not locked by the end of boot is
+//! locked by VTL1 itself, with the boot processor's values: its own may have been changed in bad faith.
+
+use core::sync::atomic::Ordering;
 
 use litebox_platform_lvbs::hv::calls::{get_vp_registers, set_vp_registers};
 use litebox_platform_lvbs::hv::{CrInterceptControl, HvRegisterName, HvRegisterValue, InputVtl};
+use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::vsm::BootContext;
-use litebox_platform_lvbs::vtl0::ControlRegMap;
 use litebox_platform_lvbs::vtl0::control_regs::{LOCKED_REGISTER_COUNT, LOCKED_REGISTERS};
+use litebox_platform_lvbs::vtl0::{ControlRegMap, Phase};
 use litebox_platform_lvbs::{Platform, VsmError};
-use log::{error, info};
+use log::{error, info, warn};
 use vsm_macros::vsm_handler;
 
 /// The accesses VTL1 wants to hear of: all writes of the registers that are recorded, and of the four descriptor
@@ -53,21 +57,88 @@ const _: () = assert!(CR0_PINNED == 0x8001_0001 && CR4_PINNED == 0xffff_ffff_fff
 /// -EIO when the hypervisor refuses.
 #[vsm_handler(VsmFunction::LockRegs, phase = boot, caller = any)]
 fn lock_regs(call: &BootContext<'_>) -> Result<(), VsmError> {
-    let platform = call.platform();
-    let mut locked = platform.processor(call.vp())?.locked.lock();
+    if lock(call.platform(), call.vp(), None)? {
+        info!("LockRegs: the registers of VP {} are locked", call.vp());
+    }
+    Ok(())
+}
+
+/// Locks the calling processor, `vp`: with the values it has, or with those of `reference` where all processors of a Linux
+/// machine have the same. False if that was done before.
+fn lock(platform: &Platform, vp: u32, reference: Option<&ControlRegMap>) -> Result<bool, VsmError> {
+    let processor = platform.processor(vp)?;
+    let mut locked = processor.locked.lock();
     if locked.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let mut values = [HvRegisterValue::default(); LOCKED_REGISTER_COUNT];
     get_vp_registers(platform.hardware(), InputVtl::VTL0, &LOCKED_REGISTERS, &mut values)?;
+    if let Some(reference) = reference {
+        set_to(platform, vp, &mut values, reference)?;
+    }
     let controls = CONTROLS.map(|(name, value)| (name, HvRegisterValue::from_u64(value)));
     if let Err(error) = set_vp_registers(platform.hardware(), InputVtl::CURRENT, &controls) {
-        unlock(platform, call.vp());
+        unlock(platform, vp);
         return Err(error);
     }
     *locked = Some(ControlRegMap::new(values.map(|value| value.low)));
-    info!("LockRegs: the registers of VP {} are locked", call.vp());
+    processor.is_locked.store(true, Ordering::Release);
+    Ok(true)
+}
+
+/// Gives the registers of the calling processor, whose `values` are known, the values of `reference`.
+fn set_to(
+    platform: &Platform,
+    vp: u32,
+    values: &mut [HvRegisterValue; LOCKED_REGISTER_COUNT],
+    reference: &ControlRegMap,
+) -> Result<(), VsmError> {
+    for ((register, expected), value) in reference.iter().zip(values) {
+        let common = match register {
+            HvRegisterName::CR0 => CR0_PINNED,
+            HvRegisterName::CR4 => CR4_PINNED,
+            // A processor's own: its stack, whether it is the boot processor.
+            HvRegisterName::SYSENTER_ESP | HvRegisterName::APIC_BASE => 0,
+            _ => u64::MAX,
+        };
+        let wanted = value.low & !common | expected & common;
+        if value.low != wanted {
+            let found = value.low;
+            *value = HvRegisterValue::from_u64(wanted);
+            set_vp_registers(platform.hardware(), InputVtl::VTL0, &[(register, *value)])?;
+            warn!("VP {vp} had {register} = {found:#x}; it has the boot processor's {wanted:#x} now");
+        }
+    }
     Ok(())
+}
+
+/// What must hold whenever the calling processor, `vp`, goes back to VTL0: after the end of boot its registers are
+/// locked, whether VTL0 has asked for it or not.
+///
+/// Called at every return, so it is cheap where there is nothing to do. When the hypervisor refuses, VTL1 tries again
+/// the next time.
+#[inline]
+pub fn before_return(platform: &Platform, vp: u32) {
+    let is_locked = platform.processor(vp).is_ok_and(|processor| processor.is_locked.load(Ordering::Acquire));
+    if !is_locked && platform.vtl0().phase.get() == Phase::Runtime {
+        lock_late(platform, vp);
+    }
+}
+
+#[cold]
+fn lock_late(platform: &Platform, vp: u32) {
+    // Copied out: not held together with the lock of the processor that is about to be locked.
+    let boot_vp = platform.processor(platform.config().boot_vp);
+    let reference = boot_vp.ok().and_then(|processor| *processor.locked.lock());
+    match lock(platform, vp, reference.as_ref()) {
+        Ok(false) => {}
+        Ok(true) => warn!("the registers of VP {vp} were not locked before the end of boot; they are now"),
+        Err(error) => {
+            if let Some(logged) = platform.count_event(vp, LogKind::FailedLock) {
+                error!("the registers of VP {vp} cannot be locked: {error}{logged}");
+            }
+        }
+    }
 }
 
 /// Takes back whatever part of the controls has been written. Only this file writes them, so that they were zero.
@@ -75,8 +146,10 @@ fn unlock(platform: &Platform, vp: u32) {
     // One at a time and the control word first: a register the hypervisor refuses must not keep the others set.
     for (name, _) in CONTROLS.iter().rev() {
         let zero = [(*name, HvRegisterValue::from_u64(0))];
-        if let Err(failure) = set_vp_registers(platform.hardware(), InputVtl::CURRENT, &zero) {
-            error!("LockRegs: {name} of VP {vp} could not be cleared: {failure}");
+        if let Err(failure) = set_vp_registers(platform.hardware(), InputVtl::CURRENT, &zero)
+            && let Some(logged) = platform.count_event(vp, LogKind::FailedUnlock)
+        {
+            error!("LockRegs: {name} of VP {vp} could not be cleared: {failure}{logged}");
         }
     }
 }

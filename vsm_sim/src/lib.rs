@@ -7,6 +7,7 @@
 //! | [`vtl0`] | a VTL0 that plays Linux: loader, lists, ranges |
 //! | [`engine`] | a software CPU that runs real instructions (QEMU in a process of its own) |
 //! | [`machine`] | the model and the engine together: boots the unmodified image |
+//! | [`map`] | a picture of the frame registry during a boot |
 //! | [`run`] | a whole VTL0 life against the image, and figures |
 //!
 //! The simulator depends on the platform crate's types and never the other way round.
@@ -15,5 +16,6 @@ pub mod engine;
 pub mod hosted;
 pub mod hv;
 pub mod machine;
+pub mod map;
 pub mod run;
 pub mod vtl0;

@@ -77,11 +77,11 @@ fn a_failure_at_any_step_leaves_the_processor_unlocked() {
 }
 
 #[test]
-fn after_the_end_of_boot_no_processor_is_locked() {
+fn after_the_end_of_boot_vtl0_locks_no_processor_because_vtl1_has() {
     let machine = machine();
     assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
     assert_eq!(lock(&machine), EPERM);
-    assert_eq!(machine.partition().cr_intercepts(0), (0, 0, 0));
+    assert_eq!(machine.partition().cr_intercepts(0), LOCKED);
 }
 
 /// VTL1's handling of the intercept that waits: whether VTL0 gets a #GP.

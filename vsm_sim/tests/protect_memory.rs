@@ -328,12 +328,12 @@ fn vtl1s_frames_stay_closed_whatever_the_list_says() {
 fn data_stays_nobodys_and_the_rest_is_the_boot_protected_kernels() {
     let machine = machine();
     assert_eq!(protect(&machine, &[range(0x100, 0x200, 5), range(0x200, 0x300, 9), range(0x300, 0x400, 3)]), 0);
-    assert_eq!(owner(&machine, 0x100), (Owner::BootProtected, Permission::RX));
+    assert_eq!(owner(&machine, 0x100), (Owner::KernelText, Permission::RX));
     assert_eq!(owner(&machine, 0x200), (Owner::BootProtected, Permission::R));
     assert_eq!(owner(&machine, 0x300), (Owner::Nobody, Permission::RW));
     // VTL0 may still change its mind.
     assert_eq!(protect(&machine, &[range(0x180, 0x280, 3), range(0x300, 0x301, 1)]), 0);
-    assert_eq!(owner(&machine, 0x17f), (Owner::BootProtected, Permission::RX));
+    assert_eq!(owner(&machine, 0x17f), (Owner::KernelText, Permission::RX));
     assert_eq!(owner(&machine, 0x180), (Owner::Nobody, Permission::RW));
     assert_eq!(owner(&machine, 0x300), (Owner::BootProtected, Permission::R));
 }
@@ -359,6 +359,23 @@ fn each_byte_of_a_list_is_fetched_once() {
     let fetches = machine.memory().take_fetches();
     assert_eq!(fetches.len(), 8 * 4096);
     assert!(fetches.values().all(|count| *count == 1));
+}
+
+#[test]
+fn a_chain_that_comes_back_is_refused_before_a_page_is_fetched_twice() {
+    for id in [VsmFunction::ProtectMemory.id(), VsmFunction::LoadKData.id()] {
+        for (pages, back) in [(1, 0), (2, 0), (4, 2), (5, 1), (40, 39), (40, 7)] {
+            let machine = machine();
+            let before = everything(&machine);
+            for index in 0..pages {
+                let next = if index + 1 == pages { back } else { index + 1 };
+                write_page(&machine, index, LISTS + 4096 * next, 1, &[range(0x100 + index, 0x101 + index, 1)]);
+            }
+            // The machine itself tells of a byte that is fetched twice.
+            assert_eq!(machine.vtl_call(0, id, LISTS, 1 << 14, 0), EFAULT, "{id:#x}, {pages} pages, back to {back}");
+            assert!(everything(&machine) == before);
+        }
+    }
 }
 
 #[test]

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use crate::{image, lint, repro, run, suite, verify};
+use crate::{fuzz, image, lint, repro, run, suite, verify};
+
+/// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
+const FUZZ_SECONDS: u64 = 10;
 
 /// How much to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// Formatting, clippy and the linked file; no tests, no machine.
+    /// Formatting, clippy and the linked file; no tests, no machine, no fuzzing.
     Quick,
     /// Everything but reproducibility.
     Normal,
@@ -80,12 +83,14 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
     };
     step("format", &|| lint::format(root));
     step("clippy (host)", &|| lint::host(root));
+    step("clippy (fuzz)", &|| lint::fuzz(root));
     step("clippy (image)", &|| lint::image(root));
     step("verify-elf", &|| verify_built(root));
     if extent != Extent::Quick {
         step("test", &|| suite::run_all(root, &suite::Options::default()));
         step("run --loader g2", &|| machine(root, &["--loader", "g2"]));
         step("run --loader g3", &|| machine(root, &["--loader", "g3"]));
+        step("fuzz", &|| fuzz::short(root, FUZZ_SECONDS));
     }
     if extent == Extent::Full {
         step("reproduce", &|| repro::check(root));

@@ -24,6 +24,8 @@ pub enum Find {
     Linker,
     /// The emulator that the simulator's machine runs in.
     Qemu,
+    /// A C++ compiler.
+    Cxx,
     /// The program that unpacks captures.
     Zstd,
     /// The faster test runner.
@@ -54,12 +56,13 @@ pub struct Missing {
 
 impl Find {
     /// Everything, in the order of the report.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Rust,
         Self::Lints,
         Self::Source,
         Self::Linker,
         Self::Qemu,
+        Self::Cxx,
         Self::Zstd,
         Self::Nextest,
         Self::Captures,
@@ -68,7 +71,7 @@ impl Find {
 
     /// Whether the test suite passes without it.
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::Zstd | Self::Nextest | Self::Captures | Self::Miri)
+        matches!(self, Self::Cxx | Self::Zstd | Self::Nextest | Self::Captures | Self::Miri)
     }
 
     fn purpose(self) -> &'static str {
@@ -78,6 +81,7 @@ impl Find {
             Self::Source => "building core and alloc for the image's target",
             Self::Linker => "linking the image",
             Self::Qemu => "`cargo xtask run` and the tests that boot the image",
+            Self::Cxx => "`cargo xtask fuzz`: libFuzzer is C++",
             Self::Zstd => "tests on captures of real kernels",
             Self::Nextest => "faster tests with a time limit for each",
             Self::Captures => "tests on what a real kernel had in memory",
@@ -102,6 +106,8 @@ impl Find {
                 let tested = if version.contains("version 7.2") { "" } else { " (tested: 7.2)" };
                 format!("{version}{tested}")
             }),
+            // The name that the compilation of libFuzzer asks for.
+            Self::Cxx => program("c++", "g++", str::to_owned),
             Self::Zstd => program("zstd", "zstd", str::to_owned),
             Self::Nextest => {
                 if find_program("cargo-nextest").is_none() {
@@ -148,6 +154,7 @@ impl Find {
             Self::Source => toolchain::find().map(drop),
             Self::Linker => apt_install(&["lld"], self.purpose()),
             Self::Qemu => apt_install(&["qemu-system-x86"], self.purpose()),
+            Self::Cxx => apt_install(&["g++"], self.purpose()),
             Self::Zstd => apt_install(&["zstd"], self.purpose()),
             Self::Nextest | Self::Captures | Self::Miri => {
                 bail!("not installed by itself: it is optional")
@@ -164,6 +171,7 @@ impl fmt::Display for Find {
             Self::Source => "library source",
             Self::Linker => "linker",
             Self::Qemu => "qemu-system-x86_64",
+            Self::Cxx => "c++",
             Self::Zstd => "zstd",
             Self::Nextest => "cargo-nextest",
             Self::Captures => "captures",
@@ -265,8 +273,8 @@ pub fn examine(root: &Path, fix: bool) -> Result<()> {
     let mut lacking = Vec::new();
     for what in Find::ALL {
         let mut finding = what.look(root);
-        // zstd is small and makes more tests run; the other optional things are the person's choice.
-        if finding.state.is_err() && fix && (!what.is_optional() || what == Find::Zstd) {
+        // These two make more checks run; the other optional things are the person's choice.
+        if finding.state.is_err() && fix && (!what.is_optional() || matches!(what, Find::Cxx | Find::Zstd)) {
             match ensure(what) {
                 Ok(()) => finding = what.look(root),
                 Err(error) => eprintln!("{error:#}"),

@@ -4,9 +4,11 @@
 
 pub mod ci;
 pub mod doctor;
+pub mod fuzz;
 pub mod image;
 pub mod install;
 pub mod lint;
+pub mod map;
 pub mod process;
 pub mod repro;
 pub mod run;

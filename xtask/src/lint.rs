@@ -1,4 +1,4 @@
-//! Formatting and clippy, for the host and for the image's target: `cargo xtask lint`.
+//! Formatting and clippy, for the host, the fuzz targets and the image's target: `cargo xtask lint`.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,12 +15,18 @@ pub fn host_cargo(root: &Path) -> Command {
     command
 }
 
+/// The fuzz targets are a workspace of their own.
+const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
+
 /// Is every file formatted?
 ///
 /// # Errors
 /// It is not, or rustfmt is missing.
 pub fn format(root: &Path) -> Result<()> {
-    run(host_cargo(root).args(["fmt", "--all", "--", "--check"])).context("to format everything, type: cargo fmt --all")
+    run(host_cargo(root).args(["fmt", "--all", "--", "--check"]))
+        .context("to format everything, type: cargo fmt --all")?;
+    run(host_cargo(root).args(["fmt", "--manifest-path", FUZZ_MANIFEST, "--", "--check"]))
+        .with_context(|| format!("to format the fuzz targets, type: cargo fmt --manifest-path {FUZZ_MANIFEST}"))
 }
 
 /// Clippy for everything that runs on the host, tests included; every warning is an error.
@@ -29,6 +35,20 @@ pub fn format(root: &Path) -> Result<()> {
 /// There is a warning, or clippy is missing.
 pub fn host(root: &Path) -> Result<()> {
     run(host_cargo(root).args(["clippy", "--workspace", "--all-targets", "--quiet", "--"]).args(["-D", "warnings"]))
+}
+
+/// Clippy for the fuzz targets, tests included; every warning is an error.
+///
+/// # Errors
+/// There is a warning, or clippy is missing.
+pub fn fuzz(root: &Path) -> Result<()> {
+    let mut command = host_cargo(root);
+    command.args(["clippy", "--manifest-path", FUZZ_MANIFEST, "--all-targets", "--quiet"]);
+    // Beside the project's own files, whose dependencies it shares.
+    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
+        command.arg("--target-dir").arg(root.join("target"));
+    }
+    run(command.args(["--", "-D", "warnings"]))
 }
 
 /// Clippy for the boot image's target; every warning is an error.
@@ -48,7 +68,7 @@ pub fn image(root: &Path) -> Result<()> {
 /// # Errors
 /// What the ones that failed say, together.
 pub fn all(root: &Path) -> Result<()> {
-    let failures: Vec<String> = [format(root), host(root), image(root)]
+    let failures: Vec<String> = [format(root), host(root), fuzz(root), image(root)]
         .into_iter()
         .filter_map(Result::err)
         .map(|error| format!("{error:#}"))

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::ci::{self, Extent};
-use xtask::{doctor, image, lint, repro, run, suite, workspace};
+use xtask::{doctor, fuzz, image, lint, map, repro, run, suite, workspace};
 
 /// Builds, boots, checks and tests the VTL1 kernel.
 #[derive(Parser)]
@@ -39,6 +39,13 @@ enum Command {
     /// Builds the image, boots it as a VTL0 loader does, makes the calls of a Linux boot and calls that must be refused,
     /// and prints VTL1's console and a table of all calls. Ends with status 0 only if every call ended as it must.
     Run(run::Options),
+    /// Draw the frame registry: who owns which memory and what VTL0 may do with it, before and after each step of a boot.
+    ///
+    /// Plays a boot on the hosted machine and writes a picture (SVG).
+    Map(map::Options),
+    /// Fuzz what VTL0 can send: list the targets, or build and run them.
+    #[command(subcommand)]
+    Fuzz(fuzz::Action),
     /// Print the figures of the documentation: sizes and instruction counts.
     Measure(run::Options),
     /// Run the whole test suite.
@@ -72,7 +79,8 @@ enum Command {
         #[arg(long)]
         fix: bool,
     },
-    /// Run every check a change must pass: formatting, clippy, verify-elf, tests, and a boot with each loader.
+    /// Run every check a change must pass: formatting, clippy, verify-elf, tests, a boot with each loader, and ten seconds
+    /// of every fuzz target.
     Ci {
         /// Also build the image twice and compare.
         #[arg(long)]
@@ -90,6 +98,8 @@ fn execute(command: Command) -> Result<()> {
             image::build(&root, image::Options { debug, quiet }).map(drop)
         }
         Command::Run(options) => run::run(&root, &options),
+        Command::Map(options) => map::run(&root, &options),
+        Command::Fuzz(action) => fuzz::execute(&root, &action),
         Command::Measure(options) => run::measure(&root, &options),
         Command::Test { without_machine, arguments } => {
             suite::run_all(&root, &suite::Options { without_machine, arguments })

@@ -1,5 +1,6 @@
 //! The machine under VTL1 when it is the real one.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use spin::Once;
@@ -8,11 +9,12 @@ use x86_64::registers::model_specific::Msr;
 
 use super::exceptions::idt_location;
 use super::vp::{self, VpState, page};
-use super::{hypercall, paging, segments, vtl_switch, vtl0_memory};
-use crate::address::PhysAddr;
+use super::{hypercall, paging, ring_memory, segments, vtl_switch, vtl0_memory};
+use crate::address::{FrameRange, PhysAddr};
 use crate::error::VsmError;
 use crate::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use crate::hv::{HvStatus, HypercallControl, InitialVpContext, SegmentRegister, TableRegister};
+use crate::logging::RingMemory;
 use crate::platform::Platform;
 use crate::sync::Mutex;
 
@@ -24,6 +26,11 @@ static PLATFORM: Once<Platform> = Once::new();
 /// When boot has not put it together yet.
 pub fn platform() -> &'static Platform {
     PLATFORM.get().expect("the platform is set up before anything asks for it")
+}
+
+/// The image's one kernel, if boot has put it together: for the log, which is there before.
+pub(super) fn platform_if_ready() -> Option<&'static Platform> {
+    PLATFORM.get()
 }
 
 /// Makes `platform` the image's kernel. Called once, by boot.
@@ -89,6 +96,10 @@ impl Hardware for BareMetal {
         platform().processor(vp)?;
         ensure_area(vp)?;
         Ok(context(vp))
+    }
+
+    fn map_ring(&self, frames: FrameRange) -> Result<Box<dyn RingMemory>, VsmError> {
+        ring_memory::map(frames)
     }
 }
 

@@ -3,9 +3,10 @@
 //! | from | what | permission |
 //! |---|---|---|
 //! | [`VTL1_BASE`] | the whole region, linear: `virtual = VTL1_BASE + (physical - region start)` | text RX, constants R, the rest RW; never W and X |
+//! | [`LOG_RING`] | the log ring, once VTL0 has given memory for it | RW |
 //! | [`VP_AREAS`] | one area a processor: stacks with unmapped guard pages, state pages, windows onto VTL0 | RW, windows as asked |
 //!
-//! Nothing else is mapped: no identity map, no map of VTL0's memory.
+//! Nothing else is mapped: no identity map, no map of VTL0's memory but the log ring's.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +19,11 @@ pub const VTL1_BASE: u64 = 0xFFFF_FFFF_8000_0000;
 pub const VP_AREAS: u64 = 0xFFFF_FFFF_4000_0000;
 /// Distance between two processors' areas, in bytes.
 pub const VP_AREA_SIZE: u64 = 64 * PAGE_SIZE;
+
+/// Where the log ring appears: above the processors' areas, below the linear map, with unmapped space on both sides.
+pub const LOG_RING: u64 = 0xFFFF_FFFF_7000_0000;
+/// Most bytes of a log ring.
+pub const LOG_RING_SIZE: u64 = 16 << 20;
 
 /// Physical address of the region, set once by boot before anything asks for it.
 static REGION_START: AtomicU64 = AtomicU64::new(0);
@@ -60,8 +66,9 @@ pub const fn vp_area(vp: u32) -> u64 {
     VP_AREAS + vp as u64 * VP_AREA_SIZE
 }
 
-// All areas of `loader::MAX_POSSIBLE_CPUS` processors lie below the linear map.
-const _: () = assert!(VP_AREAS + crate::loader::MAX_POSSIBLE_CPUS * VP_AREA_SIZE <= VTL1_BASE);
+// All areas of `loader::MAX_POSSIBLE_CPUS` processors lie below the ring, and the ring below the linear map.
+const _: () = assert!(VP_AREAS + crate::loader::MAX_POSSIBLE_CPUS * VP_AREA_SIZE < LOG_RING);
+const _: () = assert!(LOG_RING + LOG_RING_SIZE < VTL1_BASE);
 
 macro_rules! linker_symbols {
     ($($(#[$doc:meta])* $name:ident = $symbol:ident;)*) => {$(

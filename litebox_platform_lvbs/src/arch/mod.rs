@@ -14,6 +14,7 @@
 //! | [`messages`] | intercept messages |
 //! | [`vtl_switch`] | return to VTL0, entry to VTL1 |
 //! | [`vtl0_memory`] | windows onto VTL0's memory |
+//! | [`ring_memory`] | the log ring's mapping |
 //! | [`bare_metal`] | the above as [`Hardware`](crate::hardware::Hardware) |
 //! | [`panic`] | when VTL1 itself is broken |
 
@@ -28,6 +29,7 @@ pub mod logger;
 pub mod messages;
 pub mod paging;
 pub mod panic;
+pub mod ring_memory;
 pub mod segments;
 pub mod serial;
 pub mod vp;

@@ -89,6 +89,14 @@ pub fn map_page(va: u64, frame: u64, flags: Flags) -> Result<(), VsmError> {
     Tables::lock().map(va, frame, flags)
 }
 
+/// Takes the 4 KiB page at `va` out of the tables, if it is in them. The caller flushes what must be flushed.
+pub fn unmap_page(va: u64) {
+    let page = Page::<Size4KiB>::containing_address(VirtAddr::new_truncate(va));
+    if let Ok((_, flush)) = Tables::lock().0.unmap(page) {
+        flush.ignore();
+    }
+}
+
 /// Physical address `va` is mapped to.
 pub fn translate(va: u64) -> Option<u64> {
     let va = VirtAddr::try_new(va).ok()?;
@@ -100,22 +108,18 @@ pub fn top_table() -> u64 {
     *TABLES.lock()
 }
 
-/// The entry that maps the 4 KiB page at `va`, with the tables above it made.
+/// The entry that maps the 4 KiB page at `va`, with the tables above it made. Nothing becomes mapped by it.
 pub fn entry_of(va: u64) -> Result<*mut Pte, VsmError> {
-    // The last-level table is made by mapping a page and taking it away again.
     let mut tables = Tables::lock();
-    if tables.0.translate_addr(VirtAddr::new_truncate(va)).is_none() {
-        tables.map(va, physical(layout::rodata_start())?, CONSTANTS)?;
-        let page = Page::<Size4KiB>::containing_address(VirtAddr::new_truncate(va));
-        let (_, flush) = tables.0.unmap(page).map_err(|_| VsmError::OutOfMemory("page tables"))?;
-        flush.flush();
-    }
     let va = VirtAddr::new_truncate(va);
     let mut table: *mut PageTable = tables.0.level_4_table_mut();
     for index in [va.p4_index(), va.p3_index(), va.p2_index()] {
         // SAFETY: `table` is a page table of ours: the top one, or one that a present entry names, all of them in the
         // linear map; the lock keeps others away.
-        let entry = unsafe { &(&*table)[index] };
+        let entry = unsafe { &mut (&mut *table)[index] };
+        if entry.is_unused() {
+            entry.set_addr(PhysAddr::new(allocate_page()?), TABLE);
+        }
         let next = layout::phys_to_virt(entry.addr().as_u64()).ok_or(VsmError::OutOfMemory("page tables"))?;
         table = next as *mut PageTable;
     }

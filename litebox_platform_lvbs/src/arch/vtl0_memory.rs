@@ -26,6 +26,16 @@ pub fn set_physical_end() {
     PHYSICAL_END.store(1 << bits.clamp(32, crate::address::PHYS_ADDR_BITS), Ordering::Relaxed);
 }
 
+/// Whether the frame at `at` may be mapped as VTL0's. Asked before it is, whatever was checked before: VTL1's own frames
+/// are never VTL0's to name.
+pub(super) fn check_frame(at: PhysAddr) -> Result<(), MemoryFault> {
+    let frame = at.gfn().start().as_u64();
+    if layout::region_contains(frame) || frame >= PHYSICAL_END.load(Ordering::Relaxed) {
+        return Err(MemoryFault(at));
+    }
+    Ok(())
+}
+
 /// A window onto one frame of VTL0; closed when dropped.
 struct Window<'a> {
     vp: &'a VpState,
@@ -33,11 +43,8 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn open(vp: &'a VpState, at: PhysAddr, writable: bool) -> Result<Self, MemoryFault> {
+        check_frame(at)?;
         let frame = at.gfn().start().as_u64();
-        // Asked again here, whatever was checked before: VTL1's own frames are never VTL0's to name.
-        if layout::region_contains(frame) || frame >= PHYSICAL_END.load(Ordering::Relaxed) {
-            return Err(MemoryFault(at));
-        }
         let mut entry = frame | (Flags::PRESENT | Flags::NO_EXECUTE | Flags::ACCESSED | Flags::DIRTY).bits();
         if writable {
             entry |= Flags::WRITABLE.bits();

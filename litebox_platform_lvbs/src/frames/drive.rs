@@ -107,23 +107,31 @@ impl FrameRegistry {
     /// Brings the hypervisor back to the committed permissions. Where it keeps refusing, the registry takes over what
     /// the hypervisor has, and says so in the log.
     pub(super) fn restore(&mut self, hardware: &dyn Hardware, touched: &Spans) {
-        for attempt in 1..=RESTORE_ATTEMPTS {
-            match self.drive(hardware, touched, |interval| interval.permission) {
-                Ok(()) => break,
-                Err(error) => log::error!("frame registry: roll-back attempt {attempt} failed: {error}"),
+        let mut failure = None;
+        for _ in 0..RESTORE_ATTEMPTS {
+            failure = self.drive(hardware, touched, |interval| interval.permission).err();
+            if failure.is_none() {
+                break;
+            }
+        }
+        if let Some(error) = failure {
+            // One line, however many intervals: the registry is locked, and VTL0 may have caused it.
+            let (mut count, mut first) = (0_u64, None);
+            for span in touched.iter() {
+                let spans = self.list.overlapping(span.from, span.to);
+                for (start, end, interval) in spans.filter(|(.., interval)| interval.in_force != interval.permission) {
+                    count = count.saturating_add(end - start);
+                    first.get_or_insert((start, interval.owner, interval.in_force, interval.permission));
+                }
+            }
+            if let Some((start, owner, is, was)) = first {
+                log::error!(
+                    "frame registry: a roll-back failed ({error}): {count} frames do not have the permission they had; \
+                     the first is {start:#x} of {owner}, which stays {is} instead of {was}"
+                );
             }
         }
         for span in touched.iter() {
-            for (start, end, interval) in self.list.overlapping(span.from, span.to) {
-                if interval.in_force != interval.permission {
-                    log::error!(
-                        "frame registry: frames {start:#x}..{end:#x} of {} stay {} instead of {}",
-                        interval.owner,
-                        interval.in_force,
-                        interval.permission
-                    );
-                }
-            }
             self.list.change(span.from, span.to, |interval| {
                 interval.permission = interval.in_force;
                 interval.unstage();

@@ -21,7 +21,7 @@ mod spans;
 pub(crate) mod tests;
 mod transaction;
 
-pub use owner::Owner;
+pub use owner::{ModuleMemoryKind, Owner};
 pub use permission::{MemAttr, Permission};
 pub use registry::{FrameRegistry, FrameState};
 pub use transaction::Transaction;

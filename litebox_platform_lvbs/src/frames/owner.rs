@@ -11,12 +11,17 @@ pub enum Owner {
     Nobody,
     /// VTL1 itself; never handed out.
     Vtl1,
-    /// VTL0's kernel as ProtectMemory sealed it during boot.
+    /// VTL0's kernel as ProtectMemory sealed it during boot; but its text is [`Self::KernelText`].
     BootProtected,
+    /// Text of VTL0's kernel, sealed by ProtectMemory as executable and not writable. Patches may touch it, at the sites
+    /// that are recorded, and nothing else may write it.
+    KernelText,
     /// A validated kernel module.
     Module {
         /// The token VTL0 knows the module by.
         token: u32,
+        /// Which of its memory this is.
+        kind: ModuleMemoryKind,
     },
     /// A validated kexec image.
     Kexec {
@@ -32,13 +37,55 @@ pub enum Owner {
 impl Owner {
     /// Whether `claimant` may change or write a frame of this owner: only its own, or one that nobody owns.
     /// VTL1's frames are never up for a claim, not even by VTL1.
+    ///
+    /// One exception: the trampoline is part of the kernel that ProtectMemory seals, and VTL0 may make that call before
+    /// LoadKData or after it (LVBS contract §5.2). So the trampoline may be taken out of the boot-protected kernel and its
+    /// text. Only LoadKData does, during boot, and it leaves VTL0 no more than a boot-protected frame has at least.
     #[must_use]
     pub fn yields_to(self, claimant: Self) -> bool {
         match self {
             Self::Nobody => claimant != Self::Vtl1,
             Self::Vtl1 => false,
+            // ProtectMemory may be called again during boot, and then stands for both.
+            Self::BootProtected => matches!(claimant, Self::BootProtected | Self::Trampoline),
+            Self::KernelText => matches!(claimant, Self::KernelText | Self::BootProtected | Self::Trampoline),
+            Self::Module { token, .. } => matches!(claimant, Self::Module { token: other, .. } if other == token),
             owner => owner == claimant,
         }
+    }
+}
+
+/// The kinds of a module's memory, with the numbers that VTL0 uses (Linux `enum mod_mem_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ModuleMemoryKind {
+    /// Code.
+    Text = 0,
+    /// Data.
+    Data = 1,
+    /// Data that never change.
+    Rodata = 2,
+    /// Data that no longer change once the module has initialised.
+    RoAfterInit = 3,
+    /// Code that is gone once the module has initialised.
+    InitText = 4,
+    /// Data that are gone once the module has initialised.
+    InitData = 5,
+    /// Data that never change and are gone once the module has initialised.
+    InitRodata = 6,
+}
+
+impl fmt::Display for ModuleMemoryKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Data => "data",
+            Self::Rodata => "rodata",
+            Self::RoAfterInit => "ro_after_init",
+            Self::InitText => "init text",
+            Self::InitData => "init data",
+            Self::InitRodata => "init rodata",
+        })
     }
 }
 
@@ -48,7 +95,8 @@ impl fmt::Display for Owner {
             Self::Nobody => f.write_str("nobody"),
             Self::Vtl1 => f.write_str("VTL1"),
             Self::BootProtected => f.write_str("the boot-protected kernel"),
-            Self::Module { token } => write!(f, "module {token}"),
+            Self::KernelText => f.write_str("the kernel's text"),
+            Self::Module { token, kind } => write!(f, "module {token} ({kind})"),
             Self::Kexec { crash: false } => f.write_str("the kexec image"),
             Self::Kexec { crash: true } => f.write_str("the crash kexec image"),
             Self::RingBuffer => f.write_str("the log ring"),

@@ -26,6 +26,12 @@ pub struct FrameState {
     pub permission: Permission,
 }
 
+/// Whether frames in that state break the rule that VTL0 may write what it may execute, or the other way round. Frames
+/// that nobody owns do not count: VTL1 does not know which of them are memory.
+pub(super) fn breaks_write_xor_execute(owner: Owner, permission: Permission) -> bool {
+    !matches!(owner, Owner::Nobody | Owner::Vtl1) && permission.is_write_and_execute()
+}
+
 /// Who owns each frame VTL0 can see, and what VTL0 may do with it.
 #[derive(Debug)]
 pub struct FrameRegistry {
@@ -120,6 +126,15 @@ impl FrameRegistry {
             let frames = FrameRange::from_gfns(start, end).ok()?;
             Some(FrameState { frames, owner: interval.owner, permission: interval.permission })
         })
+    }
+
+    /// The first run of frames from `from` on that somebody owns and VTL0 can both write and execute.
+    #[must_use]
+    pub fn write_and_execute(&self, from: u64) -> Option<FrameRange> {
+        let mut overlapping = self.list.overlapping(from, END);
+        let (start, end, _) =
+            overlapping.find(|(.., interval)| breaks_write_xor_execute(interval.owner, interval.permission))?;
+        FrameRange::from_gfns(start, end).ok()
     }
 
     /// How many intervals the registry holds: the measure of its memory and time.

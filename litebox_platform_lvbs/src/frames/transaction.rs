@@ -12,7 +12,7 @@ use crate::vtl0::Phase;
 use super::list::{Interval, State};
 use super::owner::Owner;
 use super::permission::Permission;
-use super::registry::FrameRegistry;
+use super::registry::{FrameRegistry, breaks_write_xor_execute};
 use super::spans::Spans;
 
 /// A change that is under way.
@@ -110,6 +110,26 @@ impl<'a> Transaction<'a> {
         self.registry.list.split(from)?;
         self.registry.list.split(to)?;
         self.registry.list.change(from, to, |interval| interval.staged_permission = permission);
+        Ok(())
+    }
+
+    /// Stages that none of `frames` that somebody owns is both writable and executable for VTL0: execution goes, for what
+    /// VTL0 can still write it cannot have meant to be trusted. Owners stay.
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`].
+    pub fn stage_write_xor_execute(&mut self, frames: FrameRange) -> Result<(), VsmError> {
+        let (from, to) = (frames.start(), frames.end());
+        let list = &mut self.registry.list;
+        self.touched.add(from, to);
+        list.split(from)?;
+        list.split(to)?;
+        list.change(from, to, |interval| {
+            if breaks_write_xor_execute(interval.staged_owner, interval.staged_permission) {
+                interval.staged_permission.remove(Permission::EXEC);
+            }
+        });
+        list.coalesce(from, to);
         Ok(())
     }
 

@@ -151,7 +151,7 @@ fn the_next_page_must_be_an_aligned_page_of_vtl0() {
 }
 
 #[test]
-fn a_cycle_of_any_shape_is_refused_and_soon() {
+fn a_cycle_of_any_shape_is_refused_before_a_page_is_fetched_twice() {
     for tail in 0..12 {
         for length in 1..40 {
             let (fake, platform) = machine();
@@ -161,14 +161,43 @@ fn a_cycle_of_any_shape_is_refused_and_soon() {
             }
             // With a count so high that the cycle is noticed, with one that ends in the middle of it, and one between.
             for count in [MAX_RANGES, tail + length, tail + length + length / 2] {
+                fake.with(|state| state.reads.clear());
                 let (text, errno) = refused(&platform, BASE, count);
                 assert_eq!(errno, Errno::Efault);
-                assert!(text.contains("cycle") || (count != MAX_RANGES && text.contains("goes on after")), "{text}");
+                let rule = if count == tail + length { "goes on after" } else { "cycle" };
+                assert!(text.contains(rule), "{text}");
+                let pages: Vec<(u64, usize)> = (0..tail + length).map(|index| (at(index), 4096)).collect();
+                assert_eq!(fake.with(|state| state.reads.clone()), pages);
             }
-            fake.with(|state| state.reads.clear());
-            let _ = refused(&platform, BASE, MAX_RANGES);
-            let pages = u64::try_from(fake.with(|state| state.reads.len())).unwrap();
-            assert!(pages <= 4 * (tail + length) + 2, "{pages} pages for a tail of {tail} and a cycle of {length}");
+        }
+    }
+}
+
+#[test]
+fn pages_in_any_order_are_walked_and_in_too_many_places_refused() {
+    // Every second page, so that each is a place of its own; up, down, and from both ends to the middle.
+    let places = 1_u64 << 14;
+    let fake = Fake::new(usize::try_from(BASE / 0x1000 + 2 * places + 8).unwrap());
+    let platform = fake.platform(frames(0x80, 0x90));
+    for order in [
+        |index, _| index,
+        |index, last| last - index,
+        |index: u64, last| {
+            if index.is_multiple_of(2) { index / 2 } else { last - index / 2 }
+        },
+    ] {
+        for (count, fine) in [(100, true), (places, true), (places + 1, false)] {
+            let at = |index: u64| at(2 * order(index, count - 1));
+            for index in 0..count {
+                let next = if index + 1 == count { 0 } else { at(index + 1) };
+                fake.poke(at(index), &[0xdead_beef, next, 1].map(u64::to_le_bytes).concat());
+                fake.poke(at(index) + 24, range(index).as_bytes());
+            }
+            if fine {
+                assert_eq!(walk(&platform, at(0), count).unwrap().len() as u64, count);
+            } else {
+                assert_refused(&platform, at(0), count, Errno::Efault, "2^14 places");
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Walking a HEKI list: one page at a time, each copied once, every field checked before anyone uses it.
 //!
-//! What is trusted: nothing in VTL0 memory. Stack and heap in use do not depend on the length of the list, and the
-//! walk ends after at most as many pages as the call announced ranges, for a page without ranges is refused.
+//! What is trusted: nothing in VTL0 memory. A page is fetched once: a chain that comes back to one has a cycle. The walk
+//! ends after at most as many pages as the call announced ranges, for a page without ranges is refused. Stack in use does
+//! not depend on the length of the list, and heap only on the number of places its pages lie in: 16 bytes for each.
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -10,11 +11,16 @@ use crate::error::VsmError;
 use crate::frames::{MemAttr, Owner};
 use crate::platform::Platform;
 use crate::vsm::VsmParam;
+use crate::vtl0::FetchOnce;
 
 use super::layout::{HekiPage, HekiRange, RANGES_PER_PAGE};
 
 /// The most ranges a list may have; a machine has some ten thousand.
 pub const MAX_RANGES: u64 = 1 << 20;
+
+/// The most places, runs of neighbouring pages, in which the pages of a list may lie: twice as many as the longest list has
+/// pages when they are full, and a bound of 256 KiB on the heap that a walk takes.
+const MAX_PLACES: u32 = 1 << 14;
 
 /// A list as a call names it: the physical address of its first page, and how many ranges all pages have together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +68,8 @@ impl HekiList {
             used: 0,
             index: 0,
             remaining: self.ranges,
-            mark: self.first,
-            until_mark: 0,
-            stride: 1,
+            fetched: FetchOnce::new(platform),
+            places: 1,
         }
     }
 }
@@ -178,13 +183,19 @@ pub struct Walk<'a> {
     index: usize,
     /// Ranges of the list that have not been yielded.
     remaining: u64,
-    // Brent's cycle detection: an address remembered for 1, 2, 4, … pages.
-    mark: PhysAddr,
-    until_mark: u32,
-    stride: u32,
+    /// The pages so far, so that none is fetched twice.
+    fetched: FetchOnce<'a>,
+    /// In how many places they lie.
+    places: u32,
 }
 
 impl Walk<'_> {
+    /// Where the page lies that the last range came from.
+    #[must_use]
+    pub fn page(&self) -> PhysAddr {
+        self.at
+    }
+
     fn invalid(&self, rule: &'static str) -> VsmError {
         VsmError::InvalidList { page: self.at, rule }
     }
@@ -193,8 +204,11 @@ impl Walk<'_> {
     fn load(&mut self) -> Result<(), VsmError> {
         self.at =
             self.next.take().ok_or_else(|| self.invalid("the chain ends before the announced number of ranges"))?;
-        let copied = self.platform.hardware().read_vtl0(self.at, self.page.as_mut_bytes());
-        copied.map_err(|fault| VsmError::Vtl0MemoryFault(fault.0))?;
+        match self.fetched.fetch(self.at, self.page.as_mut_bytes()) {
+            // Nothing but pages of the list has been fetched through this.
+            Err(VsmError::InvalidRange { .. }) => return Err(self.invalid("the chain of pages has a cycle")),
+            fetched => fetched?,
+        }
         let used = self.page.nranges;
         if used == 0 {
             return Err(self.invalid("a page must have at least one range"));
@@ -213,25 +227,16 @@ impl Walk<'_> {
             (_, true) => Err(self.invalid("the chain goes on after the announced number of ranges")),
             (raw, false) => {
                 let next = list_page(self.platform, raw)?;
+                if self.at.checked_add(PAGE_SIZE) != Ok(next) {
+                    self.places = self.places.saturating_add(1);
+                }
+                if self.places > MAX_PLACES {
+                    return Err(self.invalid("the pages must not lie in more than 2^14 places"));
+                }
                 self.next = Some(next);
-                self.check_cycle(next)
+                Ok(())
             }
         }
-    }
-
-    /// Refuses a chain that comes back to a page it has been at. A cycle that is not noticed here has no last page,
-    /// and is refused for that.
-    fn check_cycle(&mut self, next: PhysAddr) -> Result<(), VsmError> {
-        if next == self.mark || next == self.at {
-            return Err(self.invalid("the chain of pages has a cycle"));
-        }
-        if self.until_mark == 0 {
-            self.mark = self.at;
-            self.until_mark = self.stride;
-            self.stride = self.stride.saturating_mul(2);
-        }
-        self.until_mark -= 1;
-        Ok(())
     }
 
     fn advance(&mut self) -> Result<Option<CheckedRange>, VsmError> {

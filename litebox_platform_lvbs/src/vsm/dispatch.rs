@@ -11,6 +11,7 @@ use super::gate::Gate;
 use super::hardening::clamp_index;
 use super::table::VsmJumpTable;
 use crate::error::VsmError;
+use crate::logging::LogKind;
 use crate::platform::Platform;
 
 /// Serves a VSM call of processor `vp`: `registers` are the id and the three parameters (LVBS contract §3: RDI, RSI,
@@ -24,19 +25,19 @@ pub fn dispatch(table: &VsmJumpTable, gate: &Gate, platform: &Platform, vp: u32,
     // On 64 bits: an id with upper bits set is as unknown as one below the base.
     let index = match usize::try_from(id.wrapping_sub(VSM_BASE)) {
         Ok(index) if index < VSM_TABLE_LEN => index,
-        _ => return refuse(id, vp, VsmError::UnknownFunction(id)),
+        _ => return refuse(platform, id, vp, VsmError::UnknownFunction(id)),
     };
     let context = match admit(gate, platform, vp, index) {
         Ok(context) => context,
-        Err(error) => return refuse(id, vp, error),
+        Err(error) => return refuse(platform, id, vp, error),
     };
     // Last before the load: a mispredicted branch above must not reach beyond the table.
     let Some(entry) = table.entry(clamp_index::<VSM_TABLE_LEN>(index)) else {
-        return refuse(id, vp, VsmError::UnknownFunction(id));
+        return refuse(platform, id, vp, VsmError::UnknownFunction(id));
     };
     match entry(&context, &[first, second, third]) {
         Ok(value) => i64::from(value),
-        Err(error) => refuse(id, vp, error),
+        Err(error) => refuse(platform, id, vp, error),
     }
 }
 
@@ -50,17 +51,20 @@ fn admit<'a>(gate: &Gate, platform: &'a Platform, vp: u32, index: usize) -> Resu
     Ok(CallContext::new(platform, vp, boot_call))
 }
 
-/// Logs why the call failed and turns the reason into the result register's value.
+/// Logs why the call failed, within the limits of what VTL0 can cause, and turns the reason into the result register's
+/// value.
 #[cold]
 #[inline(never)]
-fn refuse(id: u64, vp: u32, error: VsmError) -> i64 {
+fn refuse(platform: &Platform, id: u64, vp: u32, error: VsmError) -> i64 {
     let errno = error.errno();
-    match (VsmFunction::from_id(id), error) {
-        (Some(function), VsmError::NotImplemented) => {
-            debug!("VP {vp}: {}: {error} (-{})", function.name(), errno.name());
+    if let Some(logged) = platform.count_event(vp, LogKind::RefusedCall(id)) {
+        match (VsmFunction::from_id(id), error) {
+            (Some(function), VsmError::NotImplemented) => {
+                debug!("VP {vp}: {}: {error} (-{}){logged}", function.name(), errno.name());
+            }
+            (Some(function), _) => warn!("VP {vp}: {}: {error} (-{}){logged}", function.name(), errno.name()),
+            (None, _) => warn!("VP {vp}: {error} (-{}){logged}", errno.name()),
         }
-        (Some(function), _) => warn!("VP {vp}: {}: {error} (-{})", function.name(), errno.name()),
-        (None, _) => warn!("VP {vp}: {error} (-{})", errno.name()),
     }
     errno.to_result()
 }

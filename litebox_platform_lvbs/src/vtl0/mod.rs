@@ -4,16 +4,60 @@
 //! what has been copied is checked by whoever asked for it.
 
 pub mod control_regs;
+pub mod fetch;
+pub mod kdata;
+pub mod patches;
 pub mod phase;
 pub mod ptr;
+pub mod symbols;
 
 pub use control_regs::ControlRegMap;
+pub use fetch::FetchOnce;
+pub use kdata::{BlockedHash, BlockedHashes, CertificateList, HashOf, KernelData};
+pub use patches::{PatchData, PatchDataMap};
 pub use phase::{BootPhase, Phase};
 pub use ptr::{PhysConstPtr, PhysMutPtr};
+pub use symbols::{Symbol, SymbolTable, SymbolTableBuilder};
+
+use spin::once::Once;
+
+use crate::sync::Wait;
+
+use crate::error::VsmError;
+use crate::frames::FrameRegistry;
 
 /// VTL1's knowledge of VTL0's kernel.
 #[derive(Debug, Default)]
 pub struct Vtl0KernelInfo {
     /// Where VTL0 stands in its boot.
     pub phase: BootPhase,
+    /// What LoadKData brought; set once.
+    kernel_data: Once<KernelData, Wait>,
+}
+
+impl Vtl0KernelInfo {
+    /// What LoadKData brought; `None` before, and for good when VTL0 booted without it.
+    #[must_use]
+    pub fn kernel_data(&self) -> Option<&KernelData> {
+        self.kernel_data.get()
+    }
+
+    /// Checks that LoadKData has brought nothing yet. The registry's lock, which the caller shows to hold, keeps it so.
+    ///
+    /// # Errors
+    /// [`VsmError::AlreadySet`].
+    pub fn check_no_kernel_data(&self, _: &FrameRegistry) -> Result<(), VsmError> {
+        if self.kernel_data.is_completed() { Err(VsmError::AlreadySet("the system certificates")) } else { Ok(()) }
+    }
+
+    /// Keeps what LoadKData brought. Allocates nothing, and cannot fail once [`Self::check_no_kernel_data`] has said yes
+    /// under the same lock.
+    ///
+    /// # Errors
+    /// [`VsmError::AlreadySet`]; what was kept before stays.
+    pub fn set_kernel_data(&self, registry: &FrameRegistry, data: KernelData) -> Result<(), VsmError> {
+        self.check_no_kernel_data(registry)?;
+        self.kernel_data.call_once(|| data);
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ use super::{PhysConstPtr, PhysMutPtr};
 use crate::address::PhysAddr;
 use crate::error::{Errno, VsmError};
 use crate::frames::tests::fake::{Fake, frames};
-use crate::frames::{Owner, Permission};
+use crate::frames::{ModuleMemoryKind, Owner, Permission};
 use crate::platform::Platform;
 use crate::vtl0::Phase;
 
@@ -81,12 +81,17 @@ fn only_the_owner_may_write() {
     let (fake, platform) = machine();
     let mut registry = platform.frames().lock();
     let mut transaction = registry.begin(&fake, Phase::Boot).unwrap();
-    let module = Owner::Module { token: 3 };
+    let module = Owner::Module { token: 3, kind: ModuleMemoryKind::Text };
     transaction.stage(frames(6, 7), module, module, Permission::R).unwrap();
     transaction.commit().unwrap();
     let mine = PhysMutPtr::<Value>::new(&registry, module, pa(0x5ff0)).unwrap();
     assert_eq!(mine.write(&fake, &VALUE), Ok(()));
-    for other in [Owner::Nobody, Owner::BootProtected, Owner::Module { token: 4 }] {
+    for other in [
+        Owner::Nobody,
+        Owner::BootProtected,
+        Owner::KernelText,
+        Owner::Module { token: 4, kind: ModuleMemoryKind::Text },
+    ] {
         let error = PhysMutPtr::<Value>::new(&registry, other, pa(0x5ff0)).unwrap_err();
         assert_eq!(error, VsmError::FrameOwned(pa(0x6000), module));
     }

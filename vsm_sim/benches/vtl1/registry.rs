@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{FrameRegistry, Owner, Permission};
+use litebox_platform_lvbs::frames::{FrameRegistry, ModuleMemoryKind, Owner, Permission};
 use litebox_platform_lvbs::vtl0::Phase;
 use vsm_sim::vtl0::ranges::SplitMix;
 
@@ -45,11 +45,11 @@ pub fn bench(criterion: &mut Criterion) {
             bencher.iter(|| registry.get(black_box(FIRST + random.next() % (slots * STEP))));
         });
         // A free frame between two protected ones becomes read-only, and in the next turn free to write again.
-        let owner = Owner::Module { token: 1 };
+        let owner = Owner::Module { token: 1, kind: ModuleMemoryKind::Text };
         let change = |registry: &mut FrameRegistry, slot: u64, owner: Owner, permission: Permission| {
             let range = frames(FIRST + slot * STEP + 2, 1);
             let mut transaction = registry.begin(&hardware, Phase::Runtime).expect("a host has the memory");
-            transaction.stage(range, Owner::Module { token: 1 }, owner, permission).expect("the frame is free");
+            transaction.stage(range, owner, owner, permission).expect("the frame is free");
             transaction.commit().expect("the hypervisor refuses nothing");
         };
         group.bench_function(BenchmarkId::new("two one-frame transactions", intervals), |bencher| {

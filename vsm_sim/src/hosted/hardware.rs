@@ -8,9 +8,14 @@ use std::sync::Arc;
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
-use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext, SegmentRegister, TableRegister, Vtl};
+use litebox_platform_lvbs::hv::{
+    HvStatus, HypercallControl, InitialVpContext, MapFlags, SegmentRegister, TableRegister, Vtl,
+};
+use litebox_platform_lvbs::logging::RingMemory;
 
+use super::fetches;
 use super::memory::{HostedMemory, RacePoint};
+use super::ring::RingPlace;
 use crate::hv::{GuestMemory, Partition};
 
 const PAGE: u64 = 4096;
@@ -76,6 +81,7 @@ pub struct HostedHardware {
     pub(super) memory: Arc<HostedMemory>,
     pub(super) partition: Arc<Partition>,
     pub(super) layout: Vtl1Layout,
+    pub(super) ring: Arc<RingPlace>,
 }
 
 impl Hardware for HostedHardware {
@@ -99,6 +105,7 @@ impl Hardware for HostedHardware {
         self.memory.race_at(RacePoint::BeforeRead { gpa, len });
         self.memory.read(gpa, into).map_err(|_| MemoryFault(from))?;
         self.memory.note_fetch(gpa, len);
+        fetches::note(gpa, len, self.partition.protection(gpa >> 12).contains(MapFlags::WRITE));
         self.memory.race_at(RacePoint::AfterRead { gpa, len });
         Ok(())
     }
@@ -114,6 +121,10 @@ impl Hardware for HostedHardware {
             return Err(VsmError::NoSuchProcessor(vp));
         }
         Ok(context(self.layout.region.start() * PAGE, vp))
+    }
+
+    fn map_ring(&self, frames: FrameRange) -> Result<Box<dyn RingMemory>, VsmError> {
+        self.ring.map(frames, &self.memory)
     }
 }
 

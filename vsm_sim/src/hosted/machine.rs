@@ -12,11 +12,14 @@ use litebox_platform_lvbs::hv::{
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::{Gate, VsmJumpTable, dispatch};
 use litebox_platform_lvbs::{Platform, VsmError};
-use vsm_handlers::{GATE, VSM_TABLE};
+use vsm_handlers::{GATE, VSM_TABLE, before_return};
 use zerocopy::IntoBytes;
 
+use super::fetches;
 use super::hardware::{HostedHardware, Vtl1Layout, as_vp, context};
+use super::logging::{self, Collected};
 use super::memory::HostedMemory;
+use super::ring::RingPlace;
 use crate::hv::{Access, GuestMemory, MemoryAccess, Mode, Partition, PartitionConfig, Verdict};
 
 /// The jump table, once for all machines.
@@ -60,7 +63,9 @@ pub struct HostedMachine {
     memory: Arc<HostedMemory>,
     partition: Arc<Partition>,
     layout: Vtl1Layout,
-    platform: Platform,
+    ring: Arc<RingPlace>,
+    log: Option<Collected>,
+    platform: Arc<Platform>,
 }
 
 impl HostedMachine {
@@ -74,10 +79,16 @@ impl HostedMachine {
         let memory = Arc::new(HostedMemory::new(ram.clone()));
         let partition = Arc::new(Partition::new(PartitionConfig::new(ram, vps)));
         let layout = Vtl1Layout { region: vtl1_region };
-        let hardware = HostedHardware { memory: Arc::clone(&memory), partition: Arc::clone(&partition), layout };
+        let ring = Arc::new(RingPlace::default());
+        let hardware = HostedHardware {
+            memory: Arc::clone(&memory),
+            partition: Arc::clone(&partition),
+            layout,
+            ring: Arc::clone(&ring),
+        };
         let platform_config = PlatformConfig { vtl1_region, possible_cpus: vps, boot_vp: 0 };
-        let platform = Platform::new(Box::new(hardware), platform_config).expect("the platform");
-        let machine = Self { memory, partition, layout, platform };
+        let platform = Arc::new(Platform::new(Box::new(hardware), platform_config).expect("the platform"));
+        let machine = Self { memory, partition, layout, ring, log: None, platform };
         machine.boot();
         machine
     }
@@ -108,7 +119,7 @@ impl HostedMachine {
     /// When VTL1 is not enabled on `vp`, or has not been entered for the first time ([`Self::first_entry`]).
     pub fn vtl_call(&self, vp: u32, id: u64, a1: u64, a2: u64, a3: u64) -> i64 {
         self.enter(vp);
-        let result = as_vp(vp, || dispatch(&TABLE, &RULES, &self.platform, vp, [id, a1, a2, a3]));
+        let result = self.serve(vp, || dispatch(&TABLE, &RULES, &self.platform, vp, [id, a1, a2, a3]));
         self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
         result
     }
@@ -119,9 +130,40 @@ impl HostedMachine {
     /// When VTL1 is not enabled on `vp`.
     pub fn in_vtl1<R>(&self, vp: u32, work: impl FnOnce(&Platform) -> R) -> R {
         self.enter(vp);
-        let result = as_vp(vp, || work(&self.platform));
+        let result = self.serve(vp, || work(&self.platform));
         self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
         result
+    }
+
+    /// What the image does between an entry and the return.
+    fn serve<R>(&self, vp: u32, work: impl FnOnce() -> R) -> R {
+        let serve = || {
+            let result = work();
+            before_return(&self.platform, vp);
+            result
+        };
+        as_vp(vp, || {
+            fetches::watch(|| match &self.log {
+                Some(log) => log.collect(&self.platform, serve),
+                None => serve(),
+            })
+        })
+    }
+
+    /// Keeps VTL1's log from now on: its lines, and what goes into the ring. Without this the log is dropped.
+    pub fn keep_log(&mut self) {
+        logging::install();
+        self.log.get_or_insert_default();
+    }
+
+    /// The lines VTL1 has logged since [`Self::keep_log`], as on its console.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.log.as_ref().map(Collected::lines).unwrap_or_default()
+    }
+
+    /// Where the log ring is mapped.
+    pub fn ring(&self) -> &RingPlace {
+        &self.ring
     }
 
     /// Makes a hypercall as VTL0 of `vp`; `input` is at most a page.
@@ -190,7 +232,9 @@ impl HostedMachine {
                 set_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_PARTITION_CONFIG, config.0)?;
             }
             let name = HvRegisterName::VSM_VP_SECURE_CONFIG_VTL0;
-            set_vp_register(hardware, InputVtl::CURRENT, name, config)
+            set_vp_register(hardware, InputVtl::CURRENT, name, config)?;
+            before_return(&self.platform, vp);
+            Ok(())
         });
         self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
         result

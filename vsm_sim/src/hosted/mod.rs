@@ -7,12 +7,18 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`memory`] | sparse guest memory, access counts, the racing VTL0 |
+//! | `fetches` | the witness against double fetches, in every call |
 //! | [`hardware`] | the platform's `Hardware` over the model |
+//! | [`ring`] | the log ring's mapping |
+//! | [`logging`] | VTL1's log lines, machine by machine |
 //! | [`machine`] | putting it together, booting it, making VSM calls |
 
+mod fetches;
 pub mod hardware;
+pub mod logging;
 pub mod machine;
 pub mod memory;
+pub mod ring;
 
 pub use hardware::HostedHardware;
 pub use machine::{HostedConfig, HostedMachine};

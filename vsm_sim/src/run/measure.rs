@@ -29,8 +29,21 @@ pub struct Figures {
     pub handler: u64,
     /// From the handler's return to the VTL return.
     pub handler_to_return: u64,
+    /// What a line of the log costs.
+    pub log: LogCosts,
     /// What VTL1 says of its reserve after boot.
     pub reserve: String,
+}
+
+/// Instructions of the log, measured with a line of 53 characters: that of a refused call.
+#[derive(Clone, Copy, Debug)]
+pub struct LogCosts {
+    /// A line to COM2.
+    pub console: u64,
+    /// What the ring adds to it.
+    pub ring: u64,
+    /// The call without its line, from VTL entry to VTL return.
+    pub silent: u64,
 }
 
 impl fmt::Display for Figures {
@@ -39,6 +52,9 @@ impl fmt::Display for Figures {
         writeln!(f, "instructions from VTL entry to the handler's first: {}", self.entry_to_handler)?;
         writeln!(f, "instructions from the handler's return to the VTL return: {}", self.handler_to_return)?;
         writeln!(f, "(walked with {}, whose handler took {})", CALL.name(), self.handler)?;
+        let LogCosts { console, ring, silent } = self.log;
+        writeln!(f, "instructions of a log line to COM2: {console}, to the log ring as well: {}", console + ring)?;
+        writeln!(f, "instructions of a refused call whose line is left out: {silent}")?;
         writeln!(f, "reserve after boot: {}", self.reserve)
     }
 }
@@ -51,13 +67,14 @@ pub fn measure(options: &Options, image: &[u8]) -> Result<Figures> {
     let boot = vtl0.boot_vtl1(&start)?.instructions;
     let entry = table_entry(&vtl0, image)?;
     let [entry_to_handler, handler, handler_to_return] = walk_call(&mut vtl0, entry)?;
+    let log = log_costs(&mut vtl0)?;
     let console = machine.console_lines();
     let reserve = console
         .iter()
         .rev()
         .find_map(|line| line.contains("KiB in use").then(|| line.rsplit(", ").next()).flatten())
         .context("VTL1 has not said how much of its reserve is in use")?;
-    Ok(Figures { boot, entry_to_handler, handler, handler_to_return, reserve: reserve.to_owned() })
+    Ok(Figures { boot, entry_to_handler, handler, handler_to_return, log, reserve: reserve.to_owned() })
 }
 
 /// What the jump table in VTL1's memory holds for [`CALL`].
@@ -101,6 +118,21 @@ fn walk_call(vtl0: &mut Vtl0, entry: u64) -> Result<[u64; 3]> {
         }
     }
     bail!("the call did not end within {MAX_STEPS} instructions")
+}
+
+/// Makes a call that is refused: first with the console alone, then with a ring, then so often that it is not logged.
+fn log_costs(vtl0: &mut Vtl0) -> Result<LogCosts> {
+    const NO_CALL: u64 = VSM_BASE - 1;
+    /// The tenth refusal of a kind is not logged, the first two are.
+    const SILENT: usize = 10;
+    let refuse = |vtl0: &mut Vtl0| -> Result<u64> { Ok(vtl0.vtl_call(NO_CALL, 0, 0, 0)?.instructions) };
+    let console = refuse(vtl0)?;
+    let ring = vtl0.with_scratch(|scratch| scratch.pages(1))?;
+    let result = vtl0.vtl_call(VsmFunction::AllocateRingbufferMemory.id(), ring, 4096, 0)?.value;
+    ensure!(result == 0, "AllocateRingbufferMemory returned {result}");
+    let both = refuse(vtl0)?;
+    let silent = (2..SILENT).map(|_| refuse(vtl0)).last().context("more than two calls")??;
+    Ok(LogCosts { console: console - silent, ring: both - console, silent })
 }
 
 fn position(processor: &mut Processor) -> (u64, u64) {

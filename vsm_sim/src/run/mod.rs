@@ -2,10 +2,12 @@
 //!
 //! | module | purpose |
 //! |---|---|
+//! | `kernel_data` | what the life's kernel says about itself, real where a capture is there |
 //! | [`story`] | the steps of the life, each with what must come of it |
 //! | [`report`] | the table of what came of them |
 //! | [`measure`] | instruction counts |
 
+mod kernel_data;
 pub mod measure;
 pub mod report;
 pub mod story;

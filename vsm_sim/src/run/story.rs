@@ -4,24 +4,28 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, qword_ptr, rax, rbx};
 use litebox_platform_lvbs::hv::HypercallCode;
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 
-use super::Options;
 use super::report::{Report, Step, show_result};
+use super::{Options, kernel_data};
 use crate::engine::SharedState;
 use crate::machine::{Machine, Stop, Vtl0};
+use crate::vtl0::bytes;
 use crate::vtl0::lists::{List, write_cpu_mask, write_list};
 use crate::vtl0::loader::Generation;
+use crate::vtl0::log_reader::{LogLine, LogReader};
 use crate::vtl0::ranges::boot_ranges;
 
 /// #GP's vector.
 const GENERAL_PROTECTION: u64 = 13;
 /// CR4.SMEP, which LockRegs pins.
 const CR4_SMEP: u32 = 1 << 20;
+/// Size of the log ring: room for every line of a run.
+const RING_BYTES: u64 = 256 << 10;
 
 /// Plays the life.
 pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mut Report) -> Result<()> {
@@ -39,8 +43,16 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     for vtl0 in std::iter::once(&mut boot_vp).chain(&mut others) {
         stage.call(vtl0, F::LockRegs, [0; 3], "0")?;
     }
+    let ring = boot_vp.with_scratch(|scratch| scratch.pages(RING_BYTES / 4096))?;
+    let mut log = RingLog { start: ring, reader: LogReader::new(usize::try_from(RING_BYTES)?), lines: Vec::new() };
+    let before_ring = machine.console_lines().len();
+    stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "0")?;
+    stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "-EBUSY")?;
+    let kernel_data = kernel_data::prepare(&mut boot_vp)?;
+    let list = kernel_data.list;
+    stage.noted_call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "0", &kernel_data.source)?;
+    stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-EBUSY")?;
     let list = protect_list(options, &mut boot_vp)?;
-    stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-ENOTSUP")?;
     stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "0")?;
     stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "0")?;
 
@@ -52,7 +64,52 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
         stage.raw_call(&mut boot_vp, "unknown id", id, [0; 3], "-EINVAL")?;
     }
     stage.call(&mut boot_vp, F::ValidateModule, [list.pa, list.nranges, 0], "-ENOTSUP")?;
-    attack(options, &mut stage, &mut boot_vp)
+    stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-EPERM")?;
+    stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "-EPERM")?;
+    attack(options, &mut stage, &mut boot_vp)?;
+    for (what, address) in [("the log ring", ring), ("the kexec trampoline", kernel_data.trampoline)] {
+        stage.attempt(&mut boot_vp, &format!("write {what}"), address, |asm| asm.mov(qword_ptr(rbx), rax))?;
+        stage.attempt(&mut boot_vp, &format!("execute {what}"), address, |asm| asm.jmp(rbx))?;
+    }
+    stage.step(&mut boot_vp, "read the log ring", &format!("{ring:#x}"), "the console's lines", |_| {
+        log.poll(machine)?;
+        Ok(log.compare(&machine.console_lines()[before_ring..]))
+    })
+}
+
+/// VTL0 as a reader of VTL1's log.
+struct RingLog {
+    start: u64,
+    reader: LogReader,
+    lines: Vec<String>,
+}
+
+impl RingLog {
+    /// Reads what is new. Lost lines are an error: the ring has room for all of a run's.
+    fn poll(&mut self, machine: &Machine) -> Result<()> {
+        let mut failure = None;
+        let poll = self.reader.poll(&mut |offset, into| {
+            if let Err(error) = bytes::read(machine.ram(), self.start + offset as u64, into) {
+                failure.get_or_insert(error);
+            }
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        ensure!(poll.lost == 0, "{} lines of the log ring were overwritten", poll.lost);
+        self.lines.extend(poll.lines.iter().map(LogLine::on_console));
+        Ok(())
+    }
+
+    /// Whether the lines are those of `console`, in words.
+    fn compare(&self, console: &[String]) -> String {
+        if self.lines == console {
+            return "the console's lines".to_owned();
+        }
+        let differs = self.lines.iter().zip(console).position(|(ring, console)| ring != console);
+        let at = differs.unwrap_or(self.lines.len().min(console.len()));
+        format!("{:?} where the console has {:?}", self.lines.get(at), console.get(at))
+    }
 }
 
 /// EnableAPsVtl and each application processor's first entry. The third generation of the loader has no such call, and
@@ -155,6 +212,22 @@ impl Stage<'_> {
 
     fn call(&mut self, vtl0: &mut Vtl0, function: F, parameters: [u64; 3], expected: &str) -> Result<()> {
         self.raw_call(vtl0, function.name(), function.id(), parameters, expected)
+    }
+
+    /// As [`Self::call`], with a remark on the parameters.
+    fn noted_call(
+        &mut self,
+        vtl0: &mut Vtl0,
+        function: F,
+        [a1, a2, a3]: [u64; 3],
+        expected: &str,
+        note: &str,
+    ) -> Result<()> {
+        let id = function.id();
+        let shown = format!("{id:#x} ({a1:#x}, {a2:#x}, {a3:#x}): {note}");
+        self.step(vtl0, function.name(), &shown, expected, |vtl0| {
+            vtl0.vtl_call(id, a1, a2, a3).map(|result| show_result(result.value))
+        })
     }
 
     fn raw_call(&mut self, vtl0: &mut Vtl0, what: &str, id: u64, parameters: [u64; 3], expected: &str) -> Result<()> {

@@ -9,10 +9,16 @@
 //! | [`loader`] | both generations of the loader: special pages, ELF image, initial context |
 //! | [`bytes`] | accesses to RAM of any length |
 //! | [`lists`] | HEKI lists and CPU masks |
+//! | [`kdata`] | what VTL0 says about its kernel: certificates, symbols, patch sites; made up |
+//! | [`captures`] | the same of real kernels, as captured |
+//! | [`log_reader`] | follows VTL1's log in the ring |
 //! | [`ranges`] | the protections a real machine's VTL0 asks for at boot |
 
 pub mod bytes;
+pub mod captures;
+pub mod kdata;
 pub mod lists;
 pub mod loader;
+pub mod log_reader;
 pub mod memory_map;
 pub mod ranges;

@@ -1,4 +1,5 @@
-//! Which crate of the workspace may depend on which: one way, from the image's runner down to the macros.
+//! Which of the project's crates may depend on which: one way, from the image's runner down to the macros. The fuzz
+//! targets are a workspace of their own, and the rule is theirs too.
 
 use toml::{Table, Value};
 
@@ -7,13 +8,14 @@ use crate::{Finding, assert_none};
 
 /// What each crate may depend on, in any of its tables: development and build dependencies count, for a test that needs
 /// more than its crate does belongs to the crate that has it.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 8] = [
     ("vsm_macros", &[]),
     ("litebox_platform_lvbs", &["vsm_macros"]),
     ("vsm_integrity", &[]),
     ("vsm_handlers", &["litebox_platform_lvbs", "vsm_integrity", "vsm_macros"]),
     ("litebox_runner_lvbs", &["litebox_platform_lvbs", "vsm_handlers"]),
     ("vsm_sim", &["litebox_platform_lvbs", "vsm_handlers", "vsm_integrity"]),
+    ("vsm_fuzz", &["litebox_platform_lvbs", "vsm_integrity", "vsm_sim"]),
     ("xtask", &["litebox_platform_lvbs", "vsm_handlers", "vsm_integrity", "vsm_sim"]),
 ];
 

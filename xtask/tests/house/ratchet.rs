@@ -8,20 +8,23 @@ use crate::{Finding, assert_none};
 
 /// Sites of `unsafe` (blocks, functions, traits, implementations, foreign blocks, attributes) by crate; tests and
 /// benchmarks count. Whoever removes some lowers the number; it is not raised but with a good reason in the review.
-const SITES: [(&str, usize); 6] = [
-    ("litebox_platform_lvbs", 55),
+const SITES: [(&str, usize); 8] = [
+    ("fuzz", 0),
+    ("litebox_platform_lvbs", 57),
     ("litebox_runner_lvbs", 8),
     ("vsm_handlers", 0),
+    ("vsm_integrity", 0),
     ("vsm_macros", 0),
-    ("vsm_sim", 23),
+    ("vsm_sim", 28),
     ("xtask", 0),
 ];
 
 /// Crates that the compiler keeps free of it.
-const FORBID: [&str; 2] = ["vsm_handlers", "vsm_macros"];
+const FORBID: [&str; 3] = ["vsm_handlers", "vsm_integrity", "vsm_macros"];
 
 /// The only places in the simulator that may have some: the engine, and tests that talk to it or count allocations.
-const IN_SIMULATOR: [&str; 3] = ["vsm_sim/src/engine/", "vsm_sim/tests/engine_", "vsm_sim/tests/protect_heap.rs"];
+const IN_SIMULATOR: [&str; 4] =
+    ["vsm_sim/src/engine/", "vsm_sim/tests/engine_", "vsm_sim/tests/kdata_heap.rs", "vsm_sim/tests/protect_heap.rs"];
 
 fn count(files: &[File]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();

@@ -23,8 +23,10 @@ fn machine_directories() -> [String; 4] {
 
 /// Hosts of package registries, written with a space so that this file does not name them.
 const HOSTS: [&str; 6] = ["crates .io", "pypi .org", "npmjs .org", "npmjs .com", "debian .org", "artifactory ."];
-/// The one mention that cannot be avoided: Cargo's name for its default registry, in the lock file.
+/// The one mention that cannot be avoided: Cargo's name for its default registry, in the lock files.
 const DEFAULT_REGISTRY: &str = "\"registry+https://github.com/rust-lang/";
+/// Those of the two workspaces.
+const LOCK_FILES: [&str; 2] = ["Cargo.lock", "fuzz/Cargo.lock"];
 
 fn too_long(path: &str, text: &str) -> Option<Finding> {
     let is_source = Path::new(path).extension().is_some_and(|suffix| SOURCES.iter().any(|source| suffix == *source));
@@ -122,7 +124,7 @@ fn of_a_machine(path: &str, text: &str) -> Vec<Finding> {
         let what = if let Some(directory) = directories.iter().find(|directory| is_absolute(&line, directory)) {
             format!("names `{directory}` of somebody's machine: use a path relative to the repository")
         } else if let Some(host) = hosts.iter().find(|host| line.contains(*host))
-            && !(path == "Cargo.lock" && line.contains(DEFAULT_REGISTRY))
+            && !(LOCK_FILES.contains(&path) && line.contains(DEFAULT_REGISTRY))
         {
             format!("names the host `{host}`: tools find their registries themselves")
         } else {
@@ -227,7 +229,10 @@ fn paths_of_a_machine_and_hosts_are_found() {
     let good =
         format!("a/b{work}x\n$HOME{home}\n../{root}x/\n/usr/share/x\n./x{tmp}\n{DEFAULT_REGISTRY}{crates}-index\"");
     assert_eq!(lines(&of_a_machine("a.md", &good)), [6]);
-    assert_eq!(lines(&of_a_machine("Cargo.lock", &good)), []);
+    for lock_file in LOCK_FILES {
+        assert_eq!(lines(&of_a_machine(lock_file, &good)), []);
+    }
+    assert_eq!(lines(&of_a_machine("other/Cargo.lock", &good)), [6]);
 }
 
 #[test]

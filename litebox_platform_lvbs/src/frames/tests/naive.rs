@@ -23,13 +23,35 @@ impl Naive {
     pub fn stage(&mut self, range: FrameRange, claimant: Owner, entry: Entry, skip: bool) -> bool {
         let part = &mut self.staged[indices(range)];
         let yields = |owner: Owner| {
-            claimant != Owner::Vtl1 && owner != Owner::Vtl1 && (owner == Owner::Nobody || owner == claimant)
+            let free = owner == Owner::Nobody || owner == claimant;
+            // The trampoline is sealed with the kernel it is part of, and so is the text.
+            let sealed = matches!(
+                (owner, claimant),
+                (Owner::BootProtected | Owner::KernelText, Owner::Trampoline)
+                    | (Owner::KernelText, Owner::BootProtected)
+            );
+            let module = |owner| if let Owner::Module { token, .. } = owner { Some(token) } else { None };
+            let free = free || (module(owner).is_some() && module(owner) == module(claimant));
+            claimant != Owner::Vtl1 && owner != Owner::Vtl1 && (free || sealed)
         };
         if !skip && !part.iter().all(|(owner, _)| yields(*owner)) {
             return false;
         }
         part.iter_mut().filter(|(owner, _)| yields(*owner)).for_each(|place| *place = entry);
         true
+    }
+
+    /// Takes execution from what somebody owns and VTL0 can write; how many frames that are.
+    pub fn stage_write_xor_execute(&mut self) -> usize {
+        let mut closed = 0;
+        for (owner, permission) in &mut self.staged {
+            let owned = *owner != Owner::Nobody && *owner != Owner::Vtl1;
+            if owned && permission.contains(Permission::WRITE | Permission::EXEC) {
+                *permission -= Permission::EXEC;
+                closed += 1;
+            }
+        }
+        closed
     }
 
     pub fn breaks_write_xor_execute(&self) -> bool {

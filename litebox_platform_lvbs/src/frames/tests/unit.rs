@@ -2,11 +2,11 @@
 
 use super::fake::{Fake, frames};
 use crate::error::VsmError;
-use crate::frames::{FrameRegistry, Owner, Permission};
+use crate::frames::{FrameRegistry, ModuleMemoryKind, Owner, Permission};
 use crate::hv::HvStatus;
 use crate::vtl0::Phase;
 
-const MODULE: Owner = Owner::Module { token: 7 };
+const MODULE: Owner = Owner::Module { token: 7, kind: ModuleMemoryKind::Text };
 
 fn registry() -> (FrameRegistry, Fake) {
     (FrameRegistry::new(frames(100, 200)).unwrap(), Fake::new(4096))
@@ -51,8 +51,9 @@ fn only_the_owner_gets_at_a_frame() {
     let (mut registry, fake) = registry();
     set(&mut registry, &fake, (10, 20), MODULE, Permission::RX);
     let others = [
-        Owner::Module { token: 8 },
+        Owner::Module { token: 8, kind: ModuleMemoryKind::Text },
         Owner::BootProtected,
+        Owner::KernelText,
         Owner::Kexec { crash: false },
         Owner::RingBuffer,
         Owner::Nobody,

@@ -1,0 +1,243 @@
+//! The sites at which VTL0 will ask for text patches: jump labels.
+//!
+//! Linux's `struct heki_patch_info` with its `struct heki_patch`es (LVBS contract §5.9), as many of them as the bytes
+//! hold, one after the other.
+
+use crate::bytes::{array_at, u32_at, u64_at};
+use crate::error::ParseError;
+
+/// Bytes of a `heki_patch_info` before its patches.
+pub const HEADER_BYTES: usize = 48;
+/// Bytes of a `heki_patch`.
+pub const PATCH_BYTES: usize = 24;
+/// `HEKI_JUMP_LABEL`, the only type of patch there is.
+const JUMP_LABEL: u32 = 0;
+/// First byte of a jump with an 8-bit displacement, 2 bytes long (Intel SDM vol. 2, JMP).
+const JMP_REL8: u8 = 0xeb;
+/// First byte of a jump with a 32-bit displacement, 5 bytes long.
+const JMP_REL32: u8 = 0xe9;
+/// Bits of a physical address (Intel SDM vol. 3 §4.1.4).
+const PHYS_ADDR_BITS: u32 = 52;
+const PAGE: u64 = 4096;
+
+/// A place in VTL0's kernel text where a jump may become a NOP and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatchSite {
+    /// Physical address of the first byte.
+    pub pa: u64,
+    /// Physical address of the page with the bytes that are not on the first one; 0 when all are.
+    pub next_page: u64,
+    /// The jump, 2 or 5 bytes of it.
+    code: [u8; 5],
+    len: u8,
+}
+
+impl PatchSite {
+    /// The jump.
+    #[must_use]
+    pub fn jump(&self) -> &[u8] {
+        self.code.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// Checks a `heki_patch`.
+    ///
+    /// # Errors
+    /// The rule that the patch breaks.
+    pub fn parse(patch: &[u8; PATCH_BYTES]) -> Result<Self, &'static str> {
+        const SHORT: &str = "a patch has 24 bytes";
+        let pa = u64_at(patch, 0).ok_or(SHORT)?;
+        let next_page = u64_at(patch, 8).ok_or(SHORT)?;
+        let [len] = array_at(patch, 16).ok_or(SHORT)?;
+        let code: [u8; 5] = array_at(patch, 17).ok_or(SHORT)?;
+        match (len, code) {
+            (2, [JMP_REL8, ..]) | (5, [JMP_REL32, ..]) => {}
+            (2 | 5, _) => return Err("a site's code must be a jump of the site's size"),
+            _ => return Err("a site must have 2 or 5 bytes"),
+        }
+        if pa == 0 || pa >> PHYS_ADDR_BITS != 0 || next_page >> PHYS_ADDR_BITS != 0 {
+            return Err("a site must have physical addresses");
+        }
+        if !next_page.is_multiple_of(PAGE) {
+            return Err("a site goes on at the start of a page");
+        }
+        let straddles = pa % PAGE + u64::from(len) > PAGE;
+        match (straddles, next_page) {
+            (false, 0) => {}
+            (false, _) => return Err("a site within a page has no second page"),
+            (true, 0) => return Err("a site that crosses a page must have a second page"),
+            (true, next) if next == pa - pa % PAGE => return Err("a site's second page must not be its first"),
+            (true, _) => {}
+        }
+        Ok(Self { pa, next_page, code, len })
+    }
+}
+
+/// The sites in `bytes`, record by record. An error names the offset of the record or of the patch in it. After an
+/// error the iterator ends.
+///
+/// Zeros after the last record, to the end, are padding: VTL0 may send whole pages.
+#[must_use]
+pub fn sites(bytes: &[u8]) -> Sites<'_> {
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+    Sites { bytes, end, at: 0, left: 0 }
+}
+
+/// See [`sites`].
+#[derive(Clone, Debug)]
+pub struct Sites<'a> {
+    bytes: &'a [u8],
+    /// After the last byte that is not zero.
+    end: usize,
+    at: usize,
+    /// Patches of the present record that have not been yielded.
+    left: u64,
+}
+
+impl Sites<'_> {
+    fn advance(&mut self) -> Result<Option<PatchSite>, ParseError> {
+        while self.left == 0 {
+            if self.at >= self.end {
+                return Ok(None);
+            }
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            self.left = header(rest).map_err(|rule| ParseError::new(self.at, rule))?;
+            self.at = self.at.saturating_add(HEADER_BYTES);
+        }
+        self.left -= 1;
+        let start = self.at;
+        let site = array_at(self.bytes, start)
+            .ok_or("a record's patches end after the last byte")
+            .and_then(|patch| PatchSite::parse(&patch))
+            .map_err(|rule| ParseError::new(start, rule))?;
+        self.at = start.saturating_add(PATCH_BYTES);
+        Ok(Some(site))
+    }
+}
+
+/// How many patches follow the header that `bytes` start with.
+fn header(bytes: &[u8]) -> Result<u64, &'static str> {
+    const SHORT: &str = "a record starts with 48 bytes";
+    let kind = u32_at(bytes, 0).ok_or(SHORT)?;
+    let used = u64_at(bytes, 32).ok_or(SHORT)?;
+    let most = u64_at(bytes, 40).ok_or(SHORT)?;
+    if kind != JUMP_LABEL {
+        return Err("a record is not one of jump labels");
+    }
+    if used > most {
+        return Err("a record has more patches than it has room for");
+    }
+    Ok(used)
+}
+
+impl Iterator for Sites<'_> {
+    type Item = Result<PatchSite, ParseError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.advance().transpose();
+        if !matches!(item, Some(Ok(_))) {
+            self.end = 0;
+            self.left = 0;
+        }
+        item
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SHORT_JUMP: &[u8] = &[0xeb, 0x12];
+    const LONG_JUMP: &[u8] = &[0xe9, 1, 2, 3, 4];
+
+    fn patch(pa: u64, next: u64, code: &[u8]) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&pa.to_le_bytes());
+        bytes[8..16].copy_from_slice(&next.to_le_bytes());
+        bytes[16] = u8::try_from(code.len()).unwrap();
+        bytes[17..17 + code.len()].copy_from_slice(code);
+        bytes
+    }
+
+    fn record(kind: u32, used: u64, most: u64, patches: &[[u8; 24]]) -> Vec<u8> {
+        let mut bytes = vec![0xcc; 48];
+        bytes[..4].copy_from_slice(&kind.to_le_bytes());
+        bytes[32..40].copy_from_slice(&used.to_le_bytes());
+        bytes[40..48].copy_from_slice(&most.to_le_bytes());
+        bytes.extend(patches.as_flattened());
+        bytes
+    }
+
+    fn refused(bytes: &[u8]) -> ParseError {
+        let items: Vec<_> = sites(bytes).collect();
+        assert!(items[..items.len() - 1].iter().all(Result::is_ok));
+        items.last().unwrap().unwrap_err()
+    }
+
+    #[test]
+    fn every_patch_of_every_record_is_found() {
+        let first = record(0, 2, 9, &[patch(0x1000, 0, SHORT_JUMP), patch(0x1ffd, 0x9000, LONG_JUMP)]);
+        let empty = record(0, 0, 9, &[]);
+        let second = record(0, 1, 1, &[patch(0x2ffb, 0, LONG_JUMP)]);
+        let all = [first, empty.clone(), second, empty].concat();
+        let found: Vec<_> = sites(&all).map(|site| site.map(|site| (site.pa, site.next_page))).collect();
+        assert_eq!(found, [Ok((0x1000, 0)), Ok((0x1ffd, 0x9000)), Ok((0x2ffb, 0))]);
+        assert_eq!(sites(&all).next().unwrap().unwrap().jump(), SHORT_JUMP);
+        for zeros in [1, 47, 48, 49, 4096] {
+            assert_eq!(sites(&[all.clone(), vec![0; zeros]].concat()).filter_map(Result::ok).count(), 3);
+        }
+        assert_eq!(sites(&[]).count(), 0);
+    }
+
+    #[test]
+    fn the_offset_of_what_is_wrong_is_named() {
+        let good = record(0, 1, 1, &[patch(0x1000, 0, SHORT_JUMP)]);
+        let end = good.len();
+        let after = |bytes: Vec<u8>| refused(&[good.clone(), bytes].concat());
+        assert_eq!(after(vec![1]), ParseError::new(end, "a record starts with 48 bytes"));
+        assert_eq!(after(record(1, 0, 0, &[])).offset, end);
+        assert_eq!(after(record(0, 2, 1, &[[0; 24]; 2])).offset, end);
+        assert_eq!(after(record(0, 1, 1, &[])).offset, end + 48);
+        assert_eq!(after(record(0, u64::MAX, u64::MAX, &[patch(0x1000, 0, SHORT_JUMP)])).offset, end + 72);
+        for (bad, rule) in [
+            (patch(0, 0, SHORT_JUMP), "physical"),
+            (patch(1 << 52, 0, SHORT_JUMP), "physical"),
+            (patch(u64::MAX, 0x1000, LONG_JUMP), "physical"),
+            (patch(0x1fff, 1 << 52, SHORT_JUMP), "physical"),
+            (patch(0x1000, 0, &[0xeb]), "2 or 5"),
+            (patch(0x1000, 0, &[0xe9, 0, 0, 0]), "2 or 5"),
+            (patch(0x1000, 0, &[0xe9, 0]), "must be a jump"),
+            (patch(0x1000, 0, &[0x0f, 0x1f, 0x44, 0, 0]), "must be a jump"),
+            (patch(0x1000, 0x3000, LONG_JUMP), "no second page"),
+            (patch(0x1ffc, 0, LONG_JUMP), "second page"),
+            (patch(0x1ffc, 0x3001, LONG_JUMP), "start of a page"),
+            (patch(0x1ffc, 0x1000, LONG_JUMP), "must not be its first"),
+        ] {
+            let error = after(record(0, 2, 2, &[patch(0x5000, 0, SHORT_JUMP), bad]));
+            assert_eq!(error.offset, end + 48 + 24, "{error}");
+            assert!(error.rule.contains(rule), "{error} for {rule}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(sites(&bytes).count() <= bytes.len() / PATCH_BYTES + 1);
+        }
+
+        #[test]
+        fn records_of_any_size_are_found(sizes in prop::collection::vec(0u8..20, 0..20)) {
+            let mut pa = 0x1000;
+            let mut all = Vec::new();
+            for size in &sizes {
+                let patches: Vec<_> = (0..*size).map(|_| { pa += 8; patch(pa, 0, LONG_JUMP) }).filter(|patch| {
+                    u64::from_le_bytes(patch[..8].try_into().unwrap()) % 4096 < 4000
+                }).collect();
+                all.extend(record(0, patches.len() as u64, 100, &patches));
+            }
+            let found: Result<Vec<_>, _> = sites(&all).collect();
+            let headers = sizes.len() * HEADER_BYTES;
+            prop_assert_eq!(found.unwrap().len(), (all.len() - headers) / PATCH_BYTES);
+        }
+    }
+}

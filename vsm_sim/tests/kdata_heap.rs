@@ -1,0 +1,229 @@
+//! LoadKData with real kernels' data: every exported symbol is found, with the value the kernel itself gives, and in
+//! little heap; and with a heap that refuses any one request, nothing breaks.
+//!
+//! A test binary of its own, because it counts, and fails, allocations. The captures are test data that lie beside the
+//! repository; without them the real kernels are left out, and that is printed.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
+use litebox_platform_lvbs::frames::FrameState;
+use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
+use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
+use litebox_platform_lvbs::platform::PlatformConfig;
+use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
+use litebox_platform_lvbs::{Platform, VsmError};
+use vsm_handlers::{GATE, VSM_TABLE};
+use vsm_sim::hosted::HostedMemory;
+use vsm_sim::hv::GuestMemory;
+use vsm_sim::vtl0::captures::{self, Capture};
+use vsm_sim::vtl0::kdata::{KernelData, backwards, consecutive};
+use vsm_sim::vtl0::lists::{List, Scratch, write_list};
+
+/// The most heap that LoadKData may use for a real kernel, in bytes.
+const MOST_HEAP: usize = 2 << 20;
+/// -ENOMEM.
+const ENOMEM: i64 = -12;
+
+thread_local! {
+    /// Bytes allocated now by this thread while it counts, and the most there have been.
+    static NOW: Cell<usize> = const { Cell::new(0) };
+    static PEAK: Cell<usize> = const { Cell::new(0) };
+    /// Whether this thread's allocations count.
+    static COUNTS: Cell<bool> = const { Cell::new(false) };
+    /// Allocations until one is refused; none is at `usize::MAX`.
+    static UNTIL_REFUSED: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+struct Counting;
+
+/// Whether the allocation about to be made is the one to be refused.
+fn refused() -> bool {
+    if !COUNTS.get() {
+        return false;
+    }
+    match UNTIL_REFUSED.get() {
+        usize::MAX => false,
+        0 => true,
+        more => {
+            UNTIL_REFUSED.set(more - 1);
+            false
+        }
+    }
+}
+
+// SAFETY: every request is passed on to the system's allocator unchanged, or refused, as an allocator may; counting
+// touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if refused() {
+            return std::ptr::null_mut();
+        }
+        if COUNTS.get() {
+            NOW.set(NOW.get() + layout.size());
+            PEAK.set(PEAK.get().max(NOW.get()));
+        }
+        // SAFETY: the caller's promises about `layout` are those the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if COUNTS.get() {
+            NOW.set(NOW.get().saturating_sub(layout.size()));
+        }
+        // SAFETY: `pointer` came from `alloc` above, that is, from the system's allocator, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static HEAP: Counting = Counting;
+
+static TABLE: VsmJumpTable = VSM_TABLE;
+static RULES: Gate = GATE;
+
+/// A machine that allocates nothing while VTL1 works: memory, and a hypervisor that agrees to everything.
+struct Quiet(Arc<HostedMemory>);
+
+impl Hardware for Quiet {
+    fn hypercall(&self, control: HypercallControl, _: &[u8], _: &mut [u8]) -> HypercallOutcome {
+        let reps = u16::try_from(control.raw() >> 32 & 0xfff).unwrap();
+        HypercallOutcome { status: HvStatus::SUCCESS, reps_done: reps }
+    }
+
+    fn read_vtl0(&self, from: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
+        self.0.read(from.as_u64(), into).map_err(|_| MemoryFault(from))
+    }
+
+    fn write_vtl0(&self, to: PhysAddr, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault(to))
+    }
+
+    fn initial_vp_context(&self, vp: u32) -> Result<InitialVpContext, VsmError> {
+        Err(VsmError::NoSuchProcessor(vp))
+    }
+}
+
+/// Frames of RAM; VTL1 has the last 16 MiB.
+const RAM: u64 = 0x8000;
+
+fn kernel(memory: &Arc<HostedMemory>) -> Platform {
+    let vtl1_region = FrameRange::from_gfns(RAM - 0x1000, RAM).unwrap();
+    let config = PlatformConfig { vtl1_region, possible_cpus: 1, boot_vp: 0 };
+    Platform::new(Box::new(Quiet(Arc::clone(memory))), config).unwrap()
+}
+
+fn memory_with(data: &KernelData, scattered: bool) -> (Arc<HostedMemory>, List) {
+    let memory = Arc::new(HostedMemory::new(vec![FrameRange::from_gfns(0, RAM).unwrap()]));
+    let (start, end) = (0x300_0000, 0x700_0000);
+    let ranges = if scattered {
+        data.write(&*memory, backwards(start, end)).unwrap()
+    } else {
+        data.write(&*memory, consecutive(start, end)).unwrap()
+    };
+    let list = write_list(&*memory, &mut Scratch::default(), &ranges).unwrap();
+    (memory, list)
+}
+
+/// Makes the call; what it returned, the most heap in use during it, and what is in use afterwards. Both in bytes,
+/// beyond what was in use before. The `refuse`th allocation fails, if there is one.
+fn load(platform: &Platform, list: List, refuse: usize) -> (i64, usize, usize) {
+    let registers = [VsmFunction::LoadKData.id(), list.pa, list.nranges, 0];
+    NOW.set(0);
+    PEAK.set(0);
+    UNTIL_REFUSED.set(refuse);
+    COUNTS.set(true);
+    let result = dispatch(&TABLE, &RULES, platform, 0, registers);
+    COUNTS.set(false);
+    (result, PEAK.get(), NOW.get())
+}
+
+/// Loads a captured kernel's data and compares with what the kernel itself says. Returns how many symbols were looked
+/// for, and how many were not found or have another value.
+fn check(capture: &Capture, scattered: bool) -> (usize, usize) {
+    let data = capture.kernel_data(0x800_0000).unwrap();
+    let (memory, list) = memory_with(&data, scattered);
+    let platform = kernel(&memory);
+    let (result, peak, kept) = load(&platform, list, usize::MAX);
+    assert_eq!(result, 0, "{}", capture.name());
+    let loaded = platform.vtl0().kernel_data().unwrap();
+    let kallsyms = capture.kallsyms().unwrap();
+    let names = capture.exported_names().unwrap();
+    let mut mismatches = 0;
+    for (name, gpl) in &names {
+        let found = loaded.symbols.find(name.as_bytes());
+        let right = found.is_some_and(|symbol| {
+            symbol.gpl == *gpl && kallsyms.get(name).is_some_and(|values| values.contains(&symbol.value))
+        });
+        if !right {
+            println!("{}: {name}: {found:x?}, kallsyms has {:x?}", capture.name(), kallsyms.get(name));
+            mismatches += 1;
+        }
+    }
+    println!(
+        "{}: {} ranges, {} KiB of rodata; {} symbols, {mismatches} mismatches; {} patch sites, {} certificates; \
+         heap: {} KiB at most, {} KiB kept",
+        capture.name(),
+        list.nranges,
+        data.rodata.len() >> 10,
+        names.len(),
+        loaded.patches.len(),
+        loaded.system_certificates.len(),
+        peak >> 10,
+        kept >> 10
+    );
+    assert_eq!(loaded.symbols.len(), names.len(), "{}", capture.name());
+    assert_eq!(loaded.patches.len(), capture.sites(0x800_0000).unwrap().len());
+    assert!(peak < MOST_HEAP, "{}: {peak} bytes of heap", capture.name());
+    (names.len(), mismatches)
+}
+
+#[test]
+fn every_exported_symbol_of_a_real_kernel_has_the_value_of_kallsyms() {
+    let archives = captures::archives().unwrap();
+    if archives.is_empty() {
+        println!("SKIPPED: there are no captures of real kernels beside the repository");
+        return;
+    }
+    let (mut symbols, mut mismatches) = (0, 0);
+    for archive in &archives {
+        let capture = Capture::open(archive).unwrap();
+        for scattered in [false, true] {
+            let (looked_for, wrong) = check(&capture, scattered);
+            assert!(looked_for > 1000, "{} has {looked_for} symbols only", capture.name());
+            symbols += looked_for;
+            mismatches += wrong;
+        }
+    }
+    println!("{symbols} symbols looked for in {} kernels, each loaded twice: {mismatches} mismatches", archives.len());
+    assert_eq!(mismatches, 0);
+}
+
+#[test]
+fn a_heap_that_refuses_any_one_request_is_an_errno_and_leaves_nothing_behind() {
+    let (data, exports) = KernelData::made_up(3000, 5);
+    let (memory, list) = memory_with(&data, true);
+    let states = |platform: &Platform| -> Vec<FrameState> { platform.frames().lock().intervals().collect() };
+    let mut refusals = 0;
+    loop {
+        let platform = kernel(&memory);
+        let before = states(&platform);
+        let (result, _, kept) = load(&platform, list, refusals);
+        if result == 0 {
+            break;
+        }
+        assert_eq!(result, ENOMEM, "allocation {refusals}");
+        assert_eq!(states(&platform), before, "allocation {refusals}");
+        assert!(platform.vtl0().kernel_data().is_none());
+        // What the registry has set aside for its transactions may stay.
+        assert!(kept < 64 << 10, "{kept} bytes stay after allocation {refusals} has failed");
+        // And nothing stands in the way of another try.
+        assert_eq!(load(&platform, list, usize::MAX).0, 0);
+        assert_eq!(platform.vtl0().kernel_data().unwrap().symbols.len(), exports.len());
+        refusals += 1;
+    }
+    println!("{refusals} allocations, each refused once");
+    assert!(refusals > 15);
+}

@@ -1,0 +1,94 @@
+//! LoadKData in the unmodified image: a made-up kernel, and the captured ones where they are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use iced_x86::code_asm::{qword_ptr, rbx};
+use litebox_platform_lvbs::vsm::VsmFunction as F;
+use vsm_sim::engine::SharedState;
+use vsm_sim::machine::{Machine, MachineConfig, Stop, Vtl0};
+use vsm_sim::vtl0::captures::{self, Capture};
+use vsm_sim::vtl0::kdata::{KernelData, backwards, kind};
+use vsm_sim::vtl0::lists::write_list;
+use vsm_sim::vtl0::loader::Generation;
+use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
+
+/// #GP's vector.
+const GENERAL_PROTECTION: u64 = 13;
+/// Where the kernel's text is taken to lie: beyond everything that VTL0 uses here.
+const TEXT: u64 = 0x1000_0000;
+
+/// The image's bytes: the file that `VTL1_IMAGE` names, or the workspace's, built first.
+fn image() -> Result<Vec<u8>> {
+    let path = if let Some(path) = std::env::var_os("VTL1_IMAGE") {
+        PathBuf::from(path)
+    } else {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the workspace")?;
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["xtask", "build-vtl1", "--quiet"]).current_dir(root).env_remove("CARGO_TARGET_DIR");
+        ensure!(build.status().context("cargo cannot be run")?.success(), "the image does not build");
+        root.join("target/vtl1/vmlinux")
+    };
+    std::fs::read(&path).with_context(|| path.display().to_string())
+}
+
+/// Pages that hold any of the kernels' objects.
+const PAGES: u64 = 4096;
+
+/// Boots a machine, loads `kernel` and returns what VTL1 says about it. Its pages are neighbours, or each is a range of its own.
+fn load(image: &[u8], what: &str, kernel: &KernelData, scattered: bool) -> Result<String> {
+    let map = MemoryMap::new(1 << 30, None, default_region_size(1))?;
+    let machine = Machine::new(MachineConfig { count_instructions: true, ..MachineConfig::new(map, 1) })?;
+    let mut vtl0 = Vtl0::new(&machine)?;
+    let start = vtl0.prepare_vtl1(Generation::G2, 1, image)?;
+    vtl0.boot_vtl1(&start)?;
+    let (list, trampoline) = vtl0.with_scratch(|scratch| {
+        let ranges = if scattered {
+            let start = scratch.pages(PAGES)?;
+            kernel.write(machine.ram(), backwards(start, start + PAGES * 4096))?
+        } else {
+            kernel.write(machine.ram(), || scratch.pages(1))?
+        };
+        let trampoline = ranges.iter().find(|range| range.attributes == kind::KEXEC_TRAMPOLINE).map(|range| range.pa);
+        Ok::<_, anyhow::Error>((write_list(machine.ram(), scratch, &ranges)?, trampoline))
+    })?;
+    let result = vtl0.vtl_call(F::LoadKData.id(), list.pa, list.nranges, 0);
+    let console = machine.console_lines();
+    let result = result.with_context(|| format!("{what}\n{}", console.join("\n")))?;
+    ensure!(result.value == 0, "{what}: {}\n{}", result.value, console.join("\n"));
+    println!("{what}: {} ranges, {} instructions", list.nranges, result.instructions);
+    // The trampoline is there to be read and nothing else.
+    let registers = SharedState { rbx: trampoline.context("a trampoline")?, ..SharedState::default() };
+    let written = vtl0.run(&registers, |asm| asm.mov(qword_ptr(rbx), rbx))?;
+    ensure!(
+        matches!(&written, Stop::Exception(exception) if exception.vector == GENERAL_PROTECTION),
+        "{what}: writing the trampoline ended in {written:x?}"
+    );
+    ensure!(vtl0.vtl_call(F::LoadKData.id(), list.pa, list.nranges, 0)?.value == -16, "{what}: a second LoadKData");
+    console.into_iter().find(|line| line.contains("LoadKData:")).context("VTL1 says nothing")
+}
+
+#[test]
+fn machine_kernel_data_are_loaded_by_the_real_image() -> Result<()> {
+    let image = image()?;
+    let (kernel, exports) = KernelData::made_up(2000, 11);
+    let line = load(&image, "a made-up kernel", &kernel, false)?;
+    ensure!(
+        line.contains(&format!("3 certificates, 1 revoked, 2 blocked hashes, {} symbols", exports.len())),
+        "{line}"
+    );
+    let archives = captures::archives()?;
+    if archives.is_empty() {
+        println!("SKIPPED: there are no captures of real kernels beside the repository");
+    }
+    for archive in archives {
+        let capture = Capture::open(&archive)?;
+        for scattered in [false, true] {
+            let line = load(&image, capture.name(), &capture.kernel_data(TEXT)?, scattered)?;
+            ensure!(line.contains(&format!(" {} symbols ", capture.exported_names()?.len())), "{line}");
+            ensure!(line.contains(&format!(" {} patch sites", capture.sites(TEXT)?.len())), "{line}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! What VTL1 sorts comes from VTL0, and its stacks are 32 KiB: the image must have no sort that recurses.
+
+use object::{Object, ObjectSymbol};
+use xtask::{image, workspace};
+
+/// Parts of the names of core's and alloc's sorts that call themselves, or take their scratch memory from the stack.
+const RECURSIVE: [&str; 4] = ["9quicksort", "6driftsort", "5drift4sort", "7ipnsort"];
+
+#[test]
+fn the_image_has_no_sort_that_recurses() {
+    let root = workspace::root();
+    let present = workspace::image_dir(&root).join("vmlinux");
+    let built = if present.is_file() {
+        present
+    } else {
+        image::build(&root, image::Options { debug: false, quiet: true }).unwrap().vmlinux
+    };
+    let bytes = std::fs::read(built).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let names: Vec<&str> = file.symbols().filter_map(|symbol| symbol.name().ok()).collect();
+    assert!(names.len() > 100, "the image has no symbols to look at");
+    let found: Vec<&&str> = names.iter().filter(|name| RECURSIVE.iter().any(|part| name.contains(part))).collect();
+    assert!(found.is_empty(), "{found:#?}");
+    // A name that would be found, so that a new way of mangling does not go unnoticed.
+    assert!(names.iter().any(|name| name.contains("4sort9sift_down")), "the image does not sort at all");
+}
