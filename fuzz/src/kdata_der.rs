@@ -1,11 +1,10 @@
-//! Target: splitting concatenated certificates, and keeping them.
+//! Target: splitting concatenated certificates.
 
-use litebox_platform_lvbs::vtl0::CertificateList;
 use vsm_integrity::der::sequences;
 
 /// # Panics
 /// When a rule is broken: the elements are exactly those of the model, they cover the bytes up to the end or to the
-/// offset that the error names, and the list that VTL1 keeps of them is made of the same bytes.
+/// offset that the error names.
 pub fn run(data: &[u8]) {
     let (expected, covered) = model(data);
     let split: Vec<_> = sequences(data).collect();
@@ -20,14 +19,6 @@ pub fn run(data: &[u8]) {
     }
     for element in &elements {
         assert_eq!(sequences(element).collect::<Vec<_>>(), [Ok(*element)], "an element is not its own split");
-    }
-
-    let lengths = || elements.iter().map(|element| element.len());
-    let kept = CertificateList::new(data.to_vec(), lengths());
-    assert_eq!(kept.is_ok(), covered == data.len(), "a list of {elements:x?} out of {} bytes", data.len());
-    if let Ok(kept) = kept {
-        assert_eq!(kept.iter().collect::<Vec<_>>(), elements);
-        assert_eq!((kept.len(), kept.is_empty()), (elements.len(), elements.is_empty()));
     }
 }
 

@@ -2,15 +2,17 @@
 //! table of symbols that VTL1 keeps of them.
 
 use litebox_platform_lvbs::vtl0::{Symbol as Kept, SymbolTableBuilder};
-use vsm_integrity::ksymtab::{ENTRY_BYTES, Export, MAX_NAME_BYTES, Table, VirtualMemory, load};
+use vsm_integrity::ksymtab::{ENTRY_BYTES, Export, Keeper, MAX_NAME_BYTES, Table, VirtualMemory, load};
 
 use crate::input::Input;
 
 /// Places for the view: in the kernel's half, at the end of the user's, at the very end.
 const BASES: [u64; 3] = [0xffff_ffff_8200_0000, 0x0000_7fff_ffff_0000, 0xffff_ffff_ffff_0000];
 
-/// A symbol as it was handed over.
-type Symbol = (Vec<u8>, u64, bool);
+/// A symbol as it was handed over: name, value, whether it is for GPL-compatible modules, namespace.
+type Symbol = (Vec<u8>, u64, bool, Vec<u8>);
+/// Where an entry's name lies, its value, whether it is in the second table, where its namespace's name lies.
+type Entry = (u64, u64, bool, Option<u64>);
 
 /// # Panics
 /// When a rule is broken: the symbols are those of the tables, and whatever lies in the view, outside of the tables and
@@ -39,11 +41,9 @@ pub fn run(data: &[u8]) {
     }
     let expected = model(&view, [(first, false), (second, true)]);
 
-    let mut symbols: Vec<Symbol> = Vec::new();
-    let result = load(&mut view, &ksymtab, &ksymtab_gpl, |Export { name, value, gpl }| {
-        symbols.push((name.to_vec(), value, gpl));
-        Ok(())
-    });
+    let mut kept = Everything::default();
+    let result = load(&mut view, &ksymtab, &ksymtab_gpl, &mut kept);
+    let mut symbols = kept.symbols;
     match (result, expected) {
         (Ok(()), Some(mut model)) => {
             model.sort_unstable();
@@ -59,7 +59,7 @@ pub fn run(data: &[u8]) {
 /// The symbols of both tables; `None` when a byte of theirs is not there, or is one of the tables'.
 fn model(view: &View<'_>, tables: [(std::ops::Range<u64>, bool); 2]) -> Option<Vec<Symbol>> {
     let mut names = view.usable.clone();
-    let mut entries = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     for (range, gpl) in tables {
         for at in range.step_by(12) {
             let index = usize::try_from(at - view.base).ok()?;
@@ -67,22 +67,27 @@ fn model(view: &View<'_>, tables: [(std::ops::Range<u64>, bool); 2]) -> Option<V
                 let place = index + offset..index + offset + 4;
                 let usable = view.usable.get(place.clone())?.iter().all(|usable| *usable);
                 let bytes = view.bytes.get(place).filter(|_| usable)?.try_into().ok()?;
-                let target = at.wrapping_add(offset as u64).wrapping_add_signed(i32::from_le_bytes(bytes).into());
-                Some(target)
+                let distance = i32::from_le_bytes(bytes);
+                let target = at.wrapping_add(offset as u64).wrapping_add_signed(distance.into());
+                // Neither without a distance nor with a null pointer is there anything.
+                Some((target, distance != 0 && target != 0))
             };
-            let (value, name, _) = (field(0)?, field(4)?, field(8)?);
-            entries.push((name, value, gpl));
+            let ((value, _), (name, _), (namespace, is_there)) = (field(0)?, field(4)?, field(8)?);
+            entries.push((name, value, gpl, is_there.then_some(namespace)));
             names[index..index + 12].fill(false);
         }
     }
-    let symbol = |(va, value, gpl): (u64, u64, bool)| {
+    let text = |va: u64| {
         let index = usize::try_from(va.checked_sub(view.base)?).ok()?;
         let rest = view.bytes.get(index..)?;
         let length = rest.iter().take(MAX_NAME_BYTES + 1).position(|byte| *byte == 0)?;
         let name = &rest[..length];
         let whole = names[index..=index + length].iter().all(|usable| *usable);
-        let good = whole && !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
-        good.then(|| (name.to_vec(), value, gpl))
+        (whole && name.iter().all(u8::is_ascii_graphic)).then(|| name.to_vec())
+    };
+    let symbol = |(name, value, gpl, namespace): Entry| {
+        let name = text(name).filter(|name| !name.is_empty())?;
+        Some((name, value, gpl, namespace.map_or(Some(Vec::new()), text)?))
     };
     entries.into_iter().map(symbol).collect()
 }
@@ -90,26 +95,61 @@ fn model(view: &View<'_>, tables: [(std::ops::Range<u64>, bool); 2]) -> Option<V
 /// What VTL1 keeps of `symbols`, which are sorted by name and value.
 fn check_table(symbols: &[Symbol]) {
     let mut builder = SymbolTableBuilder::new(symbols.len()).expect("memory");
-    for (name, value, gpl) in symbols.iter().rev() {
+    for (number, (name, value, gpl, namespace)) in symbols.iter().rev().enumerate() {
         builder.push(name, *value, *gpl).expect("memory");
+        if !namespace.is_empty() {
+            let namespace = builder.namespace(namespace).expect("memory");
+            builder.assign(number, namespace);
+        }
     }
     let table = builder.finish();
     assert!(table.iter().is_sorted_by_key(|symbol| symbol.name));
-    let mut kept: Vec<Symbol> =
-        table.iter().map(|Kept { name, value, gpl }| (name.as_bytes().to_vec(), value, gpl)).collect();
+    let symbol = |Kept { name, value, gpl, namespace }| {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        (bytes(name), value, gpl, bytes(namespace))
+    };
+    let mut kept: Vec<Symbol> = table.iter().map(symbol).collect();
     kept.sort_unstable();
     assert_eq!(kept, symbols);
     assert_eq!((table.len(), table.is_empty()), (symbols.len(), symbols.is_empty()));
-    assert_eq!(table.gpl_count(), symbols.iter().filter(|(.., gpl)| *gpl).count());
+    assert_eq!(table.gpl_count(), symbols.iter().filter(|(_, _, gpl, _)| *gpl).count());
     for (name, ..) in symbols {
         // Of several of the name the first table's, and there the least.
-        let named = symbols.iter().filter(|(other, ..)| other == name).map(|(_, value, gpl)| (*gpl, *value));
+        let named = symbols.iter().filter(|(other, ..)| other == name).map(|(_, value, gpl, _)| (*gpl, *value));
         let found = table.find(name).map(|symbol| (symbol.gpl, symbol.value));
         assert_eq!(found, named.min(), "{name:x?}");
         for other in [&name[1..], &[name, &b"~"[..]].concat()] {
             let is_there = symbols.iter().any(|(name, ..)| name == other);
             assert_eq!(table.find(other).is_some(), is_there, "{other:x?}");
         }
+    }
+}
+
+/// Keeps what it is given, and numbers namespaces as they come.
+#[derive(Default)]
+struct Everything {
+    symbols: Vec<Symbol>,
+    namespaces: Vec<Vec<u8>>,
+}
+
+impl Keeper for Everything {
+    type Error = u64;
+
+    fn symbol(&mut self, Export { name, value, gpl }: Export<'_>) -> Result<(), u64> {
+        self.symbols.push((name.to_vec(), value, gpl, Vec::new()));
+        Ok(())
+    }
+
+    fn namespace(&mut self, name: &[u8]) -> Result<u8, u64> {
+        let known = self.namespaces.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.namespaces.push(name.to_vec());
+            self.namespaces.len() - 1
+        });
+        Ok(u8::try_from(known).expect("24 at most"))
+    }
+
+    fn assign(&mut self, symbol: usize, namespace: u8) {
+        self.symbols[symbol].3.clone_from(&self.namespaces[usize::from(namespace)]);
     }
 }
 
@@ -168,5 +208,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let mut shared = kernel(&[("long_name", 1), ("x", 2)], [0; 3]);
     // The second name's displacement: into the middle of the first.
     shared[11 + 16] -= 5;
-    vec![kernel(&names, [0; 3]), kernel(&names, [70, 0, 3]), shared, kernel(&[("only", 3)], [0; 3])]
+    // The first symbol's namespace is the second one's name.
+    let mut with_namespace = kernel(&names, [0; 3]);
+    with_namespace[11 + 8] = 5 * 12 - 8 + 9;
+    vec![with_namespace, kernel(&names, [0; 3]), kernel(&names, [70, 0, 3]), shared, kernel(&[("only", 3)], [0; 3])]
 }

@@ -11,18 +11,55 @@
 //! | [`kdata_ksymtab`] | export tables in memory with holes | the symbols of a model, each byte fetched once |
 //! | [`kdata_patch_info`] | records of jump-label sites | sites as the records say, on one page or two |
 //! | [`kdata_kernel_info`] | `struct heki_kinfo` | accepted exactly when sound, words as sent |
+//! | [`module_trailer`] | how a module's file ends | content and signature as a model finds them |
+//! | [`module_message`] | signed messages, tampered with | the signed content, and whoever may sign; nothing else |
+//! | [`certificate`] | certificates, tampered with | trusted as far as they are sound, added only if they are signed |
+//! | [`module_file`] | modules' files, tampered with | the memory that a file explains is the only one; what it gives to others is sound |
+//! | [`module_explain`] | a module's memory in any form, tampered with | accepted exactly when a kernel can have it like that |
+//! | [`kernel_image`] | PE files, tampered with | layout as a model has it; no other file is taken for the signed one |
 //! | [`vsm_call`] | a life of VTL0: calls with any registers, memory rewritten at any read, failing hypercalls | VTL1 closed, registry and hypervisor agree, all or nothing, no W+X after boot |
 
+// How the tests of vsm_integrity write DER.
+#[path = "../../vsm_integrity/tests/signature/der.rs"]
+#[expect(dead_code, reason = "the crate's own tests need more of it")]
+mod der;
+mod explainable;
+mod fixtures;
 mod input;
 mod machine;
+mod modules;
 mod pages;
+mod tampered;
 
+// How the tests of vsm_integrity write objects and play the kernel that loads them.
+#[path = "../../vsm_integrity/tests/explain/object.rs"]
+mod object;
+#[path = "../../vsm_integrity/tests/explain/world.rs"]
+#[expect(dead_code, reason = "the crate's own tests need more of it")]
+mod world;
+
+// What the tests of vsm_integrity sign with, for the files that are signed.
+#[cfg(test)]
+#[path = "../../vsm_integrity/tests/signature/openssl.rs"]
+#[expect(dead_code, reason = "the crate's own tests need more of it")]
+mod openssl;
+#[cfg(test)]
+#[path = "../../vsm_integrity/tests/signature/pe.rs"]
+#[expect(dead_code, reason = "the crate's own tests need more of it")]
+mod pe;
+
+pub mod certificate;
 pub mod heki_list;
 pub mod kdata_blocklist;
 pub mod kdata_der;
 pub mod kdata_kernel_info;
 pub mod kdata_ksymtab;
 pub mod kdata_patch_info;
+pub mod kernel_image;
+pub mod module_explain;
+pub mod module_file;
+pub mod module_message;
+pub mod module_trailer;
 pub mod vsm_call;
 
 use std::path::Path;
@@ -45,6 +82,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "kdata_ksymtab", seeds: kdata_ksymtab::seeds, run: kdata_ksymtab::run },
     Target { name: "kdata_patch_info", seeds: kdata_patch_info::seeds, run: kdata_patch_info::run },
     Target { name: "kdata_kernel_info", seeds: kdata_kernel_info::seeds, run: kdata_kernel_info::run },
+    Target { name: "module_trailer", seeds: module_trailer::seeds, run: module_trailer::run },
+    Target { name: "module_message", seeds: module_message::seeds, run: module_message::run },
+    Target { name: "certificate", seeds: certificate::seeds, run: certificate::run },
+    Target { name: "module_file", seeds: module_file::seeds, run: module_file::run },
+    Target { name: "module_explain", seeds: module_explain::seeds, run: module_explain::run },
+    Target { name: "kernel_image", seeds: kernel_image::seeds, run: kernel_image::run },
     Target { name: "vsm_call", seeds: vsm_call::seeds, run: vsm_call::run },
 ];
 

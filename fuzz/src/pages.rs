@@ -71,3 +71,18 @@ pub fn memory_range(input: &mut Input<'_>) -> Range {
     let end = start + 1 + input.below(64);
     Range { va: DIRECT_MAP + (start << 12), pa: start << 12, epa: end << 12, attributes: input.below(17) }
 }
+
+/// Writes the list of `ranges` to the pages from physical address `start` on.
+pub fn write_list(machine: &HostedMachine, start: u64, ranges: &[Range]) {
+    let count = ranges.chunks(127).count();
+    for (index, (at, chunk)) in (start..).step_by(4096).zip(ranges.chunks(127)).enumerate() {
+        let mut page = [0; 4096];
+        let next = if index + 1 == count { 0 } else { at + 4096 };
+        let words = chunk.iter().flat_map(|range| [range.va, range.pa, range.epa, range.attributes]);
+        let words = [0, next, chunk.len() as u64].into_iter().chain(words);
+        for (place, word) in page.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
+        }
+        let _ = machine.vtl0_write(0, at, &page);
+    }
+}

@@ -13,8 +13,10 @@ use vsm_sim::vtl0::kdata::{self, KernelData};
 use vsm_sim::vtl0::lists::Range;
 use vsm_sim::vtl0::log_reader::LogReader;
 
+use crate::fixtures::{AUTHORITY, KERNEL, OTHER, SIGNER};
 use crate::input::Input;
 use crate::machine::{self, BUFFER_FRAMES, BUFFERS, DIRECT_MAP, Everything, RAM, Reads, VTL1};
+use crate::modules::Modules;
 use crate::pages;
 
 /// Calls of one life.
@@ -36,12 +38,16 @@ fn live(data: &[u8]) -> BTreeSet<u64> {
     let mut input = Input::new(data);
     let mut list = [0; 2];
     let mut ring = None;
+    let mut modules = Modules::default();
     let mut before = Everything::of(&machine);
     for _ in 0..MAX_STEPS {
         if input.is_empty() {
             break;
         }
-        match input.below(8) {
+        match input.below(12) {
+            8 | 9 => list = modules.place(&mut input, &machine),
+            10 => list = secondary_key(&mut input, &machine),
+            11 => modules.request_patch(&mut input, &machine),
             6 | 7 => list = kernel_data(&mut input, &machine),
             0 => list = pages::write_chain(&mut input, &machine, 0, pages::memory_range),
             1 => list = pages::write_chain(&mut input, &machine, 0, kdata_range),
@@ -63,6 +69,7 @@ fn live(data: &[u8]) -> BTreeSet<u64> {
                 machine.memory().set_race(None);
                 let after = Everything::of(&machine);
                 after.check(&before, result, &machine);
+                modules.check(id, result, a1, &machine);
                 if result >= 0 {
                     succeeded.insert(id);
                     if id == VsmFunction::SignalEndOfBoot.id() && kind != 3 {
@@ -211,9 +218,9 @@ fn race(input: &mut Input<'_>, machine: &HostedMachine) {
 /// Writes a small kernel's data and the list of them, and spoils some bytes of either.
 fn kernel_data(input: &mut Input<'_>, machine: &HostedMachine) -> [u64; 2] {
     let (kernel, _) = KernelData::made_up(usize::from(input.byte() % 8), u64::from(input.byte()));
-    let kernel = KernelData { certificates: kdata::der(&[0x5a; 200]), ..kernel };
+    let kernel = KernelData { certificates: [AUTHORITY, SIGNER].concat(), ..kernel };
     // The list lies in the first two frames.
-    let mut scratch = BUFFERS << 12;
+    let scratch = BUFFERS << 12;
     let (start, end) = ((BUFFERS + 2) << 12, (BUFFERS + BUFFER_FRAMES) << 12);
     if (BUFFERS..BUFFERS + BUFFER_FRAMES).any(|gfn| machine.vtl0_may(0, gfn << 12, Access::Write).is_err()) {
         return [scratch, 1];
@@ -231,21 +238,27 @@ fn kernel_data(input: &mut Input<'_>, machine: &HostedMachine) -> [u64; 2] {
             return [scratch, 0];
         }
     }
-    for chunk in ranges.chunks(127) {
-        let mut page = [0; 4096];
-        let next = if std::ptr::eq(chunk, ranges.chunks(127).last().unwrap_or_default()) { 0 } else { scratch + 4096 };
-        let words = chunk.iter().flat_map(|range| [range.va, range.pa, range.epa, range.attributes]);
-        let words = [0, next, chunk.len() as u64].into_iter().chain(words);
-        for (place, word) in page.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            *place = word.to_le_bytes();
-        }
-        let _ = machine.vtl0_write(0, scratch, &page);
-        scratch += 4096;
-    }
+    pages::write_list(machine, scratch, &ranges);
     for _ in 0..input.below(4) {
         write(input, machine);
     }
     [BUFFERS << 12, ranges.len() as u64]
+}
+
+/// Writes a certificate that the authority has signed, or one that is spoilt, and the list that names it.
+fn secondary_key(input: &mut Input<'_>, machine: &HostedMachine) -> [u64; 2] {
+    let (list, start) = (BUFFERS << 12, (BUFFERS + 1) << 12 | 0xf00);
+    let mut der = if input.byte() & 1 == 0 { OTHER.to_vec() } else { SIGNER.to_vec() };
+    if let Some(byte) = der.get_mut(usize::from(input.byte()) * 2) {
+        *byte ^= input.byte();
+    }
+    let pa = start + u64::from(input.byte());
+    for (at, byte) in (pa..).zip(&der) {
+        let _ = machine.vtl0_write(0, at, &[*byte]);
+    }
+    let range = Range { va: DIRECT_MAP + pa, pa, epa: pa + der.len() as u64, attributes: input.below(16) / 15 };
+    pages::write_list(machine, list, &[range]);
+    [list, 1]
 }
 
 /// A whole boot; a boot with a failing hypercall; calls after it; lists sent to every call.
@@ -257,7 +270,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     // The first 64 frames, all buffers among them, whoever they belong to.
     let cover = |attributes: u8| [vec![0, 0, 1, 0, 0, 0, 0, 0, 63, attributes, 0, 0], call(0, 4)].concat();
-    let boot = [list(0), call(0, 2), call(1, 2), call(0, 4), call(0, 3)].concat();
+    let boot = boot_of(&list(0), &call);
     let failing = [list(0), vec![3, 0, 0, 1], call(0, 4)[1..].to_vec()].concat();
     let raced = [list(0), [vec![4, 1], vec![0xff; 8], vec![0, 0]].concat(), call(0, 4)[1..].to_vec()].concat();
     let all = (0..0x11).flat_map(|id| call(0, id)).collect::<Vec<u8>>();
@@ -265,7 +278,22 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let ring = |shift: u8| vec![5, 0, 12, 0, 0x22, 0xcd, shift, 0];
     let unmapped = [vec![3, 0x80, 15, 0], ring(0)[1..].to_vec()].concat();
     let kernel = |spoil: u8| [vec![6, 5, 1, 0, 0, spoil], call(0, 5)].concat();
+    let symbols = u8::try_from(KERNEL.0).unwrap_or_default();
+    let sound_kernel = [vec![6, symbols, 1, 0, 0, 0], call(0, 5)].concat();
+    // Which module, where, how it is spoilt; then ValidateModule. A call with a token.
+    let module = |which: u8, spoil: u8| [vec![8, which, 0, 0, spoil, 9, 1, 40], call(0, 6)].concat();
+    let token = |id: u8, token: u8| vec![5, 0, id, 0, 1, token, 0, 0];
+    // Which module and label, to which form, which step; then PatchText.
+    let patch = |step: u8| vec![11, 0, 0, 0, step, 5, 0, 11, 0, 0xd2, 0, 0];
+    let key = |spoil: u8| [vec![10, 0, 1, spoil, 0, 0], call(1, 9)].concat();
+    let two = [sound_kernel.clone(), module(0, 0), module(1, 0)].concat();
+    let (free, unload) = (|number| token(7, number), |number| token(8, number));
     vec![
+        [two.clone(), free(1), free(1), unload(1), unload(2), unload(1), module(0, 0)].concat(),
+        [two.clone(), patch(0), patch(1), patch(2), unload(2)].concat(),
+        [sound_kernel.clone(), boot_of(&list(0), &call), key(0), key(1), two.clone()].concat(),
+        [sound_kernel.clone(), module(1, 0), module(0, 1), module(0, 2), module(0, 3), module(0, 4)].concat(),
+        [sound_kernel.clone(), vec![3, 0, 2, 1], module(0, 0), call(0, 6)[1..].to_vec()].concat(),
         [kernel(0), ring(0), boot.clone(), kernel(0)].concat(),
         [kernel(1), vec![0, 1, 3, 1, 2, 3], call(0, 5), all.clone()].concat(),
         [ring(4), boot.clone(), all.clone(), all.clone(), all.clone()].concat(),
@@ -283,6 +311,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ]
 }
 
+/// Registers locked on both processors, the list protected, and the end of boot.
+fn boot_of(list: &[u8], call: &impl Fn(u8, u8) -> Vec<u8>) -> Vec<u8> {
+    [list, &call(0, 2), &call(1, 2), &call(0, 4), &call(0, 3)].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,6 +329,11 @@ mod tests {
             VsmFunction::ProtectMemory,
             VsmFunction::LoadKData,
             VsmFunction::AllocateRingbufferMemory,
+            VsmFunction::ValidateModule,
+            VsmFunction::FreeModuleInit,
+            VsmFunction::UnloadModule,
+            VsmFunction::CopySecondaryKey,
+            VsmFunction::PatchText,
         ] {
             assert!(succeeded.contains(&function.id()), "{} never succeeds", function.name());
         }

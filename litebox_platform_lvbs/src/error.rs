@@ -4,6 +4,8 @@
 //! exactly one place, [`VsmError::errno`]; VTL0's driver sees that number, so the values are ABI (LVBS contract).
 
 use thiserror::Error;
+use vsm_integrity::module::ModuleError;
+use vsm_integrity::signature::{ErrorClass, SignatureError};
 
 use crate::address::PhysAddr;
 use crate::hv::HvStatus;
@@ -28,10 +30,22 @@ pub enum Errno {
     Ebusy = 16,
     /// Invalid argument.
     Einval = 22,
+    /// No space left: a bounded table is full.
+    Enospc = 28,
     /// Out of range.
     Erange = 34,
+    /// No data: a module without a signature.
+    Enodata = 61,
+    /// A package is not installed: an algorithm that is not supported.
+    Enopkg = 65,
+    /// Not a message: a broken signature container.
+    Ebadmsg = 74,
     /// Operation not supported (`EOPNOTSUPP`).
     Enotsup = 95,
+    /// The key is not available: signed by somebody nobody knows.
+    Enokey = 126,
+    /// The key was rejected: a signature that is wrong or forbidden.
+    Ekeyrejected = 129,
 }
 
 impl Errno {
@@ -53,8 +67,14 @@ impl Errno {
             Self::Efault => "EFAULT",
             Self::Ebusy => "EBUSY",
             Self::Einval => "EINVAL",
+            Self::Enospc => "ENOSPC",
             Self::Erange => "ERANGE",
+            Self::Enodata => "ENODATA",
+            Self::Enopkg => "ENOPKG",
+            Self::Ebadmsg => "EBADMSG",
             Self::Enotsup => "ENOTSUP",
+            Self::Enokey => "ENOKEY",
+            Self::Ekeyrejected => "EKEYREJECTED",
         }
     }
 }
@@ -115,11 +135,11 @@ pub enum VsmError {
         /// The rule that was broken.
         rule: &'static str,
     },
-    /// What VTL0 says about its kernel breaks the rule named.
-    #[error("{kind}, at {at:#x}: {rule}")]
-    InvalidKernelData {
+    /// What a list is about (kernel data, a part of a module) breaks the rule named.
+    #[error("{object}, at {at:#x}: {rule}")]
+    InvalidObject {
         /// What it is about.
-        kind: &'static str,
+        object: &'static str,
         /// A virtual address where the rule is about one, otherwise an offset within what VTL0 sent.
         at: u64,
         /// The rule that was broken.
@@ -137,9 +157,41 @@ pub enum VsmError {
     /// The frames belong to somebody else.
     #[error("frame at {0} belongs to {1}")]
     FrameOwned(PhysAddr, crate::frames::Owner),
+    /// A frame that is to be looked at in place can be changed by VTL0.
+    #[error("frame at {0} is not frozen")]
+    NotFrozen(PhysAddr),
     /// A frame would be writable and kernel-executable after the end of boot.
     #[error("frame at {0} would be writable and executable")]
     WriteAndExecute(PhysAddr),
+    /// A signature, a certificate or a key is not accepted.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// A module's memory or file is not what it must be; the log has said where and why.
+    #[error("{0}")]
+    Module(&'static str),
+    /// The address is in no memory that VTL1 protects: VTL0 can write there itself.
+    #[error("{0} is in no protected memory")]
+    NotProtected(PhysAddr),
+    /// A text patch breaks the rule named.
+    #[error("patch at {at}: {rule}")]
+    InvalidPatch {
+        /// Where VTL0 wants to write.
+        at: PhysAddr,
+        /// The rule that was broken.
+        rule: &'static str,
+    },
+    /// The token is that of no module.
+    #[error("there is no module with token {0}")]
+    NoSuchModule(u32),
+    /// The module has been initialised: FreeModuleInit has come.
+    #[error("module {0} has been initialised already")]
+    ModuleInitialised(u32),
+    /// A module's memory would lie where another one's is, in virtual memory.
+    #[error("the module's memory overlaps that of module {0} in virtual memory")]
+    ModuleOverlaps(u32),
+    /// The module cannot go while another one uses it.
+    #[error("module {0} is used by module {1}")]
+    ModuleInUse(u32, u32),
     /// VTL1's heap or a bounded table is full.
     #[error("VTL1 has no memory left for {0}")]
     OutOfMemory(&'static str),
@@ -164,8 +216,12 @@ impl VsmError {
             Self::UnknownFunction(_)
             | Self::InvalidParameter { .. }
             | Self::NotPageAligned(_)
-            | Self::InvalidKernelData { .. }
+            | Self::InvalidObject { .. }
             | Self::InvalidAttributes(_)
+            | Self::InvalidPatch { .. }
+            | Self::Module(_)
+            | Self::ModuleOverlaps(_)
+            | Self::NoSuchModule(_)
             | Self::NoSuchProcessor(_) => Errno::Einval,
             Self::NotImplemented => Errno::Enotsup,
             Self::AfterEndOfBoot | Self::BeforeEndOfBoot | Self::NotBootProcessor(_) => Errno::Eperm,
@@ -174,10 +230,33 @@ impl VsmError {
             | Self::InvalidList { .. }
             | Self::InvalidRange { .. }
             | Self::Vtl0MemoryFault(_) => Errno::Efault,
-            Self::FrameOwned(..) | Self::WriteAndExecute(_) => Errno::Eacces,
-            Self::AlreadySet(_) => Errno::Ebusy,
+            Self::FrameOwned(..) | Self::NotFrozen(_) | Self::WriteAndExecute(_) => Errno::Eacces,
+            Self::AlreadySet(_) | Self::ModuleInitialised(_) | Self::ModuleInUse(..) => Errno::Ebusy,
+            Self::NotProtected(_) => Errno::Enoent,
             Self::OutOfMemory(_) => Errno::Enomem,
+            Self::Signature(error) => match error.class() {
+                ErrorClass::NoSignature => Errno::Enodata,
+                ErrorClass::Unsupported => Errno::Enopkg,
+                ErrorClass::BadMessage => Errno::Ebadmsg,
+                ErrorClass::NoKey => Errno::Enokey,
+                ErrorClass::Rejected => Errno::Ekeyrejected,
+                ErrorClass::NoSpace => Errno::Enospc,
+                ErrorClass::NoMemory => Errno::Enomem,
+            },
             Self::Hypercall { .. } | Self::Vtl1Failed => Errno::Eio,
+        }
+    }
+}
+
+impl From<ModuleError> for VsmError {
+    /// Keeps no more of it than its kind: the line about it is logged where the module is refused.
+    fn from(error: ModuleError) -> Self {
+        match error {
+            ModuleError::OutOfMemory => Self::OutOfMemory("a module"),
+            ModuleError::File(_) | ModuleError::Section { .. } => Self::Module("the module's file is not accepted"),
+            ModuleError::Symbol { .. } => Self::Module("a symbol of the module is not accepted"),
+            ModuleError::Memory { .. } => Self::Module("the module's ranges are not accepted"),
+            ModuleError::Unexplained(_) => Self::Module("the module's memory is not what its file explains"),
         }
     }
 }

@@ -5,8 +5,11 @@
 
 use alloc::boxed::Box;
 
+use vsm_integrity::signature::CompressSha256;
+
 use crate::address::{FrameRange, PhysAddr};
 use crate::error::VsmError;
+use crate::frames::{MappedView, ViewPiece};
 use crate::hv::{HvStatus, HypercallControl, InitialVpContext};
 use crate::logging::RingMemory;
 
@@ -38,6 +41,30 @@ pub trait Hardware: Send + Sync {
     /// Prepares VTL1's per-processor state for `vp` and returns the context the processor starts VTL1 with.
     /// Idempotent: a second call for the same VP returns the same context.
     fn initial_vp_context(&self, vp: u32) -> Result<InitialVpContext, VsmError>;
+
+    /// Lets the calling processor have the last of the heap, or takes it back: for arithmetic whose allocations cannot fail
+    /// otherwise than by a panic. Called under the keys' lock, so that one processor at a time has it.
+    fn hold_heap_reserve(&self, hold: bool) {
+        let _ = hold;
+    }
+
+    /// The SHA-256 block function of a processor that has instructions for it.
+    fn sha256_compress(&self) -> Option<CompressSha256> {
+        None
+    }
+
+    /// Maps frames of VTL0 and pages of VTL1's own, one after another, for VTL1 to read, until what is returned is
+    /// dropped. Called by the frame registry only, with frames that VTL0 cannot write meanwhile; one that the hypervisor
+    /// has taken a permission from is memory, so that reading it does not fault.
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`] for page tables or addresses; [`VsmError::FrameOwned`] or
+    /// [`VsmError::Vtl0MemoryFault`] for frames that cannot be VTL0's; [`VsmError::NotImplemented`] on a machine without a
+    /// place for views. Nothing is mapped then.
+    fn map_view(&self, pieces: &[ViewPiece<'_>]) -> Result<Box<dyn MappedView>, VsmError> {
+        let _ = pieces;
+        Err(VsmError::NotImplemented)
+    }
 
     /// Maps `frames` for VTL1's log, writable and not executable, until what is returned is dropped. Once at most: a
     /// machine has addresses for one ring.

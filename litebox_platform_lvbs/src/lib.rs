@@ -16,6 +16,7 @@
 //! | [`loader`] | what VTL0's loader says at the first entry | image, host |
 //! | [`logging`] | the log: lines, the ring that VTL0 reads, limits | image, host |
 //! | [`hardware`] | the seam between the above and the machine (or the simulator's model) | image, host |
+//! | [`sha_extensions`] | SHA-256 by the processor | image, host |
 //! | [`sort`] | sorting on a small stack | image, host |
 //! | [`sync`] | locks that do not outlive VTL1's failure | image, host |
 //! | [`platform`](mod@platform) | one VTL1 kernel's state | image, host |
@@ -35,6 +36,7 @@ pub mod hv;
 pub mod loader;
 pub mod logging;
 pub mod platform;
+pub mod sha_extensions;
 pub mod sort;
 pub mod sync;
 pub mod vsm;

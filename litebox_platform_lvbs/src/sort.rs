@@ -1,7 +1,7 @@
 //! Sorting on a small stack.
 //!
 //! The standard library's unstable sort recurses, with frames that hold dozens of elements: what VTL0 sends could drive it
-//! through VTL1's 32 KiB of stack, and its stable sort allocates. A heap sort does neither, whatever the order it meets.
+//! through VTL1's small stack, and its stable sort allocates. A heap sort does neither, whatever the order it meets.
 
 /// Sorts `items` so that `less` holds for none of them and one before it. In place, n log n steps, no recursion; the
 /// order of equals is not kept.

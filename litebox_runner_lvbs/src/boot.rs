@@ -114,7 +114,8 @@ fn set_up_memory(info: &BootInfo) -> Result<u32, VsmError> {
     Ok(index)
 }
 
-/// Everything between the processor's own stack and the first return.
+/// Everything between the processor's own stack and the first return. Not inlined: the caller's frame stays for ever.
+#[inline(never)]
 fn start_serving(vp: &VpState, info: &BootInfo) -> Result<(), HypervError> {
     hyperv::initialise_partition(&BareMetal)?;
     hyperv::initialise_vp(&BareMetal, vp)?;

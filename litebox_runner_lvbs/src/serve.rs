@@ -40,6 +40,8 @@ pub fn first_return(vp: &VpState) -> ! {
 /// Most messages handled in one entry. One is the rule; more wait behind it only when VTL0 was stopped repeatedly.
 const MAX_MESSAGES: usize = 16;
 
+/// Not inlined: what it needs of the stack would be missing to every call.
+#[inline(never)]
 fn serve_intercepts(vp: &VpState) {
     for _ in 0..MAX_MESSAGES {
         let Some(message) = messages::take(vp) else { return };

@@ -14,18 +14,20 @@ use litebox_platform_lvbs::frames::{Owner, Permission};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::vsm::BootContext;
 use litebox_platform_lvbs::vtl0::{
-    BlockedHash, BlockedHashes, CertificateList, FetchOnce, HashOf, KernelData, PatchData, PatchDataMap, Phase,
-    SymbolTable, SymbolTableBuilder,
+    FetchOnce, KernelData, PatchData, PatchDataMap, Phase, SymbolTable, SymbolTableBuilder,
 };
 use litebox_platform_lvbs::{Platform, VsmError};
-use log::info;
-use vsm_integrity::blocklist::{self, Hashed};
+use log::{info, warn};
+use vsm_integrity::blocklist;
 use vsm_integrity::kernel_info::KernelInfo;
-use vsm_integrity::ksymtab::{self, LoadError};
+use vsm_integrity::keys::{KeyStore, KeyStoreBuilder};
+use vsm_integrity::ksymtab::{self, Export, Keeper, LoadError};
+use vsm_integrity::signature::SignatureError;
 use vsm_integrity::{ParseError, der, patch_info};
 use vsm_macros::vsm_handler;
 
-use objects::{Kind, Objects};
+use crate::objects::{ObjectKind, Objects};
+use objects::Kind;
 use view::View;
 
 /// The most certificates of a list. A distribution's kernel has a handful.
@@ -46,7 +48,7 @@ fn load_kdata(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError> {
     platform.vtl0().check_no_kernel_data(&platform.frames().lock())?;
     let mut memory = FetchOnce::new(platform);
     let objects = Objects::collect(platform, list, &mut memory)?;
-    let data = parse(platform, &objects, &mut memory)?;
+    let (data, keys) = parse(platform, &objects, &mut memory)?;
     // VTL1 reads nothing of the trampoline, so there is nothing to freeze before a check. From here on nothing can be
     // refused but the trampoline's frames; whoever gets the lock first has the one success.
     let mut registry = platform.frames().lock();
@@ -57,24 +59,25 @@ fn load_kdata(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError> {
     }
     transaction.commit()?;
     info!("LoadKData: {data}");
-    platform.vtl0().set_kernel_data(&registry, data)
+    platform.vtl0().set_kernel_data(&registry, data, keys)
 }
 
 /// Copies and checks everything that is to be kept.
-fn parse(platform: &Platform, objects: &Objects, memory: &mut FetchOnce<'_>) -> Result<KernelData, VsmError> {
-    let system_certificates = certificates(objects, memory, Kind::SystemCertificates)?;
-    if system_certificates.is_empty() {
-        return Err(Kind::SystemCertificates.refuse(0, "there must be at least one certificate"));
-    }
-    let revoked_certificates = certificates(objects, memory, Kind::RevocationCertificates)?;
-    let blocked_hashes = blocked_hashes(objects, memory)?;
+fn parse(
+    platform: &Platform,
+    objects: &Objects<Kind>,
+    memory: &mut FetchOnce<'_>,
+) -> Result<(KernelData, KeyStore), VsmError> {
+    let keys = keys(objects, memory)?;
     let patches = patches(platform, objects, memory)?;
     let (symbols, arch) = symbols(objects, memory)?;
     let mut trampoline_frames = 0u64;
     for range in objects.ranges(Kind::KexecTrampoline) {
         trampoline_frames = trampoline_frames.saturating_add(range.frames()?.count());
     }
-    Ok(KernelData {
+    let (system_certificates, _) = keys.counts();
+    let (revoked_certificates, blocked_hashes) = keys.revoked_counts();
+    let data = KernelData {
         system_certificates,
         revoked_certificates,
         blocked_hashes,
@@ -82,38 +85,58 @@ fn parse(platform: &Platform, objects: &Objects, memory: &mut FetchOnce<'_>) -> 
         arch,
         patches,
         trampoline_frames,
-    })
+    };
+    Ok((data, keys))
 }
 
-fn certificates(objects: &Objects, memory: &mut FetchOnce<'_>, kind: Kind) -> Result<CertificateList, VsmError> {
-    let bytes = objects.copy(kind, memory)?;
-    let mut lengths = Vec::new();
-    for certificate in der::sequences(&bytes) {
-        let certificate = certificate.map_err(|error| refuse(kind, error))?;
-        if lengths.len() >= MAX_CERTIFICATES {
-            return Err(kind.refuse(bytes.len() as u64, "there must not be more than 256 certificates"));
+/// Who may sign, and what must not be trusted whoever signed it.
+fn keys(objects: &Objects<Kind>, memory: &mut FetchOnce<'_>) -> Result<KeyStore, VsmError> {
+    let mut keys = KeyStoreBuilder::new();
+    let system = certificates(objects, memory, Kind::SystemCertificates, |certificate| {
+        match keys.trust(certificate) {
+            Err(error @ (SignatureError::Full(_) | SignatureError::OutOfMemory(_))) => Err(error.into()),
+            // As Linux does (`x509_load_certificate_list`): what VTL1 cannot use it does not trust, and no more is lost.
+            Err(error) => {
+                warn!("LoadKData: a system certificate is left out: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
-        lengths.try_reserve(1).map_err(|_| VsmError::OutOfMemory("the certificates"))?;
-        lengths.push(certificate.len());
+    })?;
+    if system == 0 {
+        return Err(Kind::SystemCertificates.refuse(0, "there must be at least one certificate"));
     }
-    CertificateList::new(bytes, lengths.into_iter())
-}
-
-fn blocked_hashes(objects: &Objects, memory: &mut FetchOnce<'_>) -> Result<BlockedHashes, VsmError> {
+    // To go on without one of these would be to trust it.
+    certificates(objects, memory, Kind::RevocationCertificates, |certificate| Ok(keys.revoke(certificate)?))?;
     let bytes = objects.copy(Kind::BlockedHashes, memory)?;
-    let mut hashes = BlockedHashes::default();
     for hash in blocklist::records(&bytes) {
         let hash = hash.map_err(|error| refuse(Kind::BlockedHashes, error))?;
-        let of = match hash.of {
-            Hashed::Certificate => HashOf::Certificate,
-            Hashed::Binary => HashOf::Binary,
-        };
-        hashes.push(BlockedHash::new(of, hash.bytes())?)?;
+        keys.block(hash.of, hash.bytes())?;
     }
-    Ok(hashes)
+    Ok(keys.finish())
 }
 
-fn patches(platform: &Platform, objects: &Objects, memory: &mut FetchOnce<'_>) -> Result<PatchDataMap, VsmError> {
+/// Hands each certificate of an object to `keep`; how many there are.
+fn certificates(
+    objects: &Objects<Kind>,
+    memory: &mut FetchOnce<'_>,
+    kind: Kind,
+    mut keep: impl FnMut(&[u8]) -> Result<(), VsmError>,
+) -> Result<usize, VsmError> {
+    let bytes = objects.copy(kind, memory)?;
+    let mut count = 0;
+    for certificate in der::sequences(&bytes) {
+        let certificate = certificate.map_err(|error| refuse(kind, error))?;
+        if count >= MAX_CERTIFICATES {
+            return Err(kind.refuse(bytes.len() as u64, "there must not be more than 256 certificates"));
+        }
+        keep(certificate)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn patches(platform: &Platform, objects: &Objects<Kind>, memory: &mut FetchOnce<'_>) -> Result<PatchDataMap, VsmError> {
     let bytes = objects.copy(Kind::PatchInfo, memory)?;
     let vtl1 = platform.config().vtl1_region;
     let checked = |raw: u64| {
@@ -137,7 +160,7 @@ fn patches(platform: &Platform, objects: &Objects, memory: &mut FetchOnce<'_>) -
 }
 
 /// The export tables and what `struct heki_kinfo` holds besides.
-fn symbols(objects: &Objects, memory: &mut FetchOnce<'_>) -> Result<(SymbolTable, Vec<u64>), VsmError> {
+fn symbols(objects: &Objects<Kind>, memory: &mut FetchOnce<'_>) -> Result<(SymbolTable, Vec<u64>), VsmError> {
     let bytes = objects.copy(Kind::KernelInfo, memory)?;
     if bytes.is_empty() {
         if let Some(range) = objects.ranges(Kind::KernelData).next() {
@@ -151,17 +174,33 @@ fn symbols(objects: &Objects, memory: &mut FetchOnce<'_>) -> Result<(SymbolTable
     arch.extend(info.arch_words());
     let count = info.ksymtab.count().saturating_add(info.ksymtab_gpl.count()).min(ksymtab::MAX_SYMBOLS);
     let count = usize::try_from(count).map_err(|_| VsmError::OutOfMemory("the kernel's symbols"))?;
-    let mut table = SymbolTableBuilder::new(count)?;
+    let mut table = Symbols(SymbolTableBuilder::new(count)?);
     let mut view = View::new(objects, memory);
-    ksymtab::load(&mut view, &info.ksymtab, &info.ksymtab_gpl, |export| {
-        table.push(export.name, export.value, export.gpl)
-    })
-    .map_err(|error| match error {
+    ksymtab::load(&mut view, &info.ksymtab, &info.ksymtab_gpl, &mut table).map_err(|error| match error {
         LoadError::Rule { va, rule } => Kind::KernelData.refuse(va, rule),
         LoadError::OutOfMemory => VsmError::OutOfMemory("the kernel's symbols"),
         LoadError::Other(error) => error,
     })?;
-    Ok((table.finish(), arch))
+    Ok((table.0.finish(), arch))
+}
+
+/// The symbols, as they come.
+struct Symbols(SymbolTableBuilder);
+
+impl Keeper for Symbols {
+    type Error = VsmError;
+
+    fn symbol(&mut self, export: Export<'_>) -> Result<(), VsmError> {
+        self.0.push(export.name, export.value, export.gpl)
+    }
+
+    fn namespace(&mut self, name: &[u8]) -> Result<u8, VsmError> {
+        self.0.namespace(name)
+    }
+
+    fn assign(&mut self, symbol: usize, namespace: u8) {
+        self.0.assign(symbol, namespace);
+    }
 }
 
 fn refuse(kind: Kind, error: ParseError) -> VsmError {

@@ -1,9 +1,56 @@
-//! Keys that VTL0 adds after boot.
+//! Keys that VTL0 adds after boot: CopySecondaryKey.
 //!
-//! The one call of this family is declared and not implemented; nothing else is in this file.
+//! VTL0 may be hostile by then: a key is taken only if somebody who is trusted already has signed it.
 
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::address::PAGE_SIZE;
+use litebox_platform_lvbs::heki::HekiList;
+use litebox_platform_lvbs::vsm::CallContext;
+use litebox_platform_lvbs::vtl0::FetchOnce;
+use log::info;
+use vsm_integrity::keys::Added;
+use vsm_integrity::signature::certificate::MAX_CERTIFICATE_BYTES;
 use vsm_macros::vsm_handler;
 
-/// Adds a certificate to the secondary trusted keys, if a trusted key has signed it.
-#[vsm_handler(VsmFunction::CopySecondaryKey, phase = any, caller = any, not_implemented)]
-fn copy_secondary_key() {}
+use crate::objects::{ObjectKind, Objects};
+
+/// The one kind of object in the list (LVBS contract §5.8).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Certificate;
+
+impl ObjectKind for Certificate {
+    const WHAT: &'static str = "kind of key";
+    const MAX_RANGES: (u64, &'static str) = (64, "a key's list must not have more than 64 ranges");
+    const ALL: &'static [Self] = &[Self];
+
+    fn name(self) -> &'static str {
+        "secondary key"
+    }
+
+    fn max_bytes(self) -> u64 {
+        MAX_CERTIFICATE_BYTES as u64
+    }
+}
+
+const _: () = assert!(MAX_CERTIFICATE_BYTES as u64 <= 64 * PAGE_SIZE);
+
+/// Adds a certificate to the secondary trusted keys, if a trusted certificate that is not revoked has signed it.
+///
+/// The list names one DER certificate. One that is trusted already is fine. On an error nothing has changed.
+///
+/// -ENOKEY when no trusted certificate has the issuer's name, -EKEYREJECTED for a signature that does not hold, an issuer
+/// that is no authority, and what is revoked; -EBADMSG for what is no certificate, -ENOPKG for a key that is not supported,
+/// -ENOSPC when there are 64; -EFAULT for a broken list, -EINVAL for one that breaks a rule; -EACCES for frames of VTL1;
+/// -ENOMEM.
+#[vsm_handler(VsmFunction::CopySecondaryKey, phase = any, caller = any)]
+fn copy_secondary_key(call: &CallContext<'_>, list: HekiList) -> Result<(), VsmError> {
+    let platform = call.platform();
+    let mut fetched = FetchOnce::new(platform);
+    let objects = Objects::collect(platform, list, &mut fetched)?;
+    let certificate = objects.copy(Certificate, &mut fetched)?;
+    match platform.vtl0().with_keys(platform.hardware(), |keys| keys.add_secondary(&certificate))? {
+        Added::New => info!("CopySecondaryKey: a certificate of {} bytes is trusted", certificate.len()),
+        Added::Known => {}
+    }
+    Ok(())
+}

@@ -30,6 +30,7 @@ mod keys;
 mod listing;
 mod memory;
 mod module;
+mod objects;
 mod optee;
 mod patch;
 mod registers;

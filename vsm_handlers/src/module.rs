@@ -1,17 +1,100 @@
-//! The life of a kernel module.
+//! The life of a kernel module: ValidateModule, FreeModuleInit, UnloadModule.
 //!
-//! The calls of this family are declared and not implemented; nothing else is in this file.
+//! A module's code runs only if VTL1 can explain every byte of what VTL0 put in memory from the signed file and from what
+//! VTL1 knows itself. Until a module is gone its frames are its own: no other call takes, weakens or writes them.
 
+mod memory;
+mod parts;
+mod symbols;
+mod validate;
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission};
+use litebox_platform_lvbs::heki::HekiList;
+use litebox_platform_lvbs::vsm::{CallContext, Flags, Token};
+use litebox_platform_lvbs::vtl0::MemoryContainer;
+use log::info;
 use vsm_macros::vsm_handler;
 
-/// Verifies a kernel module and gives its sections their permissions, before any of it may execute.
-#[vsm_handler(VsmFunction::ValidateModule, phase = any, caller = any, not_implemented)]
-fn validate_module() {}
+/// `init_module` flags (Linux `include/uapi/linux/module.h`): ignore modversions, ignore vermagic, compressed.
+const INIT_FLAGS: u64 = 7;
 
-/// Releases the init sections of a module that has been initialised.
-#[vsm_handler(VsmFunction::FreeModuleInit, phase = any, caller = any, not_implemented)]
-fn free_module_init() {}
+/// Verifies a kernel module and gives its memory its permissions, before any of it may execute.
+///
+/// A range's attribute says which of the seven kinds of the module's memory it is part of, or that it holds the file (with
+/// its signature) or the patch sites (LVBS contract §5.1, §5.7). The memory must be what Linux makes of the signed file at
+/// these addresses, up to the moment at which the module is complete and nothing of it has run. The flags change nothing:
+/// neither versions nor the version magic are VTL1's to compare. Returns the module's token. All or nothing: on an error no
+/// permission has changed and nothing is remembered.
+///
+/// -ENODATA for a module without a signature, -ENOPKG for one that is signed in a way that is not supported, -EBADMSG for a
+/// broken signature, -ENOKEY for an unknown signer, -EKEYREJECTED for a signature that does not hold; -EINVAL for memory or
+/// a file that VTL1 cannot explain, and for parts that break a rule; -EFAULT for a broken list; -EACCES for frames of
+/// somebody else; -ENOMEM; -EIO when the hypervisor refuses.
+#[vsm_handler(VsmFunction::ValidateModule, phase = any, caller = any)]
+fn validate_module(call: &CallContext<'_>, list: HekiList, flags: Flags<INIT_FLAGS>) -> Result<Token, VsmError> {
+    let _ = flags;
+    validate::validate(call, list)
+}
 
-/// Releases all memory of a module.
-#[vsm_handler(VsmFunction::UnloadModule, phase = any, caller = any, not_implemented)]
-fn unload_module() {}
+/// Releases the init parts of a module that has been initialised, and makes its late read-only data read-only.
+///
+/// Once for a module. -EINVAL for a token of no module, -EBUSY for a module that has been initialised, -ENOMEM, -EIO when
+/// the hypervisor refuses; nothing has changed then.
+#[vsm_handler(VsmFunction::FreeModuleInit, phase = any, caller = any)]
+fn free_module_init(call: &CallContext<'_>, token: Token) -> Result<(), VsmError> {
+    let platform = call.platform();
+    let mut registry = platform.frames().lock();
+    let mut modules = platform.vtl0().modules().lock();
+    let module = modules.get_mut(token).ok_or(VsmError::NoSuchModule(token.get()))?;
+    if module.initialised {
+        return Err(VsmError::ModuleInitialised(token.get()));
+    }
+    let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
+    for part in &module.parts {
+        let owner = Owner::Module { token: token.get(), kind: part.kind };
+        let (next, permission) = match part.kind {
+            kind if kind.is_init() => (Owner::Nobody, Permission::RW),
+            ModuleMemoryKind::RoAfterInit => (owner, Permission::R),
+            _ => continue,
+        };
+        for frames in &part.frames {
+            transaction.stage(*frames, owner, next, permission)?;
+        }
+    }
+    transaction.commit()?;
+    let gone = |gfn: u64| {
+        let in_part = |part: &MemoryContainer| part.frames.iter().any(|run| (run.start()..run.end()).contains(&gfn));
+        module.parts.iter().any(|part| part.kind.is_init() && in_part(part))
+    };
+    module.patches.retain(|site| !gone(site.start().gfn().as_u64()));
+    module.parts.retain(|part| !part.kind.is_init());
+    module.initialised = true;
+    Ok(())
+}
+
+/// Releases all memory of a module: all of it is data that VTL0 may write and not execute.
+///
+/// -EINVAL for a token of no module, -EBUSY for a module that another one uses, -ENOMEM, -EIO when the hypervisor refuses;
+/// nothing has changed then.
+#[vsm_handler(VsmFunction::UnloadModule, phase = any, caller = any)]
+fn unload_module(call: &CallContext<'_>, token: Token) -> Result<(), VsmError> {
+    let platform = call.platform();
+    let mut registry = platform.frames().lock();
+    let mut modules = platform.vtl0().modules().lock();
+    let module = modules.get(token).ok_or(VsmError::NoSuchModule(token.get()))?;
+    if let Some(user) = modules.user_of(token) {
+        return Err(VsmError::ModuleInUse(token.get(), user.get()));
+    }
+    let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
+    for part in &module.parts {
+        let owner = Owner::Module { token: token.get(), kind: part.kind };
+        for frames in &part.frames {
+            transaction.stage(*frames, owner, Owner::Nobody, Permission::RW)?;
+        }
+    }
+    transaction.commit()?;
+    modules.remove(token);
+    info!("UnloadModule: module {} is gone", token.get());
+    Ok(())
+}

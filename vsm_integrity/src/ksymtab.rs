@@ -95,6 +95,28 @@ pub trait VirtualMemory {
     fn fetch(&mut self, va: u64, into: &mut [u8]) -> Result<(), Self::Error>;
 }
 
+/// Whoever keeps the symbols.
+pub trait Keeper {
+    /// Why something cannot be kept.
+    type Error;
+
+    /// Keeps a symbol. Symbols are numbered from 0 in the order of these calls.
+    ///
+    /// # Errors
+    /// The keeper's.
+    fn symbol(&mut self, export: Export<'_>) -> Result<(), Self::Error>;
+
+    /// The keeper's number for a namespace, which is the same for the same name.
+    ///
+    /// # Errors
+    /// The keeper's.
+    fn namespace(&mut self, name: &[u8]) -> Result<u8, Self::Error>;
+
+    /// The symbol with the number `symbol` belongs to a namespace. Called after all other methods; symbols that it is
+    /// not called for belong to none.
+    fn assign(&mut self, symbol: usize, namespace: u8);
+}
+
 /// A symbol of a table, for whoever keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Export<'a> {
@@ -127,20 +149,29 @@ pub enum LoadError<E> {
 struct Pending {
     name: u64,
     value: u64,
+    /// Where the namespace's name lies; 0 for none.
+    namespace: u64,
     gpl: bool,
 }
 
-/// Reads both tables and hands every symbol to `keep`, in the order of the addresses of the names.
+/// The name of a namespace: where it lies, and the keeper's number for it if it is not empty.
+struct Namespace {
+    at: u64,
+    number: Option<u8>,
+}
+
+/// Reads both tables and hands every symbol to `keeper`, in the order of the addresses of the names.
 ///
-/// Takes 24 bytes of heap for each symbol while it runs, and some 4.5 KiB besides.
+/// Takes 32 bytes of heap for each symbol and 24 for each place with a namespace's name while it runs, and some 4.5 KiB
+/// besides.
 ///
 /// # Errors
-/// [`LoadError`]; `keep` may have been called for some symbols by then.
+/// [`LoadError`]; `keeper` may have been called for some symbols by then.
 pub fn load<M: VirtualMemory>(
     memory: &mut M,
     ksymtab: &Table,
     ksymtab_gpl: &Table,
-    mut keep: impl FnMut(Export<'_>) -> Result<(), M::Error>,
+    keeper: &mut impl Keeper<Error = M::Error>,
 ) -> Result<(), LoadError<M::Error>> {
     let count = ksymtab.count().saturating_add(ksymtab_gpl.count());
     if count > MAX_SYMBOLS {
@@ -157,16 +188,60 @@ pub fn load<M: VirtualMemory>(
     let mut names = 0_usize;
     // By address, so that the window only ever moves up. In place and without recursion: the stack here is small, and the
     // order is VTL0's.
-    for Pending { name: va, value, gpl } in BinaryHeap::from(pending).into_sorted_vec() {
-        let name = window.text(memory, va)?;
-        check_name(name).map_err(|rule| LoadError::Rule { va, rule })?;
+    let pending = BinaryHeap::from(pending).into_sorted_vec();
+    let mut namespaces = places_of_namespaces(&pending)?;
+    let mut next = namespaces.iter_mut().peekable();
+    for Pending { name: va, value, gpl, .. } in &pending {
+        while let Some(namespace) = next.next_if(|namespace| namespace.at < *va) {
+            namespace.read(memory, &mut window, keeper)?;
+        }
+        let name = window.text(memory, *va)?;
+        check_name(name).map_err(|rule| LoadError::Rule { va: *va, rule })?;
         names = names.saturating_add(name.len());
         if names > MAX_NAMES_BYTES {
-            return Err(LoadError::Rule { va, rule: "the symbols' names must not have more than 4 MiB together" });
+            return Err(LoadError::Rule { va: *va, rule: "the symbols' names must not have more than 4 MiB together" });
         }
-        keep(Export { name, value, gpl }).map_err(LoadError::Other)?;
+        keeper.symbol(Export { name, value: *value, gpl: *gpl }).map_err(LoadError::Other)?;
+    }
+    for namespace in next {
+        namespace.read(memory, &mut window, keeper)?;
+    }
+    for (symbol, Pending { namespace, .. }) in pending.iter().enumerate() {
+        let place = namespaces.binary_search_by_key(namespace, |place| place.at).ok();
+        if let Some(number) = place.and_then(|index| namespaces.get(index)).and_then(|place| place.number) {
+            keeper.assign(symbol, number);
+        }
     }
     Ok(())
+}
+
+/// Where names of namespaces lie, ascending, each place once.
+fn places_of_namespaces<E>(pending: &[Pending]) -> Result<Vec<Namespace>, LoadError<E>> {
+    let mut places = Vec::new();
+    places.try_reserve_exact(pending.len()).map_err(|_| LoadError::OutOfMemory)?;
+    places.extend(pending.iter().map(|entry| entry.namespace).filter(|namespace| *namespace != 0));
+    let mut places = BinaryHeap::from(places).into_sorted_vec();
+    places.dedup();
+    let mut namespaces = Vec::new();
+    namespaces.try_reserve_exact(places.len()).map_err(|_| LoadError::OutOfMemory)?;
+    namespaces.extend(places.into_iter().map(|at| Namespace { at, number: None }));
+    Ok(namespaces)
+}
+
+impl Namespace {
+    fn read<M: VirtualMemory>(
+        &mut self,
+        memory: &mut M,
+        window: &mut Window,
+        keeper: &mut impl Keeper<Error = M::Error>,
+    ) -> Result<(), LoadError<M::Error>> {
+        let name = window.text(memory, self.at)?;
+        if !name.is_empty() {
+            check_name(name).map_err(|rule| LoadError::Rule { va: self.at, rule })?;
+            self.number = Some(keeper.namespace(name).map_err(LoadError::Other)?);
+        }
+        Ok(())
+    }
 }
 
 /// Appends the entries of `table`, of which `pending` has room for all.
@@ -200,7 +275,9 @@ fn decode(entry: &[u8; ENTRY], at: u64, gpl: bool) -> Pending {
         let displacement = u32_at(entry, field).unwrap_or_default().cast_signed();
         at.wrapping_add(field as u64).wrapping_add_signed(i64::from(displacement))
     };
-    Pending { value: target(0), name: target(4), gpl }
+    // Linux `kernel_symbol_namespace`: no displacement, no namespace.
+    let namespace = if u32_at(entry, 8).unwrap_or_default() == 0 { 0 } else { target(8) };
+    Pending { value: target(0), name: target(4), namespace, gpl }
 }
 
 fn check_name(name: &[u8]) -> Result<(), &'static str> {

@@ -7,8 +7,13 @@
 //! |---|---|
 //! | [`der`] | concatenated DER certificates |
 //! | [`blocklist`] | the records of the blacklist keyring |
+//! | [`keys`] | who may sign, and whether a signed message holds |
+//! | [`elf`] | relocatable objects, such as kernel modules |
+//! | [`module`] | a module in memory, explained from its signed file |
 //! | [`kernel_info`] | where the kernel's export tables are, and what its alternatives call |
 //! | [`ksymtab`] | the export tables themselves, through a view of virtual memory |
+//! | [`pe`] | signed kernel images |
+//! | [`signature`] | module signatures: trailer, PKCS#7, certificates, digests |
 //! | [`patch_info`] | the sites of jump labels |
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -18,9 +23,14 @@ extern crate alloc;
 pub mod blocklist;
 mod bytes;
 pub mod der;
+pub mod elf;
 mod error;
 pub mod kernel_info;
+pub mod keys;
 pub mod ksymtab;
+pub mod module;
 pub mod patch_info;
+pub mod pe;
+pub mod signature;
 
 pub use error::ParseError;

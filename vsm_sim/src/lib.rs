@@ -8,6 +8,7 @@
 //! | [`engine`] | a software CPU that runs real instructions (QEMU in a process of its own) |
 //! | [`machine`] | the model and the engine together: boots the unmodified image |
 //! | [`map`] | a picture of the frame registry during a boot |
+//! | [`validate`] | captures of real modules, and what VTL1's code says about them |
 //! | [`run`] | a whole VTL0 life against the image, and figures |
 //!
 //! The simulator depends on the platform crate's types and never the other way round.
@@ -18,4 +19,5 @@ pub mod hv;
 pub mod machine;
 pub mod map;
 pub mod run;
+pub mod validate;
 pub mod vtl0;

@@ -4,8 +4,9 @@
 //! A test binary of its own, because it counts, and fails, allocations. The captures are test data that lie beside the
 //! repository; without them the real kernels are left out, and that is printed.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "modules_heap/counting.rs"]
+mod counting;
+
 use std::sync::Arc;
 
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
@@ -27,60 +28,6 @@ const MOST_HEAP: usize = 2 << 20;
 /// -ENOMEM.
 const ENOMEM: i64 = -12;
 
-thread_local! {
-    /// Bytes allocated now by this thread while it counts, and the most there have been.
-    static NOW: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-    /// Whether this thread's allocations count.
-    static COUNTS: Cell<bool> = const { Cell::new(false) };
-    /// Allocations until one is refused; none is at `usize::MAX`.
-    static UNTIL_REFUSED: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-struct Counting;
-
-/// Whether the allocation about to be made is the one to be refused.
-fn refused() -> bool {
-    if !COUNTS.get() {
-        return false;
-    }
-    match UNTIL_REFUSED.get() {
-        usize::MAX => false,
-        0 => true,
-        more => {
-            UNTIL_REFUSED.set(more - 1);
-            false
-        }
-    }
-}
-
-// SAFETY: every request is passed on to the system's allocator unchanged, or refused, as an allocator may; counting
-// touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if refused() {
-            return std::ptr::null_mut();
-        }
-        if COUNTS.get() {
-            NOW.set(NOW.get() + layout.size());
-            PEAK.set(PEAK.get().max(NOW.get()));
-        }
-        // SAFETY: the caller's promises about `layout` are those the system's allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if COUNTS.get() {
-            NOW.set(NOW.get().saturating_sub(layout.size()));
-        }
-        // SAFETY: `pointer` came from `alloc` above, that is, from the system's allocator, with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static HEAP: Counting = Counting;
-
 static TABLE: VsmJumpTable = VSM_TABLE;
 static RULES: Gate = GATE;
 
@@ -94,7 +41,7 @@ impl Hardware for Quiet {
     }
 
     fn read_vtl0(&self, from: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
-        self.0.read(from.as_u64(), into).map_err(|_| MemoryFault(from))
+        counting::apart(0, || self.0.read(from.as_u64(), into)).map_err(|_| MemoryFault(from))
     }
 
     fn write_vtl0(&self, to: PhysAddr, _: &[u8]) -> Result<(), MemoryFault> {
@@ -131,13 +78,8 @@ fn memory_with(data: &KernelData, scattered: bool) -> (Arc<HostedMemory>, List) 
 /// beyond what was in use before. The `refuse`th allocation fails, if there is one.
 fn load(platform: &Platform, list: List, refuse: usize) -> (i64, usize, usize) {
     let registers = [VsmFunction::LoadKData.id(), list.pa, list.nranges, 0];
-    NOW.set(0);
-    PEAK.set(0);
-    UNTIL_REFUSED.set(refuse);
-    COUNTS.set(true);
-    let result = dispatch(&TABLE, &RULES, platform, 0, registers);
-    COUNTS.set(false);
-    (result, PEAK.get(), NOW.get())
+    let (result, peak, kept) = counting::counted(refuse, || dispatch(&TABLE, &RULES, platform, 0, registers));
+    (result, peak, usize::try_from(kept).unwrap_or(0))
 }
 
 /// Loads a captured kernel's data and compares with what the kernel itself says. Returns how many symbols were looked
@@ -170,7 +112,7 @@ fn check(capture: &Capture, scattered: bool) -> (usize, usize) {
         data.rodata.len() >> 10,
         names.len(),
         loaded.patches.len(),
-        loaded.system_certificates.len(),
+        loaded.system_certificates,
         peak >> 10,
         kept >> 10
     );

@@ -11,7 +11,7 @@ use clap::Parser;
 use crate::{fuzz, image, lint, repro, run, suite, verify};
 
 /// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
-const FUZZ_SECONDS: u64 = 10;
+const FUZZ_SECONDS: u64 = 5;
 
 /// How much to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

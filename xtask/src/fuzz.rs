@@ -35,6 +35,9 @@ const COVERAGE: [&str; 7] = [
 const SEEDS_VARIABLE: &str = "VSM_FUZZ_SEEDS";
 /// An input that takes longer has hung, in seconds.
 const TIMEOUT: u32 = 25;
+/// More memory than this, in MiB, is a finding, and so is a single piece of it that is larger than the second: VTL1's heap is a
+/// few MiB. libFuzzer sees single pieces only with `--sanitize`.
+const MEMORY_LIMITS: [u32; 2] = [512, 64];
 /// A program gets this much longer than it was told before it is ended, in seconds.
 const GRACE: u64 = 60;
 
@@ -239,6 +242,8 @@ fn run_one(root: &Path, program: &Path, name: &str, seconds: u64) -> Result<Outc
         .arg(&corpus)
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-timeout={TIMEOUT}"))
+        .arg(format!("-rss_limit_mb={}", MEMORY_LIMITS[0]))
+        .arg(format!("-malloc_limit_mb={}", MEMORY_LIMITS[1]))
         .arg(format!("-artifact_prefix={}/{name}-", findings.display()))
         .args(["-use_value_profile=1", "-print_final_stats=1"])
         .stdin(Stdio::null())
@@ -316,7 +321,7 @@ mod tests {
     fn every_target_says_what_it_is_for() {
         let root = workspace::root();
         let names = targets(&root).unwrap();
-        assert!(names.len() >= 7, "{names:?}");
+        assert!(names.len() >= 13, "{names:?}");
         let manifest = fs::read_to_string(root.join("fuzz/Cargo.toml")).unwrap();
         for name in names {
             let source = fs::read_to_string(root.join(format!("fuzz/src/{name}.rs"))).unwrap();

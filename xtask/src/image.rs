@@ -104,7 +104,7 @@ pub fn cargo(root: &Path, toolchain: &Toolchain, linker: &Linker, subcommand: &s
         .args(["--package", IMAGE_PACKAGE, "--target", TARGET_SPEC])
         .args(["-Z", "build-std=core,alloc,compiler_builtins"])
         // The second: core then sorts by heapsort. Its quicksort recurses with frames of 1.5 KiB, to a depth that grows with
-        // the slice, and what VTL1 sorts comes from VTL0: 6,000 patch sites are enough to run through a 32 KiB stack.
+        // the slice, and what VTL1 sorts comes from VTL0: 6,000 patch sites are enough to run through 32 KiB of stack.
         .args(["-Z", "build-std-features=compiler-builtins-mem,optimize_for_size"])
         .args(["-Z", "json-target-spec"])
         .arg("--target-dir")

@@ -15,5 +15,6 @@ pub mod run;
 pub mod sizes;
 pub mod suite;
 pub mod toolchain;
+pub mod validate_capture;
 pub mod verify;
 pub mod workspace;

@@ -4,18 +4,21 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use spin::Once;
+use vsm_integrity::signature::CompressSha256;
 use x86_64::registers::control::{Cr0, Cr4, Efer};
 use x86_64::registers::model_specific::Msr;
 
 use super::exceptions::idt_location;
 use super::vp::{self, VpState, page};
-use super::{hypercall, paging, ring_memory, segments, vtl_switch, vtl0_memory};
+use super::{heap, hypercall, paging, ring_memory, segments, view_memory, vtl_switch, vtl0_memory};
 use crate::address::{FrameRange, PhysAddr};
 use crate::error::VsmError;
+use crate::frames::{MappedView, ViewPiece};
 use crate::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use crate::hv::{HvStatus, HypercallControl, InitialVpContext, SegmentRegister, TableRegister};
 use crate::logging::RingMemory;
 use crate::platform::Platform;
+use crate::sha_extensions;
 use crate::sync::Mutex;
 
 static PLATFORM: Once<Platform> = Once::new();
@@ -96,6 +99,18 @@ impl Hardware for BareMetal {
         platform().processor(vp)?;
         ensure_area(vp)?;
         Ok(context(vp))
+    }
+
+    fn hold_heap_reserve(&self, hold: bool) {
+        heap::hold_reserve(hold);
+    }
+
+    fn sha256_compress(&self) -> Option<CompressSha256> {
+        sha_extensions::sha256()
+    }
+
+    fn map_view(&self, pieces: &[ViewPiece<'_>]) -> Result<Box<dyn MappedView>, VsmError> {
+        view_memory::map(pieces).map(|mapping| mapping as Box<dyn MappedView>)
     }
 
     fn map_ring(&self, frames: FrameRange) -> Result<Box<dyn RingMemory>, VsmError> {

@@ -3,10 +3,11 @@
 //! | from | what | permission |
 //! |---|---|---|
 //! | [`VTL1_BASE`] | the whole region, linear: `virtual = VTL1_BASE + (physical - region start)` | text RX, constants R, the rest RW; never W and X |
+//! | [`FROZEN_VIEWS`] | VTL0's memory while VTL1 reads it in place, frozen | R |
 //! | [`LOG_RING`] | the log ring, once VTL0 has given memory for it | RW |
 //! | [`VP_AREAS`] | one area a processor: stacks with unmapped guard pages, state pages, windows onto VTL0 | RW, windows as asked |
 //!
-//! Nothing else is mapped: no identity map, no map of VTL0's memory but the log ring's.
+//! Nothing else is mapped: no identity map, no map of VTL0's memory but those two.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +20,11 @@ pub const VTL1_BASE: u64 = 0xFFFF_FFFF_8000_0000;
 pub const VP_AREAS: u64 = 0xFFFF_FFFF_4000_0000;
 /// Distance between two processors' areas, in bytes.
 pub const VP_AREA_SIZE: u64 = 64 * PAGE_SIZE;
+
+/// Where VTL0's frozen memory appears: the GiB below [`VP_AREAS`].
+pub const FROZEN_VIEWS: u64 = 0xFFFF_FFFF_0000_0000;
+/// Most bytes of all views together: a file of 64 MiB, and the four parts of a module that are read, as many each.
+pub const FROZEN_VIEWS_SIZE: u64 = 512 << 20;
 
 /// Where the log ring appears: above the processors' areas, below the linear map, with unmapped space on both sides.
 pub const LOG_RING: u64 = 0xFFFF_FFFF_7000_0000;
@@ -69,6 +75,7 @@ pub const fn vp_area(vp: u32) -> u64 {
 // All areas of `loader::MAX_POSSIBLE_CPUS` processors lie below the ring, and the ring below the linear map.
 const _: () = assert!(VP_AREAS + crate::loader::MAX_POSSIBLE_CPUS * VP_AREA_SIZE < LOG_RING);
 const _: () = assert!(LOG_RING + LOG_RING_SIZE < VTL1_BASE);
+const _: () = assert!(FROZEN_VIEWS + FROZEN_VIEWS_SIZE < VP_AREAS);
 
 macro_rules! linker_symbols {
     ($($(#[$doc:meta])* $name:ident = $symbol:ident;)*) => {$(

@@ -14,6 +14,7 @@
 //! | [`messages`] | intercept messages |
 //! | [`vtl_switch`] | return to VTL0, entry to VTL1 |
 //! | [`vtl0_memory`] | windows onto VTL0's memory |
+//! | [`view_memory`] | VTL0's frozen memory, read in place |
 //! | [`ring_memory`] | the log ring's mapping |
 //! | [`bare_metal`] | the above as [`Hardware`](crate::hardware::Hardware) |
 //! | [`panic`] | when VTL1 itself is broken |
@@ -32,6 +33,7 @@ pub mod panic;
 pub mod ring_memory;
 pub mod segments;
 pub mod serial;
+pub mod view_memory;
 pub mod vp;
 pub mod vtl0_memory;
 pub mod vtl_switch;

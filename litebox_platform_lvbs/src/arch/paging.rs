@@ -108,6 +108,11 @@ pub fn top_table() -> u64 {
     *TABLES.lock()
 }
 
+/// The last-level table with the entry of the 4 KiB page at `va`, which is made if need be.
+pub fn table_of(va: u64) -> Result<*mut Pte, VsmError> {
+    entry_of(va - va % (512 * PAGE_SIZE))
+}
+
 /// The entry that maps the 4 KiB page at `va`, with the tables above it made. Nothing becomes mapped by it.
 pub fn entry_of(va: u64) -> Result<*mut Pte, VsmError> {
     let mut tables = Tables::lock();

@@ -113,30 +113,30 @@ const MXCSR_DEFAULT: u32 = 0x1F80;
 
 /// Pages of an area, by index from its first byte. What is not listed is never mapped: each gap is a guard.
 pub mod page {
-    /// Kernel stack, 8 pages; page 0 is its guard.
+    /// Kernel stack, 16 pages; page 0 is its guard.
     pub const STACK: u64 = 1;
     /// Number of pages of the kernel stack.
-    pub const STACK_PAGES: u64 = 8;
+    pub const STACK_PAGES: u64 = 16;
     /// First page of the four interrupt stacks (#DF, NMI, #MC, #PF), each [`IST_PAGES`] pages and a guard below.
-    pub const IST: u64 = 10;
+    pub const IST: u64 = 18;
     /// Number of pages of an interrupt stack.
     pub const IST_PAGES: u64 = 2;
     /// Number of interrupt stacks.
     pub const IST_STACKS: u64 = 4;
     /// [`super::VpState`].
-    pub const STATE: u64 = 24;
+    pub const STATE: u64 = 32;
     /// GDT and TSS.
-    pub const SEGMENTS: u64 = 26;
+    pub const SEGMENTS: u64 = 34;
     /// VP assist page.
-    pub const ASSIST: u64 = 28;
+    pub const ASSIST: u64 = 36;
     /// SynIC message page.
-    pub const MESSAGES: u64 = 30;
+    pub const MESSAGES: u64 = 38;
     /// Hypercall input.
-    pub const HYPERCALL_INPUT: u64 = 32;
+    pub const HYPERCALL_INPUT: u64 = 40;
     /// Hypercall output.
-    pub const HYPERCALL_OUTPUT: u64 = 33;
+    pub const HYPERCALL_OUTPUT: u64 = 41;
     /// Window onto VTL0 memory; mapped only while a copy is under way.
-    pub const WINDOW: u64 = 36;
+    pub const WINDOW: u64 = 44;
 }
 
 const _: () = assert!(page::IST + page::IST_STACKS * (page::IST_PAGES + 1) <= page::STATE);

@@ -20,8 +20,10 @@ mod spans;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transaction;
+mod view;
 
 pub use owner::{ModuleMemoryKind, Owner};
 pub use permission::{MemAttr, Permission};
 pub use registry::{FrameRegistry, FrameState};
 pub use transaction::Transaction;
+pub use view::{AlignedPage, FrozenView, MappedView, ViewPiece};

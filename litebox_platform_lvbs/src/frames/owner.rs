@@ -4,6 +4,8 @@
 
 use core::fmt;
 
+pub use vsm_integrity::module::Kind as ModuleMemoryKind;
+
 /// The owner of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
@@ -55,40 +57,6 @@ impl Owner {
     }
 }
 
-/// The kinds of a module's memory, with the numbers that VTL0 uses (Linux `enum mod_mem_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum ModuleMemoryKind {
-    /// Code.
-    Text = 0,
-    /// Data.
-    Data = 1,
-    /// Data that never change.
-    Rodata = 2,
-    /// Data that no longer change once the module has initialised.
-    RoAfterInit = 3,
-    /// Code that is gone once the module has initialised.
-    InitText = 4,
-    /// Data that are gone once the module has initialised.
-    InitData = 5,
-    /// Data that never change and are gone once the module has initialised.
-    InitRodata = 6,
-}
-
-impl fmt::Display for ModuleMemoryKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Data => "data",
-            Self::Rodata => "rodata",
-            Self::RoAfterInit => "ro_after_init",
-            Self::InitText => "init text",
-            Self::InitData => "init data",
-            Self::InitRodata => "init rodata",
-        })
-    }
-}
-
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -96,7 +64,7 @@ impl fmt::Display for Owner {
             Self::Vtl1 => f.write_str("VTL1"),
             Self::BootProtected => f.write_str("the boot-protected kernel"),
             Self::KernelText => f.write_str("the kernel's text"),
-            Self::Module { token, kind } => write!(f, "module {token} ({kind})"),
+            Self::Module { token, kind } => write!(f, "module {token} ({})", kind.name()),
             Self::Kexec { crash: false } => f.write_str("the kexec image"),
             Self::Kexec { crash: true } => f.write_str("the crash kexec image"),
             Self::RingBuffer => f.write_str("the log ring"),

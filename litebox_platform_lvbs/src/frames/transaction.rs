@@ -14,6 +14,7 @@ use super::owner::Owner;
 use super::permission::Permission;
 use super::registry::{FrameRegistry, breaks_write_xor_execute};
 use super::spans::Spans;
+use super::view::{FrozenView, ViewPiece};
 
 /// A change that is under way.
 #[must_use = "a transaction that is not committed is rolled back"]
@@ -101,6 +102,41 @@ impl<'a> Transaction<'a> {
         });
         list.coalesce(from, to);
         Ok(())
+    }
+
+    /// Takes back what is staged for `frames`: with the next [`Self::apply`] or [`Self::commit`] they are as they were
+    /// before the transaction. For frames that were frozen only while VTL1 looked at them.
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`].
+    pub fn unstage(&mut self, frames: FrameRange) -> Result<(), VsmError> {
+        let (from, to) = (frames.start(), frames.end());
+        let list = &mut self.registry.list;
+        self.touched.add(from, to);
+        list.split(from)?;
+        list.split(to)?;
+        list.change(from, to, Interval::unstage);
+        list.coalesce(from, to);
+        Ok(())
+    }
+
+    /// VTL0's memory that this transaction has frozen, as bytes: the pieces one after another, in whole pages. What the
+    /// bytes are cannot change while the view lives, for the transaction cannot change either.
+    ///
+    /// # Errors
+    /// [`VsmError::NotFrozen`] for a frame that VTL0 can write, or that this transaction has not claimed;
+    /// [`VsmError::OutOfMemory`].
+    pub fn view<'v>(&'v self, pieces: &'v [ViewPiece<'v>]) -> Result<FrozenView<'v>, VsmError> {
+        for frames in pieces.iter().filter_map(ViewPiece::frames) {
+            let mut overlapping = self.registry.list.overlapping(frames.start(), frames.end());
+            let open = overlapping.find(|(.., interval)| {
+                interval.in_force.contains(Permission::WRITE) || !interval.is_changed() || interval.owner == Owner::Vtl1
+            });
+            if let Some((start, ..)) = open {
+                return Err(VsmError::NotFrozen(Gfn::new(start)?.start()));
+            }
+        }
+        FrozenView::new(self.hardware, pieces)
     }
 
     /// Stages a permission for VTL1's own frames, which no other path changes.

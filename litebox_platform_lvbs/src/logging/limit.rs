@@ -34,12 +34,16 @@ pub enum LogKind {
     FailedLock,
     /// A control of such a processor that could not be taken back.
     FailedUnlock,
+    /// What is wrong with a module.
+    RefusedModule,
+    /// Who signed a module.
+    SignedModule,
     /// An entry for no known reason.
     OddEntry,
 }
 
 /// Kinds of event.
-const KINDS: usize = VSM_TABLE_LEN + 10;
+const KINDS: usize = VSM_TABLE_LEN + 12;
 const _: () = assert!(FIRST.is_power_of_two());
 
 impl LogKind {
@@ -57,7 +61,9 @@ impl LogKind {
             Self::FailedIntercept => other(6),
             Self::FailedLock => other(7),
             Self::FailedUnlock => other(8),
-            Self::OddEntry => other(9),
+            Self::RefusedModule => other(9),
+            Self::SignedModule => other(10),
+            Self::OddEntry => other(11),
         }
     }
 }

@@ -6,6 +6,8 @@
 pub mod control_regs;
 pub mod fetch;
 pub mod kdata;
+pub mod modules;
+pub mod patch_step;
 pub mod patches;
 pub mod phase;
 pub mod ptr;
@@ -13,7 +15,9 @@ pub mod symbols;
 
 pub use control_regs::ControlRegMap;
 pub use fetch::FetchOnce;
-pub use kdata::{BlockedHash, BlockedHashes, CertificateList, HashOf, KernelData};
+pub use kdata::KernelData;
+pub use modules::{MemoryContainer, ModuleMemory, ModuleMemoryMetadataMap};
+pub use patch_step::{PatchRequest, PatchStep};
 pub use patches::{PatchData, PatchDataMap};
 pub use phase::{BootPhase, Phase};
 pub use ptr::{PhysConstPtr, PhysMutPtr};
@@ -21,10 +25,13 @@ pub use symbols::{Symbol, SymbolTable, SymbolTableBuilder};
 
 use spin::once::Once;
 
-use crate::sync::Wait;
+use vsm_integrity::keys::KeyStore;
+
+use crate::sync::{Mutex, Wait};
 
 use crate::error::VsmError;
 use crate::frames::FrameRegistry;
+use crate::hardware::Hardware;
 
 /// VTL1's knowledge of VTL0's kernel.
 #[derive(Debug, Default)]
@@ -33,6 +40,8 @@ pub struct Vtl0KernelInfo {
     pub phase: BootPhase,
     /// What LoadKData brought; set once.
     kernel_data: Once<KernelData, Wait>,
+    keys: Mutex<KeyStore>,
+    modules: Mutex<ModuleMemoryMetadataMap>,
 }
 
 impl Vtl0KernelInfo {
@@ -50,13 +59,36 @@ impl Vtl0KernelInfo {
         if self.kernel_data.is_completed() { Err(VsmError::AlreadySet("the system certificates")) } else { Ok(()) }
     }
 
+    /// Does `check` with the keys, and with the part of the heap that is kept for the arithmetic of signatures.
+    pub fn with_keys<R>(&self, hardware: &dyn Hardware, check: impl FnOnce(&mut KeyStore) -> R) -> R {
+        let mut keys = self.keys.lock();
+        hardware.hold_heap_reserve(true);
+        let result = check(&mut keys);
+        hardware.hold_heap_reserve(false);
+        result
+    }
+
+    /// Who may sign; nobody before LoadKData. Where the registry's lock is needed too, that one comes first.
+    #[must_use]
+    pub fn keys(&self) -> &Mutex<KeyStore> {
+        &self.keys
+    }
+
+    /// The modules that VTL1 has accepted. Where the registry's lock is needed too, that one comes first; the keys' comes
+    /// last.
+    #[must_use]
+    pub fn modules(&self) -> &Mutex<ModuleMemoryMetadataMap> {
+        &self.modules
+    }
+
     /// Keeps what LoadKData brought. Allocates nothing, and cannot fail once [`Self::check_no_kernel_data`] has said yes
     /// under the same lock.
     ///
     /// # Errors
     /// [`VsmError::AlreadySet`]; what was kept before stays.
-    pub fn set_kernel_data(&self, registry: &FrameRegistry, data: KernelData) -> Result<(), VsmError> {
+    pub fn set_kernel_data(&self, registry: &FrameRegistry, data: KernelData, keys: KeyStore) -> Result<(), VsmError> {
         self.check_no_kernel_data(registry)?;
+        *self.keys.lock() = keys;
         self.kernel_data.call_once(|| data);
         Ok(())
     }

@@ -72,6 +72,8 @@ impl PatchData {
 #[derive(Debug, Default)]
 pub struct PatchDataMap {
     sites: Vec<PatchData>,
+    /// The sites that have one byte on their first page: the second page, and the first byte; by that page.
+    torn: Vec<(PhysAddr, PhysAddr)>,
 }
 
 impl PatchDataMap {
@@ -95,7 +97,13 @@ impl PatchDataMap {
                 return Err(VsmError::InvalidRange { start, end: last, rule: "patch sites must not overlap" });
             }
         }
-        Ok(Self { sites })
+        let torn_site = |site: &PatchData| site.next_page.filter(|_| site.start.page_offset() == PAGE_SIZE - 1);
+        let mut torn = Vec::new();
+        torn.try_reserve_exact(sites.iter().filter_map(torn_site).count())
+            .map_err(|_| VsmError::OutOfMemory("the patch sites"))?;
+        torn.extend(sites.iter().filter_map(|site| Some((torn_site(site)?, site.start))));
+        heap_sort(&mut torn, |one, other| one < other);
+        Ok(Self { sites, torn })
     }
 
     /// How many sites.
@@ -108,6 +116,28 @@ impl PatchDataMap {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sites.is_empty()
+    }
+
+    /// Forgets the sites that `keep` is false for. Allocates nothing.
+    pub fn retain(&mut self, keep: impl FnMut(&PatchData) -> bool) {
+        self.sites.retain(keep);
+        let sites = &self.sites;
+        self.torn.retain(|(_, start)| sites.binary_search_by_key(start, |site| site.start).is_ok());
+    }
+
+    /// The site that has its first or its second byte at `pa`, and which of the two, counted from 0.
+    #[must_use]
+    pub fn near(&self, pa: PhysAddr) -> Option<(&PatchData, usize)> {
+        if let Some(site) = self.at(pa) {
+            return Some((site, 0));
+        }
+        let first = if pa.is_page_aligned() {
+            let at = self.torn.binary_search_by_key(&pa, |(page, _)| *page).ok()?;
+            self.torn.get(at)?.1
+        } else {
+            PhysAddr::new(pa.as_u64() - 1).ok()?
+        };
+        self.at(first).map(|site| (site, 1))
     }
 
     /// The site whose first byte lies at `start`.
@@ -135,6 +165,37 @@ mod tests {
 
     fn site(start: u64, next: u64, jump: &[u8]) -> PatchData {
         PatchData::new(pa(start), (next != 0).then(|| pa(next)), jump).unwrap()
+    }
+
+    #[test]
+    fn a_site_is_found_by_its_first_and_second_byte_wherever_they_lie() {
+        let sites = [(0x1000, None), (0x1010, None), (0x1fff, Some(0x9000)), (0x2ffe, Some(0x5000)), (0x2fff, None)];
+        let sites = sites.into_iter().map(|(start, next): (u64, Option<u64>)| {
+            let jump = if start == 0x2fff { &[0xeb][..] } else { &LONG[..] };
+            (start, next, jump)
+        });
+        let sites = sites.filter(|(start, ..)| *start != 0x2fff);
+        let list = sites.map(|(start, next, jump)| PatchData::new(pa(start), next.map(pa), jump).unwrap()).collect();
+        let mut map = PatchDataMap::new(list).unwrap();
+        let found = |map: &PatchDataMap, at| map.near(pa(at)).map(|(site, byte)| (site.start().as_u64(), byte));
+        for (at, expected) in [
+            (0x1000, Some((0x1000, 0))),
+            (0x1001, Some((0x1000, 1))),
+            (0x1002, None),
+            (0xfff, None),
+            (0x1011, Some((0x1010, 1))),
+            (0x1fff, Some((0x1fff, 0))),
+            (0x2000, None),
+            (0x9000, Some((0x1fff, 1))),
+            (0x9001, None),
+            (0x2fff, Some((0x2ffe, 1))),
+            (0x5000, None),
+        ] {
+            assert_eq!(found(&map, at), expected, "{at:#x}");
+        }
+        map.retain(|site| site.start() != pa(0x1fff));
+        assert_eq!((found(&map, 0x9000), found(&map, 0x1fff)), (None, None));
+        assert_eq!(found(&map, 0x2fff), Some((0x2ffe, 1)));
     }
 
     #[test]

@@ -18,6 +18,8 @@ struct Entry {
     name: u32,
     name_len: u16,
     gpl: bool,
+    /// Index into the namespaces, counted from 1; 0 for none.
+    namespace: u8,
 }
 
 const _: () = assert!(size_of::<Entry>() == 16);
@@ -31,6 +33,8 @@ pub struct Symbol<'a> {
     pub value: u64,
     /// Whether only GPL-compatible modules may use it.
     pub gpl: bool,
+    /// The namespace that a module has to import to use it; empty for none.
+    pub namespace: &'a str,
 }
 
 /// All exported symbols of VTL0's kernel, sorted by name.
@@ -38,6 +42,8 @@ pub struct Symbol<'a> {
 pub struct SymbolTable {
     names: Vec<u8>,
     entries: Vec<Entry>,
+    /// Their names.
+    namespaces: Vec<Vec<u8>>,
 }
 
 impl SymbolTable {
@@ -74,7 +80,9 @@ impl SymbolTable {
 
     fn symbol(&self, entry: &Entry) -> Option<Symbol<'_>> {
         let name = core::str::from_utf8(self.name(entry)).ok()?;
-        Some(Symbol { name, value: entry.value, gpl: entry.gpl })
+        let namespace = usize::from(entry.namespace).checked_sub(1).and_then(|index| self.namespaces.get(index));
+        let namespace = core::str::from_utf8(namespace.map_or(&[], Vec::as_slice)).ok()?;
+        Some(Symbol { name, value: entry.value, gpl: entry.gpl, namespace })
     }
 
     fn name(&self, entry: &Entry) -> &[u8] {
@@ -104,12 +112,24 @@ impl SymbolTableBuilder {
         Ok(Self { table })
     }
 
+    /// How many symbols have been added.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether none has been.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
     /// Adds a symbol. A name must be ASCII; one that is not is never found.
     ///
     /// # Errors
     /// [`VsmError::OutOfMemory`], also for a name or a table too long to count.
     pub fn push(&mut self, name: &[u8], value: u64, gpl: bool) -> Result<(), VsmError> {
-        let SymbolTable { names, entries } = &mut self.table;
+        let SymbolTable { names, entries, .. } = &mut self.table;
         let name_len = u16::try_from(name.len()).map_err(out_of_memory)?;
         let at = u32::try_from(names.len()).map_err(out_of_memory)?;
         if names.capacity() - names.len() < name.len() {
@@ -117,20 +137,59 @@ impl SymbolTableBuilder {
         }
         entries.try_reserve(1).map_err(out_of_memory)?;
         names.extend_from_slice(name);
-        entries.push(Entry { value, name: at, name_len, gpl });
+        entries.push(Entry { value, name: at, name_len, gpl, namespace: 0 });
         Ok(())
+    }
+
+    /// The number of a namespace, for [`Self::assign`].
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`], also for more than 255 namespaces.
+    pub fn namespace(&mut self, name: &[u8]) -> Result<u8, VsmError> {
+        let namespaces = &mut self.table.namespaces;
+        let index = if let Some(index) = namespaces.iter().position(|known| known == name) {
+            index
+        } else {
+            let mut copy = Vec::new();
+            copy.try_reserve_exact(name.len()).map_err(out_of_memory)?;
+            copy.extend_from_slice(name);
+            namespaces.try_reserve(1).map_err(out_of_memory)?;
+            // Not kept beyond what can be counted.
+            u8::try_from(namespaces.len() + 1).map_err(out_of_memory)?;
+            namespaces.push(copy);
+            namespaces.len() - 1
+        };
+        u8::try_from(index + 1).map_err(out_of_memory)
+    }
+
+    /// Puts the symbol that was added as number `symbol`, counted from 0, into a namespace.
+    pub fn assign(&mut self, symbol: usize, namespace: u8) {
+        if let Some(entry) = self.table.entries.get_mut(symbol) {
+            entry.namespace = namespace;
+        }
     }
 
     /// The finished table.
     #[must_use]
     pub fn finish(self) -> SymbolTable {
-        let SymbolTable { names, mut entries } = self.table;
+        let SymbolTable { names, mut entries, namespaces } = self.table;
         heap_sort(&mut entries, |left, right| {
             let key = |entry: &Entry| (name_of(&names, entry), entry.gpl, entry.value);
             key(left) < key(right)
         });
-        SymbolTable { names, entries }
+        SymbolTable { names: trimmed(names), entries, namespaces }
     }
+}
+
+/// The same names in a buffer of their own size, where much of the present one is not used: a module has few. As they are
+/// where there is no memory for that.
+fn trimmed(names: Vec<u8>) -> Vec<u8> {
+    let mut exact = Vec::new();
+    if names.capacity() / 2 < names.len() || exact.try_reserve_exact(names.len()).is_err() {
+        return names;
+    }
+    exact.extend_from_slice(&names);
+    exact
 }
 
 fn out_of_memory<T>(_: T) -> VsmError {
@@ -154,7 +213,7 @@ mod tests {
         let table = table(&[("vmalloc", 1, false), ("kmalloc", 2, false), ("kmalloc_", 3, true), ("k", 4, true)]);
         for (name, value, gpl) in [("vmalloc", 1, false), ("kmalloc", 2, false), ("kmalloc_", 3, true), ("k", 4, true)]
         {
-            assert_eq!(table.find(name.as_bytes()), Some(Symbol { name, value, gpl }));
+            assert_eq!(table.find(name.as_bytes()), Some(Symbol { name, value, gpl, namespace: "" }));
         }
         for name in ["", "kmallo", "kmalloc__", "z", "a"] {
             assert_eq!(table.find(name.as_bytes()), None, "{name}");

@@ -8,7 +8,8 @@ use litebox_platform_lvbs::heki::CheckedRange;
 use litebox_platform_lvbs::vtl0::FetchOnce;
 use vsm_integrity::ksymtab::VirtualMemory;
 
-use super::objects::{Kind, Objects, virtual_end};
+use super::objects::Kind;
+use crate::objects::{ObjectKind, Objects, virtual_end};
 
 /// The view.
 pub(super) struct View<'v, 'p> {
@@ -18,7 +19,7 @@ pub(super) struct View<'v, 'p> {
 }
 
 impl<'v, 'p> View<'v, 'p> {
-    pub(super) fn new(objects: &'v Objects, memory: &'v mut FetchOnce<'p>) -> Self {
+    pub(super) fn new(objects: &'v Objects<Kind>, memory: &'v mut FetchOnce<'p>) -> Self {
         Self { ranges: objects.slice(Kind::KernelData), memory }
     }
 

@@ -7,15 +7,19 @@ use std::sync::Arc;
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
+use litebox_platform_lvbs::frames::{MappedView, ViewPiece};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use litebox_platform_lvbs::hv::{
     HvStatus, HypercallControl, InitialVpContext, MapFlags, SegmentRegister, TableRegister, Vtl,
 };
 use litebox_platform_lvbs::logging::RingMemory;
+use litebox_platform_lvbs::sha_extensions;
+use vsm_integrity::signature::CompressSha256;
 
 use super::fetches;
 use super::memory::{HostedMemory, RacePoint};
 use super::ring::RingPlace;
+use super::view::ViewPlace;
 use crate::hv::{GuestMemory, Partition};
 
 const PAGE: u64 = 4096;
@@ -82,6 +86,7 @@ pub struct HostedHardware {
     pub(super) partition: Arc<Partition>,
     pub(super) layout: Vtl1Layout,
     pub(super) ring: Arc<RingPlace>,
+    pub(super) views: Arc<ViewPlace>,
 }
 
 impl Hardware for HostedHardware {
@@ -121,6 +126,14 @@ impl Hardware for HostedHardware {
             return Err(VsmError::NoSuchProcessor(vp));
         }
         Ok(context(self.layout.region.start() * PAGE, vp))
+    }
+
+    fn sha256_compress(&self) -> Option<CompressSha256> {
+        sha_extensions::sha256()
+    }
+
+    fn map_view(&self, pieces: &[ViewPiece<'_>]) -> Result<Box<dyn MappedView>, VsmError> {
+        self.views.map(pieces, &self.memory, &self.partition)
     }
 
     fn map_ring(&self, frames: FrameRange) -> Result<Box<dyn RingMemory>, VsmError> {

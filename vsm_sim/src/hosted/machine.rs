@@ -20,6 +20,7 @@ use super::hardware::{HostedHardware, Vtl1Layout, as_vp, context};
 use super::logging::{self, Collected};
 use super::memory::HostedMemory;
 use super::ring::RingPlace;
+use super::view::ViewPlace;
 use crate::hv::{Access, GuestMemory, MemoryAccess, Mode, Partition, PartitionConfig, Verdict};
 
 /// The jump table, once for all machines.
@@ -64,6 +65,7 @@ pub struct HostedMachine {
     partition: Arc<Partition>,
     layout: Vtl1Layout,
     ring: Arc<RingPlace>,
+    views: Arc<ViewPlace>,
     log: Option<Collected>,
     platform: Arc<Platform>,
 }
@@ -80,15 +82,17 @@ impl HostedMachine {
         let partition = Arc::new(Partition::new(PartitionConfig::new(ram, vps)));
         let layout = Vtl1Layout { region: vtl1_region };
         let ring = Arc::new(RingPlace::default());
+        let views = Arc::new(ViewPlace::default());
         let hardware = HostedHardware {
             memory: Arc::clone(&memory),
             partition: Arc::clone(&partition),
             layout,
             ring: Arc::clone(&ring),
+            views: Arc::clone(&views),
         };
         let platform_config = PlatformConfig { vtl1_region, possible_cpus: vps, boot_vp: 0 };
         let platform = Arc::new(Platform::new(Box::new(hardware), platform_config).expect("the platform"));
-        let machine = Self { memory, partition, layout, ring, log: None, platform };
+        let machine = Self { memory, partition, layout, ring, views, log: None, platform };
         machine.boot();
         machine
     }
@@ -106,6 +110,11 @@ impl HostedMachine {
     /// The same, to share with a race or a trace.
     pub fn shared_partition(&self) -> Arc<Partition> {
         Arc::clone(&self.partition)
+    }
+
+    /// VTL1's views of frozen memory.
+    pub fn views(&self) -> &ViewPlace {
+        &self.views
     }
 
     /// VTL1's state.

@@ -10,6 +10,7 @@
 //! | `fetches` | the witness against double fetches, in every call |
 //! | [`hardware`] | the platform's `Hardware` over the model |
 //! | [`ring`] | the log ring's mapping |
+//! | [`view`] | VTL0's frozen memory, read in place |
 //! | [`logging`] | VTL1's log lines, machine by machine |
 //! | [`machine`] | putting it together, booting it, making VSM calls |
 
@@ -19,6 +20,7 @@ pub mod logging;
 pub mod machine;
 pub mod memory;
 pub mod ring;
+pub mod view;
 
 pub use hardware::HostedHardware;
 pub use machine::{HostedConfig, HostedMachine};

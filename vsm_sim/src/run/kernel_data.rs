@@ -1,12 +1,16 @@
-//! The kernel data that a run's VTL0 hands over: a real kernel's where a capture is there, made-up ones otherwise.
+//! The kernel data that a run's VTL0 hands over, and the modules that it loads: a real kernel's where a capture is there,
+//! made-up ones otherwise.
 
 use anyhow::Result;
 
 use crate::machine::Vtl0;
+use crate::validate::set::Set;
 use crate::vtl0::captures::{self, Capture};
 use crate::vtl0::kdata::KernelData;
 use crate::vtl0::lists::{List, Range, write_list};
+use crate::vtl0::made_up::MadeUpKernel;
 use crate::vtl0::memory_map::SCRATCH_END;
+use crate::vtl0::modules::{self, Module};
 
 /// Symbols of the made-up kernel, as many as a distribution's has.
 const SYMBOLS: usize = 14_000;
@@ -19,33 +23,57 @@ pub(super) struct Prepared {
     pub trampoline: u64,
     /// Whose data they are.
     pub source: String,
+    /// Modules of that kernel, in the order of loading: each may use those before it.
+    pub modules: Vec<Module>,
+}
+
+/// What there is to run with.
+struct Choice {
+    kernel: KernelData,
+    modules: Vec<Module>,
+    source: String,
 }
 
 /// Puts kernel data and the list of them into VTL0's memory.
 pub(super) fn prepare(vtl0: &mut Vtl0) -> Result<Prepared> {
-    let (kernel, source) = choose();
+    let Choice { kernel, modules, source } = choose();
     let machine = vtl0.machine().clone();
     vtl0.with_scratch(|scratch| {
         let kernel_ranges = KernelData { trampoline_pages: 0, ..kernel }.write(machine.ram(), || scratch.pages(1))?;
         let trampoline = scratch.pages(1)?;
         let mut ranges = kernel_ranges;
         ranges.push(Range::direct(trampoline, trampoline + 4096, crate::vtl0::kdata::kind::KEXEC_TRAMPOLINE));
-        Ok(Prepared { list: write_list(machine.ram(), scratch, &ranges)?, trampoline, source })
+        Ok(Prepared { list: write_list(machine.ram(), scratch, &ranges)?, trampoline, source, modules })
     })
 }
 
 /// The first capture's data, or made-up ones and why.
-fn choose() -> (KernelData, String) {
-    let captured = captures::archives().and_then(|archives| {
-        let Some(archive) = archives.first() else { return Ok(None) };
-        let capture = Capture::open(archive)?;
-        // Where VTL0 keeps nothing else; VTL1 stores the sites and looks at none.
-        Ok(Some((capture.kernel_data(SCRATCH_END)?, format!("data of {}", capture.name()))))
-    });
-    let why = match captured {
-        Ok(Some(data)) => return data,
+fn choose() -> Choice {
+    let why = match captured() {
+        Ok(Some(choice)) => return choice,
         Ok(None) => "no captures".to_owned(),
         Err(error) => format!("{error:#}"),
     };
-    (KernelData::made_up(SYMBOLS, 1).0, format!("made-up data ({why})"))
+    match MadeUpKernel::new(SYMBOLS) {
+        Ok(MadeUpKernel { data: kernel, first, second, .. }) => {
+            Choice { kernel, modules: vec![first, second], source: format!("made-up data ({why})") }
+        }
+        Err(error) => Choice {
+            kernel: KernelData::made_up(SYMBOLS, 1).0,
+            modules: Vec::new(),
+            source: format!("made-up data ({why}), and no modules ({error:#})"),
+        },
+    }
+}
+
+/// The first capture's, if there is one.
+fn captured() -> Result<Option<Choice>> {
+    let archives = captures::archives()?;
+    let Some(archive) = archives.first() else { return Ok(None) };
+    let capture = Capture::open(archive)?;
+    let set = Set::open(archive)?;
+    let all: Vec<Module> = (0..set.len()).map(|index| Module::captured(&set.module(index)?)).collect::<Result<_>>()?;
+    // Where VTL0 keeps nothing else; VTL1 stores the sites and looks at none.
+    let kernel = capture.kernel_data(SCRATCH_END)?;
+    Ok(Some(Choice { kernel, modules: modules::chain(&all), source: format!("data of {}", capture.name()) }))
 }

@@ -86,8 +86,14 @@ pub fn show_result(value: i64) -> String {
         -14 => "-EFAULT",
         -16 => "-EBUSY",
         -22 => "-EINVAL",
+        -28 => "-ENOSPC",
         -34 => "-ERANGE",
+        -61 => "-ENODATA",
+        -65 => "-ENOPKG",
+        -74 => "-EBADMSG",
         -95 => "-ENOTSUP",
+        -126 => "-ENOKEY",
+        -129 => "-EKEYREJECTED",
         other => return other.to_string(),
     };
     name.to_owned()

@@ -11,7 +11,7 @@ use litebox_platform_lvbs::hv::HypercallCode;
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 
 use super::report::{Report, Step, show_result};
-use super::{Options, kernel_data};
+use super::{Options, kernel_data, story_modules};
 use crate::engine::SharedState;
 use crate::machine::{Machine, Stop, Vtl0};
 use crate::vtl0::bytes;
@@ -63,9 +63,9 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     for id in [0x1_ffdf, 0x1_ffed, 0x1_fff1, F::LockRegs.id() | 1 << 32] {
         stage.raw_call(&mut boot_vp, "unknown id", id, [0; 3], "-EINVAL")?;
     }
-    stage.call(&mut boot_vp, F::ValidateModule, [list.pa, list.nranges, 0], "-ENOTSUP")?;
     stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "-EPERM")?;
+    story_modules::play(&mut stage, &mut boot_vp, &kernel_data.modules)?;
     attack(options, &mut stage, &mut boot_vp)?;
     for (what, address) in [("the log ring", ring), ("the kexec trampoline", kernel_data.trampoline)] {
         stage.attempt(&mut boot_vp, &format!("write {what}"), address, |asm| asm.mov(qword_ptr(rbx), rax))?;
@@ -168,8 +168,8 @@ fn attack(options: &Options, stage: &mut Stage<'_>, vtl0: &mut Vtl0) -> Result<(
 }
 
 /// A step's surroundings.
-struct Stage<'a> {
-    machine: &'a Arc<Machine>,
+pub(super) struct Stage<'a> {
+    pub(super) machine: &'a Arc<Machine>,
     report: &'a mut Report,
 }
 
@@ -186,7 +186,7 @@ impl Stage<'_> {
         .sum()
     }
 
-    fn step(
+    pub(super) fn step(
         &mut self,
         vtl0: &mut Vtl0,
         what: &str,
@@ -210,12 +210,12 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn call(&mut self, vtl0: &mut Vtl0, function: F, parameters: [u64; 3], expected: &str) -> Result<()> {
+    pub(super) fn call(&mut self, vtl0: &mut Vtl0, function: F, parameters: [u64; 3], expected: &str) -> Result<()> {
         self.raw_call(vtl0, function.name(), function.id(), parameters, expected)
     }
 
     /// As [`Self::call`], with a remark on the parameters.
-    fn noted_call(
+    pub(super) fn noted_call(
         &mut self,
         vtl0: &mut Vtl0,
         function: F,
@@ -239,7 +239,7 @@ impl Stage<'_> {
     }
 
     /// VTL0 does something it must not, with `value` in RBX: a #GP.
-    fn attempt(
+    pub(super) fn attempt(
         &mut self,
         vtl0: &mut Vtl0,
         what: &str,

@@ -11,6 +11,9 @@ use super::ranges::SplitMix;
 use crate::hv::GuestMemory;
 
 const PAGE: u64 = 4096;
+/// A certificate of a made-up kernel, and one that it revokes: self-signed, P-256. Nobody has their keys.
+const TRUSTED: &[u8] = include_bytes!("fixtures/trusted.der");
+const REVOKED: &[u8] = include_bytes!("fixtures/revoked.der");
 
 /// The kinds of kernel data, by attribute (Linux `enum heki_kdata_type`).
 pub mod kind {
@@ -92,8 +95,9 @@ impl KernelData {
         let sites: Vec<Site> = (0..symbols as u64 / 4 + 3).map(|index| site(index, &mut random)).collect();
         let (first, second) = sites.split_at(sites.len() / 2);
         let kernel = Self {
-            certificates: [der(&[0x5a; 100]), der(&[0xa5; 700]), der(&vec![0x33; 70_000])].concat(),
-            revoked: der(&[0x77; 200]),
+            // The first is a certificate; what else a kernel may have is passed over.
+            certificates: [TRUSTED.to_vec(), der(&[0xa5; 700]), der(&vec![0x33; 70_000])].concat(),
+            revoked: REVOKED.to_vec(),
             blocklist: blocklist(&["tbs:00112233445566778899aabbccddeeff", "bin:0f0e0d", "other:things"]),
             info,
             rodata_va: RODATA,
@@ -150,7 +154,7 @@ impl KernelData {
 }
 
 /// Appends a range, as a part of the last one where both are neighbours in memory.
-fn append(ranges: &mut Vec<Range>, range: Range) {
+pub(super) fn append(ranges: &mut Vec<Range>, range: Range) {
     match ranges.last_mut() {
         Some(last) if last.epa == range.pa && last.attributes == range.attributes => last.epa = range.epa,
         _ => ranges.push(range),

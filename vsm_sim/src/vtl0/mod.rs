@@ -11,6 +11,10 @@
 //! | [`lists`] | HEKI lists and CPU masks |
 //! | [`kdata`] | what VTL0 says about its kernel: certificates, symbols, patch sites; made up |
 //! | [`captures`] | the same of real kernels, as captured |
+//! | [`modules`] | what a module's loader puts into memory, and its HEKI list |
+//! | [`made_up`] | a small module that nobody captured |
+//! | [`signer`] | signs modules, with OpenSSL |
+//! | [`patcher`] | the steps of a text poke |
 //! | [`log_reader`] | follows VTL1's log in the ring |
 //! | [`ranges`] | the protections a real machine's VTL0 asks for at boot |
 
@@ -20,5 +24,9 @@ pub mod kdata;
 pub mod lists;
 pub mod loader;
 pub mod log_reader;
+pub mod made_up;
 pub mod memory_map;
+pub mod modules;
+pub mod patcher;
 pub mod ranges;
+pub mod signer;

@@ -6,6 +6,7 @@ mod end_of_boot;
 mod kdata;
 #[path = "../kdata_common/mod.rs"]
 mod kdata_common;
+mod module;
 mod protect;
 mod ring;
 
@@ -32,7 +33,7 @@ const OWNERS: [(Owner, Permission); 11] = [
     (Owner::BootProtected, Permission::ALL),
     (Owner::BootProtected, Permission::R),
     (Owner::Module { token: 7, kind: ModuleMemoryKind::Text }, Permission::RX),
-    (Owner::Module { token: 7, kind: ModuleMemoryKind::Rodata }, Permission::R),
+    (Owner::Module { token: 7, kind: ModuleMemoryKind::RoData }, Permission::R),
     (Owner::Kexec { crash: false }, Permission::R),
     (Owner::Kexec { crash: true }, Permission::R),
     (Owner::RingBuffer, Permission::R),

@@ -10,7 +10,7 @@ use crate::{Finding, assert_none};
 /// more than its crate does belongs to the crate that has it.
 const MAY_USE: [(&str, &[&str]); 8] = [
     ("vsm_macros", &[]),
-    ("litebox_platform_lvbs", &["vsm_macros"]),
+    ("litebox_platform_lvbs", &["vsm_integrity", "vsm_macros"]),
     ("vsm_integrity", &[]),
     ("vsm_handlers", &["litebox_platform_lvbs", "vsm_integrity", "vsm_macros"]),
     ("litebox_runner_lvbs", &["litebox_platform_lvbs", "vsm_handlers"]),

@@ -60,11 +60,11 @@ fn owner() -> impl Strategy<Value = Owner> {
     const KINDS: [ModuleMemoryKind; 7] = [
         ModuleMemoryKind::Text,
         ModuleMemoryKind::Data,
-        ModuleMemoryKind::Rodata,
+        ModuleMemoryKind::RoData,
         ModuleMemoryKind::RoAfterInit,
         ModuleMemoryKind::InitText,
         ModuleMemoryKind::InitData,
-        ModuleMemoryKind::InitRodata,
+        ModuleMemoryKind::InitRoData,
     ];
     prop_oneof![
         4 => Just(Owner::Nobody),

@@ -1,0 +1,72 @@
+//! What a ValidateModule list may be about: the seven kinds of a module's memory, its file, and its patch sites.
+//!
+//! Nothing that VTL0 says is trusted: what a part may have of ranges and bytes is bounded here.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE};
+use litebox_platform_lvbs::frames::ModuleMemoryKind;
+use litebox_platform_lvbs::heki::CheckedRange;
+use litebox_platform_lvbs::vtl0::modules::MODULE_VALIDATION_MAX_SIZE;
+
+use crate::objects::ObjectKind;
+
+/// The most ranges of a list: a file of 64 MiB and as much memory, scattered page by page, and some.
+const MAX_RANGES: u64 = 1 << 16;
+
+/// What a range is part of (LVBS contract §5.1: Linux `enum mod_mem_type`, then two of HEKI's).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Text,
+    Data,
+    RoData,
+    RoAfterInit,
+    InitText,
+    InitData,
+    InitRoData,
+    File,
+    Patches,
+}
+
+impl Part {
+    /// The kind of memory; none for what is no memory of the module.
+    pub(super) fn memory(self) -> Option<ModuleMemoryKind> {
+        ModuleMemoryKind::ALL.get(self as usize).copied()
+    }
+
+    /// The frames of a part that is made of whole pages.
+    pub(super) fn frames(self, range: &CheckedRange) -> Result<FrameRange, VsmError> {
+        range.frames().map_err(|_| self.refuse(range.va(), "a module's memory must be made of whole pages"))
+    }
+}
+
+impl ObjectKind for Part {
+    const WHAT: &'static str = "part of a module";
+    const MAX_RANGES: (u64, &'static str) = (MAX_RANGES, "a module's list must not have more than 65536 ranges");
+    const ALL: &'static [Self] = &[
+        Self::Text,
+        Self::Data,
+        Self::RoData,
+        Self::RoAfterInit,
+        Self::InitText,
+        Self::InitData,
+        Self::InitRoData,
+        Self::File,
+        Self::Patches,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::File => "module file",
+            Self::Patches => "module patch sites",
+            part => part.memory().map_or("module", |kind| kind.name()),
+        }
+    }
+
+    fn max_bytes(self) -> u64 {
+        match self {
+            // Some 20,000 sites; no module has a thousand.
+            Self::Patches => 128 * PAGE_SIZE,
+            _ => MODULE_VALIDATION_MAX_SIZE,
+        }
+    }
+}

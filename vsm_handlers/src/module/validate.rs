@@ -1,0 +1,230 @@
+//! ValidateModule: a module's file is verified, and its memory explained by it, byte by byte.
+//!
+//! Freeze, verify, explain, promote: nothing is looked at that VTL0 can still change, and nothing becomes executable that the
+//! signed file and VTL1's own knowledge do not account for. The frame registry stays locked meanwhile, so that no other call
+//! takes, patches or gives back what is being looked at.
+
+use alloc::vec::Vec;
+
+use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
+use litebox_platform_lvbs::frames::{FrozenView, Transaction};
+use litebox_platform_lvbs::heki::HekiList;
+use litebox_platform_lvbs::logging::LogKind;
+use litebox_platform_lvbs::vsm::{CallContext, Token};
+use litebox_platform_lvbs::vtl0::{
+    FetchOnce, MemoryContainer, ModuleMemory as Module, ModuleMemoryMetadataMap, PatchData, PatchDataMap, SymbolTable,
+    SymbolTableBuilder,
+};
+use litebox_platform_lvbs::{Platform, VsmError};
+use log::{info, warn};
+use vsm_integrity::kernel_info;
+use vsm_integrity::module::{Explained, Kind, ModuleError, ModuleMemory, Plan, Range};
+use vsm_integrity::patch_info;
+use vsm_integrity::signature::{SignedMessage, trailer};
+
+use super::memory::{self, File, NamedFrames, Pieces};
+use super::parts::Part;
+use super::symbols::KnownSymbols;
+use crate::objects::{ObjectKind, Objects};
+
+/// Verifies a module, gives its memory the permissions that it has in Linux, and remembers it.
+pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, VsmError> {
+    let platform = call.platform();
+    let mut fetched = FetchOnce::new(platform);
+    let objects = Objects::collect(platform, list, &mut fetched)?;
+    let wanted_sites = objects.copy(Part::Patches, &mut fetched)?;
+    let mut registry = platform.frames().lock();
+    let mut modules = platform.vtl0().modules().lock();
+    let token = modules.prepare()?;
+    let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
+    let mut named = NamedFrames::default();
+    let parts = memory::claim(&objects, token, &mut named, &mut transaction)?;
+    let file = File::claim(&objects, token, &mut fetched, &mut named, &mut transaction)?;
+    named.check(&mut fetched)?;
+    drop((objects, fetched));
+    if let Some(other) = parts.iter().find_map(|part| modules.at(part.va, part.size())) {
+        return Err(VsmError::ModuleOverlaps(other.get()));
+    }
+    transaction.apply()?;
+    let frozen = Frozen { call, parts: &parts, modules: &modules, transaction: &transaction };
+    let Accepted { exports, uses, patches, explained } = frozen.judge(&file, &wanted_sites)?;
+    file.release(&mut transaction)?;
+    memory::promote(&parts, token, &mut transaction)?;
+    transaction.commit()?;
+    info!("ValidateModule: module {} is accepted, {} bytes explained", token.get(), explained.statistics.total());
+    modules.habits = explained.habits;
+    modules.insert(Module { token, parts, exports, uses, patches, initialised: false });
+    Ok(token)
+}
+
+/// What is kept of a module that is accepted.
+struct Accepted {
+    exports: SymbolTable,
+    uses: Vec<Token>,
+    patches: PatchDataMap,
+    explained: Explained,
+}
+
+/// A module that VTL0 can no longer change.
+struct Frozen<'a> {
+    call: &'a CallContext<'a>,
+    parts: &'a [MemoryContainer],
+    modules: &'a ModuleMemoryMetadataMap,
+    transaction: &'a Transaction<'a>,
+}
+
+impl Frozen<'_> {
+    /// Looks at the file and the memory in place.
+    fn judge(&self, file: &File, wanted_sites: &[u8]) -> Result<Accepted, VsmError> {
+        let file_pieces = file.pieces()?;
+        let file_view = file_pieces.view(self.transaction)?;
+        let content = verify(self.call.platform(), self.call.vp(), file.bytes(&file_view))?;
+        let mut pieces = Vec::new();
+        pieces.try_reserve_exact(self.parts.len()).map_err(out_of_memory)?;
+        for part in self.parts {
+            pieces.push(if part.kind.is_explained() { Some(Pieces::of_part(part)?) } else { None });
+        }
+        let mut views: Vec<Option<FrozenView<'_>>> = Vec::new();
+        views.try_reserve_exact(self.parts.len()).map_err(out_of_memory)?;
+        for pieces in &pieces {
+            views.push(pieces.as_ref().map(|pieces| pieces.view(self.transaction)).transpose()?);
+        }
+        let mut ranges = Vec::new();
+        ranges.try_reserve_exact(self.parts.len()).map_err(out_of_memory)?;
+        for (part, view) in self.parts.iter().zip(&views) {
+            let bytes = view.as_deref().unwrap_or_default();
+            ranges.push(Range { kind: part.kind, va: part.va, size: part.size(), bytes });
+        }
+        self.explain(content, &ranges, wanted_sites)
+    }
+
+    fn explain(&self, content: &[u8], ranges: &[Range<'_>], wanted_sites: &[u8]) -> Result<Accepted, VsmError> {
+        let refused = |error| self.refused(error);
+        let platform = self.call.platform();
+        let kernel = platform.vtl0().kernel_data();
+        let arch = kernel.and_then(|kernel| kernel_info::arch_info(&kernel.arch));
+        let (Some(kernel), Some(arch)) = (kernel, arch) else {
+            return Err(VsmError::Module("VTL1 must know the kernel that the module is for"));
+        };
+        let memory = ModuleMemory::new(ranges).map_err(refused)?;
+        let known = KnownSymbols::new(&kernel.symbols, self.modules)?;
+        let plan = Plan::new(content, &memory, arch, &known).map_err(refused)?;
+        let explained = plan.explain(&memory, &self.modules.habits).map_err(refused)?;
+        if explained.thunk_pages.iter().any(|page| *page != 0) {
+            // VTL0 names no frames for them, so that VTL1 cannot see to it that nothing else lies there.
+            return Err(VsmError::Module("a module must not branch to pages that it does not come with"));
+        }
+        let mut exports = Exports(SymbolTableBuilder::default());
+        plan.exports(explained.per_cpu.map(|(offset, _)| offset), |export| exports.keep(&export))
+            .map_err(|error| error.into_vsm(refused))?;
+        let mut sites = Vec::new();
+        plan.jump_labels(|label| {
+            sites.try_reserve(1).map_err(|_| Failure::Vsm(OUT))?;
+            sites.push(self.site(label.va, label.jump())?);
+            Ok(())
+        })
+        .map_err(|error: Failure| error.into_vsm(refused))?;
+        let patches = accepted_sites(&PatchDataMap::new(sites)?, wanted_sites)?;
+        Ok(Accepted { exports: exports.0.finish(), uses: known.used()?, patches, explained })
+    }
+
+    /// The patch site at virtual address `va`.
+    fn site(&self, va: u64, jump: &[u8]) -> Result<PatchData, VsmError> {
+        let pa = |va| self.parts.iter().find_map(|part| part.physical(va)).ok_or(VsmError::InvalidVirtualAddress(va));
+        let last = va.wrapping_add(jump.len() as u64).wrapping_sub(1);
+        let next_page = last - last % PAGE_SIZE;
+        let next_page = if va < next_page { Some(PhysAddr::new(pa(next_page)?)?) } else { None };
+        PatchData::new(PhysAddr::new(pa(va)?)?, next_page, jump)
+    }
+
+    /// Tells what is wrong with the module, and what VTL0 gets to hear of it.
+    fn refused(&self, error: ModuleError) -> VsmError {
+        if let Some(logged) = self.call.platform().count_event(self.call.vp(), LogKind::RefusedModule) {
+            warn!("ValidateModule: {error}{logged}");
+        }
+        error.into()
+    }
+}
+
+/// Checks the file's signature; what has been signed.
+fn verify<'f>(platform: &Platform, vp: u32, file: &'f [u8]) -> Result<&'f [u8], VsmError> {
+    let tail = file.get(file.len().saturating_sub(trailer::TAIL_BYTES)..).unwrap_or_default();
+    let layout = trailer::locate(file.len(), tail)?;
+    let content = file.get(..layout.content).unwrap_or_default();
+    let message = SignedMessage::parse(file.get(layout.signature).unwrap_or_default())?;
+    platform.vtl0().with_keys(platform.hardware(), |keys| {
+        let mut hasher = keys.content_hasher(&message, platform.hardware().sha256_compress())?;
+        hasher.update(content);
+        let verified = keys.verify_module(&message, &hasher.finish())?;
+        if let Some(logged) = platform.count_event(vp, LogKind::SignedModule) {
+            info!("ValidateModule: {} bytes signed by {}{logged}", content.len(), verified.trusted);
+        }
+        Ok(content)
+    })
+}
+
+/// The sites that VTL0 wants to patch, each of which the signed file must have.
+fn accepted_sites(signed: &PatchDataMap, wanted: &[u8]) -> Result<PatchDataMap, VsmError> {
+    let mut sites = Vec::new();
+    for site in patch_info::sites(wanted) {
+        let site = site.map_err(|error| Part::Patches.refuse(error.offset as u64, error.rule))?;
+        let next_page = if site.next_page == 0 { None } else { Some(PhysAddr::new(site.next_page)?) };
+        let wanted = PatchData::new(PhysAddr::new(site.pa)?, next_page, site.jump())?;
+        if signed.at(wanted.start()) != Some(&wanted) {
+            return Err(Part::Patches.refuse(site.pa, "a patch site must be one of the signed file's jump labels"));
+        }
+        sites.try_reserve(1).map_err(out_of_memory)?;
+        sites.push(wanted);
+    }
+    PatchDataMap::new(sites)
+}
+
+/// What the module exports, in the making.
+struct Exports(SymbolTableBuilder);
+
+impl Exports {
+    fn keep(&mut self, export: &vsm_integrity::module::exports::ModuleExport<'_>) -> Result<(), Failure> {
+        let number = self.0.len();
+        self.0.push(export.name, export.value, export.gpl)?;
+        if !export.namespace.is_empty() {
+            let namespace = self.0.namespace(export.namespace)?;
+            self.0.assign(number, namespace);
+        }
+        Ok(())
+    }
+}
+
+/// Of a walk over the file's tables: the file's failure, or VTL1's.
+enum Failure {
+    Module(ModuleError),
+    Vsm(VsmError),
+}
+
+impl Failure {
+    fn into_vsm(self, refused: impl FnOnce(ModuleError) -> VsmError) -> VsmError {
+        match self {
+            Self::Module(error) => refused(error),
+            Self::Vsm(error) => error,
+        }
+    }
+}
+
+impl From<ModuleError> for Failure {
+    fn from(error: ModuleError) -> Self {
+        Self::Module(error)
+    }
+}
+
+impl From<VsmError> for Failure {
+    fn from(error: VsmError) -> Self {
+        Self::Vsm(error)
+    }
+}
+
+/// The kinds that are text, where patch sites may lie.
+const _: () = assert!(Kind::Text.is_text() && Kind::InitText.is_text());
+const OUT: VsmError = VsmError::OutOfMemory("a module");
+
+fn out_of_memory<T>(_: T) -> VsmError {
+    OUT
+}

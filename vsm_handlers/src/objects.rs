@@ -1,0 +1,154 @@
+//! The objects that a HEKI list is about: which ranges make up which, and their bytes.
+//!
+//! A list names a few objects, each by any number of ranges, in any order. Ranges are sorted by object and virtual address;
+//! an object is contiguous in virtual memory unless its kind may have gaps (LVBS contract §5.1). Nothing that VTL0 says is
+//! trusted: what an object may have of ranges and bytes is bounded here.
+
+use alloc::vec::Vec;
+
+use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE, PhysAddr};
+use litebox_platform_lvbs::frames::Owner;
+use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
+use litebox_platform_lvbs::sort::heap_sort;
+use litebox_platform_lvbs::vtl0::FetchOnce;
+use litebox_platform_lvbs::{Platform, VsmError};
+
+/// What a range is part of; its attribute word is an index into [`ObjectKind::ALL`].
+pub(crate) trait ObjectKind: Copy + Ord + 'static {
+    /// What messages call the attribute.
+    const WHAT: &'static str;
+    /// The most ranges of a list, and the rule as a message states it.
+    const MAX_RANGES: (u64, &'static str);
+    /// All kinds.
+    const ALL: &'static [Self];
+
+    /// What messages call the object.
+    fn name(self) -> &'static str;
+
+    /// The most bytes the object may have.
+    fn max_bytes(self) -> u64;
+
+    /// Whether there may be gaps between the object's ranges.
+    fn may_have_gaps(self) -> bool {
+        false
+    }
+
+    /// The kind with the number `raw`.
+    ///
+    /// # Errors
+    /// [`VsmError::InvalidParameter`].
+    fn from_raw(raw: u64) -> Result<Self, VsmError> {
+        let kind = usize::try_from(raw).ok().and_then(|index| Self::ALL.get(index)).copied();
+        kind.ok_or(VsmError::InvalidParameter { name: Self::WHAT, value: raw })
+    }
+
+    /// The error for a broken `rule` at offset or address `at`.
+    fn refuse(self, at: u64, rule: &'static str) -> VsmError {
+        VsmError::InvalidObject { object: self.name(), at, rule }
+    }
+}
+
+/// All ranges of a list, sorted by kind and virtual address.
+pub(crate) struct Objects<K> {
+    ranges: Vec<(K, CheckedRange)>,
+}
+
+impl<K: ObjectKind> Objects<K> {
+    /// Walks the list and checks its ranges. The pages of the list count as fetched in `memory`.
+    pub(crate) fn collect(platform: &Platform, list: HekiList, memory: &mut FetchOnce<'_>) -> Result<Self, VsmError> {
+        let (most, rule) = K::MAX_RANGES;
+        if list.range_count() > most {
+            return Err(VsmError::InvalidList { page: list.first_page(), rule });
+        }
+        let mut ranges: Vec<(K, CheckedRange)> = Vec::new();
+        let announced = usize::try_from(list.range_count()).unwrap_or(usize::MAX);
+        ranges.try_reserve_exact(announced).map_err(|_| VsmError::OutOfMemory("the ranges of a list"))?;
+        let mut walk = list.walk(platform);
+        let mut page = None;
+        while let Some(range) = walk.next() {
+            let range = range?;
+            if page != Some(walk.page()) {
+                memory.note(walk.page(), PAGE_SIZE)?;
+                page = Some(walk.page());
+            }
+            let kind = K::from_raw(range.attributes())?;
+            refuse_vtl1(platform, &range)?;
+            ranges.push((kind, range));
+        }
+        heap_sort(&mut ranges, |(kind, range), (other, after)| (*kind, range.va()) < (*other, after.va()));
+        let objects = Self { ranges };
+        K::ALL.iter().try_for_each(|kind| objects.check(*kind))?;
+        Ok(objects)
+    }
+
+    /// Checks what the ranges of one object are together.
+    fn check(&self, kind: K) -> Result<(), VsmError> {
+        let mut bytes = 0u64;
+        let mut previous_end = None;
+        for range in self.ranges(kind) {
+            let end = virtual_end(range).ok_or_else(|| kind.refuse(range.va(), "addresses must not wrap around"))?;
+            match previous_end {
+                Some(previous) if range.va() < previous => {
+                    return Err(kind.refuse(range.va(), "ranges must not overlap in virtual memory"));
+                }
+                Some(previous) if range.va() != previous && !kind.may_have_gaps() => {
+                    return Err(kind.refuse(range.va(), "ranges must be contiguous in virtual memory"));
+                }
+                _ => previous_end = Some(end),
+            }
+            bytes = bytes.saturating_add(range.byte_count());
+            if bytes > kind.max_bytes() {
+                return Err(kind.refuse(range.va(), "there are more bytes than VTL1 takes"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The ranges of one object, by virtual address.
+    pub(crate) fn ranges(&self, kind: K) -> impl Iterator<Item = &CheckedRange> {
+        self.slice(kind).iter().map(|(_, range)| range)
+    }
+
+    /// The same, to search in.
+    pub(crate) fn slice(&self, kind: K) -> &[(K, CheckedRange)] {
+        let start = self.ranges.partition_point(|(other, _)| *other < kind);
+        let rest = self.ranges.get(start..).unwrap_or_default();
+        rest.get(..rest.partition_point(|(other, _)| *other == kind)).unwrap_or_default()
+    }
+
+    /// The bytes of one object; none if the list does not name it.
+    pub(crate) fn copy(&self, kind: K, memory: &mut FetchOnce<'_>) -> Result<Vec<u8>, VsmError> {
+        // Checked above to be few.
+        let total: u64 = self.ranges(kind).map(CheckedRange::byte_count).sum();
+        let total = usize::try_from(total).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(total).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
+        bytes.resize(total, 0);
+        let mut rest = bytes.as_mut_slice();
+        for range in self.ranges(kind) {
+            let size = usize::try_from(range.byte_count()).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
+            let Some((piece, after)) = rest.split_at_mut_checked(size) else { break };
+            memory.fetch(PhysAddr::new(range.start())?, piece)?;
+            rest = after;
+        }
+        Ok(bytes)
+    }
+}
+
+/// The virtual address after a range's last byte, if all of the range lies in one canonical half and has such an address.
+pub(crate) fn virtual_end(range: &CheckedRange) -> Option<u64> {
+    let end = range.va().checked_add(range.byte_count())?;
+    // The range's start is canonical; with all bits from 47 on the same, so is the rest of it.
+    ((end - 1) >> 47 == range.va() >> 47).then_some(end)
+}
+
+/// Refuses a range with a byte in VTL1's frames.
+fn refuse_vtl1(platform: &Platform, range: &CheckedRange) -> Result<(), VsmError> {
+    let vtl1 = platform.config().vtl1_region;
+    let (first, last) = (PhysAddr::new(range.start())?, PhysAddr::new(range.end() - 1)?);
+    let frames = FrameRange::from_gfns(first.gfn().as_u64(), last.gfn().as_u64() + 1)?;
+    if frames.overlaps(vtl1) {
+        return Err(VsmError::FrameOwned(first, Owner::Vtl1));
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! What a message says of a PE file: SpcIndirectDataContent (Microsoft, "Windows Authenticode Portable Executable
+//! Signature Format").
+//!
+//! The description is in the message and has the file's hash; the signature is of the description. Both steps must be
+//! checked, or a signature of one file could be put onto another.
+
+use der::asn1::ObjectIdentifier;
+
+use super::algorithm::Identifier;
+use super::digest::DigestAlgorithm;
+use super::error::SignatureError;
+use super::message::{ContentType, SignedMessage};
+use super::reader::{Element, tag};
+use crate::error::ParseError;
+
+/// `SPC_PE_IMAGE_DATAOBJ`: what is described is a PE file.
+const PE_IMAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.15");
+
+/// The description of a PE file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IndirectData<'a> {
+    /// What the file was hashed with.
+    pub(crate) algorithm: DigestAlgorithm,
+    /// The file's hash.
+    pub(crate) digest: &'a [u8],
+    /// What the message digest attribute is the digest of: the description without its tag and length.
+    pub(crate) described: &'a [u8],
+}
+
+impl<'a> IndirectData<'a> {
+    /// The description in `message`.
+    pub(crate) fn of(message: &SignedMessage<'a>) -> Result<Self, SignatureError> {
+        if message.content_type() != Some(ContentType::IndirectData) {
+            return Err(SignatureError::ContentType);
+        }
+        let content = message.content();
+        let content = content.ok_or(SignatureError::Attachment("an image's signature must describe the image"))?;
+        let (identifier, digest) = parse(content)?;
+        Ok(Self { algorithm: identifier.digest()?, digest, described: content.content })
+    }
+}
+
+fn parse<'a>(content: &Element<'a>) -> Result<(Identifier<'a>, &'a [u8]), ParseError> {
+    if content.tag != tag::SEQUENCE {
+        return Err(content.refuse("the description of an image is a SEQUENCE"));
+    }
+    let mut fields = content.reader()?;
+    let data = fields.expect(tag::SEQUENCE, "the description of an image has a type")?;
+    let kind = data.reader()?.expect(tag::OID, "the description of an image has a type")?;
+    if kind.content != PE_IMAGE.as_bytes() {
+        return Err(kind.refuse("what is described is not a PE file"));
+    }
+    let mut info = fields.expect(tag::SEQUENCE, "the description of an image has a digest")?.reader()?;
+    fields.finish("the description of an image has two elements")?;
+    let identifier = Identifier::next(&mut info)?;
+    let digest = info.expect(tag::OCTET_STRING, "a digest is an OCTET STRING")?.content;
+    info.finish("a digest has two elements")?;
+    Ok((identifier, digest))
+}

@@ -1,0 +1,34 @@
+//! Signatures: where a module's is, what it says, and whether it holds.
+//!
+//! | module | is about |
+//! |---|---|
+//! | [`trailer`] | where the signature of a module file lies |
+//! | [`message`] | the PKCS#7 message: signers, certificates, algorithms |
+//! | [`certificate`] | X.509 certificates |
+//! | [`digest`] | hashing content that comes in pieces |
+//! | [`algorithm`] | keys and the arithmetic |
+//! | [`error`] | why not |
+//!
+//! What it takes: a parsed message has less than 8 KiB on the heap beside its own bytes (64 KiB at most), the check of
+//! one signature takes 23 KiB more for a moment (RSA-4096; ECDSA takes none), and less than 16 KiB of stack. The content
+//! is never held.
+//!
+//! Who is trusted is in [`crate::keys`], which is also where a signature is checked.
+
+pub mod algorithm;
+pub mod certificate;
+pub mod digest;
+pub mod error;
+mod extensions;
+pub(crate) mod indirect;
+pub mod message;
+mod reader;
+mod signed_attributes;
+pub mod trailer;
+
+pub use certificate::Certificate;
+pub use digest::{CompressSha256, ContentDigests, ContentHasher, Digest, DigestAlgorithm, DigestSet};
+pub use error::{ErrorClass, SignatureError};
+pub use message::{ContentType, SignedMessage};
+
+pub(crate) use message::Signer;

@@ -1,0 +1,14 @@
+//! Signatures against OpenSSL, the kernel's own format, and real modules.
+//!
+//! Everything is made at test time by the `openssl` command, which must be there.
+
+mod captures;
+mod certificates;
+mod chains;
+mod der;
+mod hostile;
+mod images;
+mod openssl;
+mod pe;
+mod signers;
+mod support;

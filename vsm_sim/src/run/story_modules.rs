@@ -1,0 +1,138 @@
+//! The modules of a life: loaded in order, used, unloaded in the wrong and in the right order, and what an attacker would
+//! have VTL1 accept in their place.
+
+use anyhow::{Context, Result};
+use iced_x86::code_asm::{al, byte_ptr, qword_ptr, rax, rbx};
+use litebox_platform_lvbs::vsm::VsmFunction as F;
+use vsm_integrity::module::Kind;
+
+use super::story::Stage;
+use crate::engine::SharedState;
+use crate::machine::{Stop, Vtl0};
+use crate::vtl0::bytes;
+use crate::vtl0::kdata::Site;
+use crate::vtl0::lists::{List, write_list};
+use crate::vtl0::modules::{Frames, Module, Placed};
+use crate::vtl0::patcher::{Form, INT3, Patch, poke, write_at};
+
+/// Pages of VTL0's scratch memory for modules and their files.
+const PAGES: u64 = 1536;
+const PAGE: u64 = 4096;
+/// What `scripts/sign-file` appends behind the message.
+const TRAILER: usize = 40;
+
+/// Plays the life of the modules.
+pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -> Result<()> {
+    let start = vtl0.with_scratch(|scratch| scratch.pages(PAGES))?;
+    let mut frames = Frames::scattered(start, start + PAGES * PAGE, 1);
+    let Some(top) = modules.last() else { return Ok(()) };
+    let mut loaded: Vec<(Placed, u64)> = Vec::new();
+    for (module, token) in modules.iter().zip(1..) {
+        let placed = module.place(stage.machine.ram(), &mut frames, 0x230)?;
+        if module.name == top.name {
+            forgeries(stage, vtl0, &mut frames, module)?;
+        }
+        let list = written(vtl0, &placed)?;
+        let note = format!("{}, {} KiB", module.name, module.file.len() >> 10);
+        stage.noted_call(vtl0, F::ValidateModule, [list.pa, list.nranges, 0], &token.to_string(), &note)?;
+        loaded.push((placed, token));
+    }
+    let (placed, token) = loaded.last().context("a module")?;
+    let page = |kind: Kind| placed.pages(kind.number() as u64).first().copied();
+    let text = page(Kind::Text).context("a module has text")?;
+    stage.attempt(vtl0, "write a module's text", text, |asm| asm.mov(qword_ptr(rbx), rax))?;
+    if let Some(page) = page(Kind::RoData) {
+        stage.attempt(vtl0, "write a module's constants", page, |asm| asm.mov(qword_ptr(rbx), rax))?;
+    }
+    if let Some(page) = page(Kind::Data) {
+        stage.attempt(vtl0, "execute a module's data", page, |asm| asm.jmp(rbx))?;
+    }
+    for (_, token) in &loaded {
+        stage.call(vtl0, F::FreeModuleInit, [*token, 0, 0], "0")?;
+    }
+    stage.call(vtl0, F::FreeModuleInit, [*token, 0, 0], "-EBUSY")?;
+    if let Some(page) = page(Kind::InitText) {
+        stage.attempt(vtl0, "execute freed init text", page, |asm| asm.jmp(rbx))?;
+    }
+    let site = loaded.iter().zip(modules).find_map(|((placed, _), module)| site_in(module, placed));
+    if let Some(site) = &site {
+        patch(stage, vtl0, site)?;
+    }
+    // The first is used by the others.
+    stage.call(vtl0, F::UnloadModule, [1, 0, 0], "-EBUSY")?;
+    for (_, token) in loaded.iter().rev() {
+        stage.call(vtl0, F::UnloadModule, [*token, 0, 0], "0")?;
+    }
+    stage.call(vtl0, F::UnloadModule, [1, 0, 0], "-EINVAL")?;
+    if let Some(site) = &site {
+        let [first, ..] = poke(site, Form::Nop);
+        request(stage, vtl0, first, "-ENOENT", "a site whose module is gone")?;
+    }
+    stage.step(vtl0, "write what was a module's text", &format!("{text:#x}"), "allowed", |vtl0| {
+        let registers = SharedState { rbx: text, ..SharedState::default() };
+        Ok(match vtl0.run(&registers, |asm| asm.mov(byte_ptr(rbx), al))? {
+            Stop::Done => "allowed".to_owned(),
+            other => format!("{other:x?}"),
+        })
+    })?;
+    stage.attempt(vtl0, "execute what was a module's text", text, |asm| asm.jmp(rbx))
+}
+
+/// A jump label in the module's text.
+fn site_in(module: &Module, placed: &Placed) -> Option<Site> {
+    let text = module.parts.iter().find(|part| part.kind == Kind::Text)?;
+    let in_text = |va: u64| va >= text.va && va - text.va < text.bytes.len() as u64;
+    let label = module.labels.iter().find(|label| in_text(label.va))?;
+    let pa = placed.physical(label.va)?;
+    let last = label.va + label.jump.len() as u64 - 1;
+    let next_page = if last / PAGE == label.va / PAGE { 0 } else { placed.physical(last - last % PAGE)? };
+    let mut jump = [0; 5];
+    jump.get_mut(..label.jump.len())?.copy_from_slice(&label.jump);
+    Some(Site { pa, next_page, jump, size: u8::try_from(label.jump.len()).ok()? })
+}
+
+/// Switches a jump label as Linux does, and tries what it does not do.
+fn patch(stage: &mut Stage<'_>, vtl0: &mut Vtl0, site: &Site) -> Result<()> {
+    let mut first = [0];
+    bytes::read(stage.machine.ram(), site.pa, &mut first)?;
+    let form = if first[0] == site.jump[0] { Form::Nop } else { Form::Jump };
+    let [int3, tail, head] = poke(site, form);
+    request(stage, vtl0, tail, "-EINVAL", "the tail out of turn")?;
+    for (step, what) in [(int3, "INT3"), (tail, "the tail"), (head, "the first byte")] {
+        request(stage, vtl0, step, "0", what)?;
+    }
+    request(stage, vtl0, write_at(site, 1, &[INT3]), "-EINVAL", "INT3 over a second byte")
+}
+
+fn request(stage: &mut Stage<'_>, vtl0: &mut Vtl0, patch: Patch, expected: &str, what: &str) -> Result<()> {
+    let at = vtl0.with_scratch(|scratch| scratch.pages(1))?;
+    bytes::write(stage.machine.ram(), at, &patch.to_bytes())?;
+    stage.noted_call(vtl0, F::PatchText, [at, 0, 0], expected, what)
+}
+
+/// What must not be accepted in the module's place.
+fn forgeries(stage: &mut Stage<'_>, vtl0: &mut Vtl0, frames: &mut Frames, module: &Module) -> Result<()> {
+    let mut text = module.clone();
+    let part = text.part_mut(Kind::Text).context("a module has text")?;
+    part.bytes[0] ^= 1;
+    let unsigned = Module { file: module.file[..module.file.len() - TRAILER].to_vec(), ..module.clone() };
+    let mut file = module.clone();
+    file.file[0x100] ^= 1;
+    for (what, forged, expected) in [
+        ("a bit of its text changed", text, "-EINVAL"),
+        ("without a signature", unsigned, "-ENODATA"),
+        ("a bit of its file changed", file, "-EKEYREJECTED"),
+    ] {
+        let placed = forged.place(stage.machine.ram(), frames, 0)?;
+        let list = written(vtl0, &placed)?;
+        let note = format!("{}, {what}", module.name);
+        stage.noted_call(vtl0, F::ValidateModule, [list.pa, list.nranges, 0], expected, &note)?;
+        placed.free(frames, |_| true);
+    }
+    Ok(())
+}
+
+fn written(vtl0: &Vtl0, placed: &Placed) -> Result<List> {
+    let machine = vtl0.machine();
+    vtl0.with_scratch(|scratch| write_list(machine.ram(), scratch, &placed.ranges))
+}

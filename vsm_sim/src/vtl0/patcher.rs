@@ -1,0 +1,76 @@
+//! How Linux changes a jump label: the three requests of a text poke (`text_poke_bp_batch`, LVBS contract §5.9).
+
+use super::kdata::Site;
+
+const PAGE: u64 = 4096;
+/// INT3.
+pub const INT3: u8 = 0xcc;
+
+/// What a site is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A jump.
+    Jump,
+    /// The NOP of the same size.
+    Nop,
+}
+
+/// A `struct heki_patch` as a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Physical address of the first byte, and of the page the bytes go on in, or 0.
+    pub pa: [u64; 2],
+    /// How many bytes.
+    pub size: u8,
+    /// The bytes.
+    pub code: [u8; 5],
+}
+
+impl Patch {
+    /// Bytes of a request.
+    pub const SIZE: usize = 24;
+
+    /// The request in memory.
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0xee; Self::SIZE];
+        bytes[..8].copy_from_slice(&self.pa[0].to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.pa[1].to_le_bytes());
+        bytes[16] = self.size;
+        bytes[17..22].copy_from_slice(&self.code);
+        bytes
+    }
+}
+
+/// The bytes of a site in a form.
+pub fn bytes_of(site: &Site, form: Form) -> Vec<u8> {
+    match (form, site.size) {
+        (Form::Jump, length) => site.jump[..usize::from(length)].to_vec(),
+        (Form::Nop, 2) => vec![0x66, 0x90],
+        (Form::Nop, _) => vec![0x0f, 0x1f, 0x44, 0x00, 0x00],
+    }
+}
+
+/// Where byte `index` of a site lies.
+pub fn place_of(site: &Site, index: u64) -> u64 {
+    let left = PAGE - site.pa % PAGE;
+    if index < left { site.pa + index } else { site.next_page + (index - left) }
+}
+
+/// The request that writes `code` from byte `index` of the site on.
+///
+/// # Panics
+/// When there are more than 5 bytes.
+pub fn write_at(site: &Site, index: u64, code: &[u8]) -> Patch {
+    let pa = place_of(site, index);
+    let crosses = pa % PAGE + code.len() as u64 > PAGE;
+    let mut bytes = [0; 5];
+    bytes[..code.len()].copy_from_slice(code);
+    let next = if crosses { site.next_page } else { 0 };
+    Patch { pa: [pa, next], size: u8::try_from(code.len()).expect("5 bytes at most"), code: bytes }
+}
+
+/// The three steps that make the site `form`.
+pub fn poke(site: &Site, form: Form) -> [Patch; 3] {
+    let bytes = bytes_of(site, form);
+    [write_at(site, 0, &[INT3]), write_at(site, 1, &bytes[1..]), write_at(site, 0, &bytes[..1])]
+}

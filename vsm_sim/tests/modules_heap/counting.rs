@@ -1,0 +1,79 @@
+//! An allocator that counts what a thread has allocated, and can refuse one request.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    /// Bytes allocated now by this thread while it counts, less those freed, and the most there have been.
+    static NOW: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+    /// Whether this thread's allocations count.
+    static COUNTS: Cell<bool> = const { Cell::new(false) };
+    /// Allocations until one is refused; none is at `usize::MAX`.
+    static UNTIL_REFUSED: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+struct Counting;
+
+/// Whether the allocation about to be made is the one to be refused.
+fn refused() -> bool {
+    let left = UNTIL_REFUSED.get();
+    if left != usize::MAX && left != 0 {
+        UNTIL_REFUSED.set(left - 1);
+    }
+    left == 0
+}
+
+fn signed(bytes: usize) -> isize {
+    isize::try_from(bytes).unwrap_or(isize::MAX)
+}
+
+// SAFETY: every request is passed on to the system's allocator unchanged, or refused, as an allocator may; counting
+// touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if COUNTS.get() {
+            if refused() {
+                UNTIL_REFUSED.set(usize::MAX);
+                return std::ptr::null_mut();
+            }
+            NOW.set(NOW.get() + signed(layout.size()));
+            PEAK.set(PEAK.get().max(NOW.get()));
+        }
+        // SAFETY: the caller's promises about `layout` are those the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if COUNTS.get() {
+            NOW.set(NOW.get() - signed(layout.size()));
+        }
+        // SAFETY: `pointer` came from `alloc` above, that is, from the system's allocator, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static HEAP: Counting = Counting;
+
+/// Does `work`, and counts: its result, the most bytes in use, and those in use afterwards, beyond what was before. The
+/// `refuse`th allocation fails, if there is one.
+pub fn counted(refuse: usize, work: impl FnOnce() -> i64) -> (i64, usize, isize) {
+    NOW.set(0);
+    PEAK.set(0);
+    UNTIL_REFUSED.set(refuse);
+    COUNTS.set(true);
+    let result = work();
+    COUNTS.set(false);
+    UNTIL_REFUSED.set(usize::MAX);
+    (result, usize::try_from(PEAK.get()).unwrap_or(0), NOW.get())
+}
+
+/// Does `work` without counting, but for `adopted` bytes that it allocates and that will be freed with counting.
+pub fn apart<R>(adopted: usize, work: impl FnOnce() -> R) -> R {
+    let counts = COUNTS.replace(false);
+    let result = work();
+    COUNTS.set(counts);
+    NOW.set(NOW.get() + signed(adopted));
+    result
+}
