@@ -68,7 +68,7 @@ fn parse(
     objects: &Objects<Kind>,
     memory: &mut FetchOnce<'_>,
 ) -> Result<(KernelData, KeyStore), VsmError> {
-    let keys = keys(objects, memory)?;
+    let keys = keys(platform, objects, memory)?;
     let patches = patches(platform, objects, memory)?;
     let (symbols, arch) = symbols(objects, memory)?;
     let mut trampoline_frames = 0u64;
@@ -90,10 +90,11 @@ fn parse(
 }
 
 /// Who may sign, and what must not be trusted whoever signed it.
-fn keys(objects: &Objects<Kind>, memory: &mut FetchOnce<'_>) -> Result<KeyStore, VsmError> {
+fn keys(platform: &Platform, objects: &Objects<Kind>, memory: &mut FetchOnce<'_>) -> Result<KeyStore, VsmError> {
     let mut keys = KeyStoreBuilder::new();
     let system = certificates(objects, memory, Kind::SystemCertificates, |certificate| {
-        match keys.trust(certificate) {
+        // A key's numbers are made with the heap's reserve.
+        match platform.vtl0().with_keys(platform.hardware(), |_| keys.trust(certificate)) {
             Err(error @ (SignatureError::Full(_) | SignatureError::OutOfMemory(_))) => Err(error.into()),
             // As Linux does (`x509_load_certificate_list`): what VTL1 cannot use it does not trust, and no more is lost.
             Err(error) => {
@@ -107,7 +108,9 @@ fn keys(objects: &Objects<Kind>, memory: &mut FetchOnce<'_>) -> Result<KeyStore,
         return Err(Kind::SystemCertificates.refuse(0, "there must be at least one certificate"));
     }
     // To go on without one of these would be to trust it.
-    certificates(objects, memory, Kind::RevocationCertificates, |certificate| Ok(keys.revoke(certificate)?))?;
+    certificates(objects, memory, Kind::RevocationCertificates, |certificate| {
+        Ok(platform.vtl0().with_keys(platform.hardware(), |_| keys.revoke(certificate))?)
+    })?;
     let bytes = objects.copy(Kind::BlockedHashes, memory)?;
     for hash in blocklist::records(&bytes) {
         let hash = hash.map_err(|error| refuse(Kind::BlockedHashes, error))?;

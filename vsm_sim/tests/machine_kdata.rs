@@ -1,7 +1,6 @@
 //! LoadKData in the unmodified image: a made-up kernel, and the captured ones where they are.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod image;
 
 use anyhow::{Context, Result, ensure};
 use iced_x86::code_asm::{qword_ptr, rbx};
@@ -18,20 +17,6 @@ use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
 const GENERAL_PROTECTION: u64 = 13;
 /// Where the kernel's text is taken to lie: beyond everything that VTL0 uses here.
 const TEXT: u64 = 0x1000_0000;
-
-/// The image's bytes: the file that `VTL1_IMAGE` names, or the workspace's, built first.
-fn image() -> Result<Vec<u8>> {
-    let path = if let Some(path) = std::env::var_os("VTL1_IMAGE") {
-        PathBuf::from(path)
-    } else {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the workspace")?;
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["xtask", "build-vtl1", "--quiet"]).current_dir(root).env_remove("CARGO_TARGET_DIR");
-        ensure!(build.status().context("cargo cannot be run")?.success(), "the image does not build");
-        root.join("target/vtl1/vmlinux")
-    };
-    std::fs::read(&path).with_context(|| path.display().to_string())
-}
 
 /// Pages that hold any of the kernels' objects.
 const PAGES: u64 = 4096;
@@ -74,9 +59,9 @@ fn load(image: &[u8], what: &str, kernel: &KernelData, scattered: bool) -> Resul
 
 #[test]
 fn machine_kernel_data_are_loaded_by_the_real_image() -> Result<()> {
-    let image = image()?;
+    let image = image::image();
     let (kernel, exports) = KernelData::made_up(2000, 11);
-    let line = load(&image, "a made-up kernel", &kernel, false)?;
+    let line = load(image, "a made-up kernel", &kernel, false)?;
     ensure!(
         line.contains(&format!("1 certificates, 1 revoked, 2 blocked hashes, {} symbols", exports.len())),
         "{line}"
@@ -88,7 +73,7 @@ fn machine_kernel_data_are_loaded_by_the_real_image() -> Result<()> {
     for archive in archives {
         let capture = Capture::open(&archive)?;
         for scattered in [false, true] {
-            let line = load(&image, capture.name(), &capture.kernel_data(TEXT)?, scattered)?;
+            let line = load(image, capture.name(), &capture.kernel_data(TEXT)?, scattered)?;
             ensure!(line.contains(&format!(" {} symbols ", capture.exported_names()?.len())), "{line}");
             ensure!(line.contains(&format!(" {} patch sites", capture.sites(TEXT)?.len())), "{line}");
         }

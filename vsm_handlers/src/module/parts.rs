@@ -16,13 +16,7 @@ const MAX_RANGES: u64 = 1 << 16;
 /// What a range is part of (LVBS contract §5.1: Linux `enum mod_mem_type`, then two of HEKI's).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
-    Text,
-    Data,
-    RoData,
-    RoAfterInit,
-    InitText,
-    InitData,
-    InitRoData,
+    Memory(ModuleMemoryKind),
     File,
     Patches,
 }
@@ -30,7 +24,7 @@ pub(super) enum Part {
 impl Part {
     /// The kind of memory; none for what is no memory of the module.
     pub(super) fn memory(self) -> Option<ModuleMemoryKind> {
-        ModuleMemoryKind::ALL.get(self as usize).copied()
+        if let Self::Memory(kind) = self { Some(kind) } else { None }
     }
 
     /// The frames of a part that is made of whole pages.
@@ -43,13 +37,13 @@ impl ObjectKind for Part {
     const WHAT: &'static str = "part of a module";
     const MAX_RANGES: (u64, &'static str) = (MAX_RANGES, "a module's list must not have more than 65536 ranges");
     const ALL: &'static [Self] = &[
-        Self::Text,
-        Self::Data,
-        Self::RoData,
-        Self::RoAfterInit,
-        Self::InitText,
-        Self::InitData,
-        Self::InitRoData,
+        Self::Memory(ModuleMemoryKind::Text),
+        Self::Memory(ModuleMemoryKind::Data),
+        Self::Memory(ModuleMemoryKind::RoData),
+        Self::Memory(ModuleMemoryKind::RoAfterInit),
+        Self::Memory(ModuleMemoryKind::InitText),
+        Self::Memory(ModuleMemoryKind::InitData),
+        Self::Memory(ModuleMemoryKind::InitRoData),
         Self::File,
         Self::Patches,
     ];
@@ -58,7 +52,7 @@ impl ObjectKind for Part {
         match self {
             Self::File => "module file",
             Self::Patches => "module patch sites",
-            part => part.memory().map_or("module", |kind| kind.name()),
+            Self::Memory(kind) => kind.name(),
         }
     }
 

@@ -18,7 +18,7 @@ use litebox_platform_lvbs::vtl0::{
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
 use vsm_integrity::kernel_info;
-use vsm_integrity::module::{Explained, Kind, ModuleError, ModuleMemory, Plan, Range};
+use vsm_integrity::module::{Explained, ModuleError, ModuleMemory, Plan, Range};
 use vsm_integrity::patch_info;
 use vsm_integrity::signature::{SignedMessage, trailer};
 
@@ -221,8 +221,6 @@ impl From<VsmError> for Failure {
     }
 }
 
-/// The kinds that are text, where patch sites may lie.
-const _: () = assert!(Kind::Text.is_text() && Kind::InitText.is_text());
 const OUT: VsmError = VsmError::OutOfMemory("a module");
 
 fn out_of_memory<T>(_: T) -> VsmError {

@@ -11,7 +11,7 @@ pub const PAGE: u64 = 4096;
 pub const MAX_RANGE: u64 = 1 << 28;
 
 /// What a part of a module's memory is for: Linux' `enum mod_mem_type` (LVBS contract §5.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// Code.
     Text,

@@ -171,9 +171,9 @@ pub(crate) struct Identifier<'a> {
 impl<'a> Identifier<'a> {
     /// The one that is next.
     pub(crate) fn next(reader: &mut Reader<'a>) -> Result<Self, ParseError> {
-        let element = reader.expect(tag::SEQUENCE, "an algorithm is a SEQUENCE")?;
+        let element = reader.require(tag::SEQUENCE, "an algorithm is a SEQUENCE")?;
         let mut fields = element.reader()?;
-        let oid = fields.expect(tag::OID, "an algorithm has an OBJECT IDENTIFIER")?.content;
+        let oid = fields.require(tag::OID, "an algorithm has an OBJECT IDENTIFIER")?.content;
         let parameters = if fields.is_empty() { None } else { Some(fields.any()?) };
         fields.finish("an algorithm has one element of parameters at most")?;
         Ok(Self { raw: element.raw, oid, parameters })
@@ -269,7 +269,7 @@ impl PublicKey {
 fn subject_public_key(info: &[u8], base: usize) -> Result<(Identifier<'_>, &[u8]), ParseError> {
     let mut fields = reader::only_at(info, base, tag::SEQUENCE, "a public key is a SEQUENCE")?.reader()?;
     let identifier = Identifier::next(&mut fields)?;
-    let bits = fields.expect(tag::BIT_STRING, "a public key is a BIT STRING")?.whole_bits()?;
+    let bits = fields.require(tag::BIT_STRING, "a public key is a BIT STRING")?.whole_bits()?;
     fields.finish("a public key has two elements")?;
     Ok((identifier, bits))
 }
@@ -299,8 +299,8 @@ fn rsa_key(bits: &[u8]) -> Result<PublicKey, SignatureError> {
 
 fn rsa_numbers(bits: &[u8]) -> Result<(&[u8], &[u8]), ParseError> {
     let mut fields = reader::only(bits, tag::SEQUENCE, "an RSA key is a SEQUENCE")?.reader()?;
-    let modulus = fields.expect(tag::INTEGER, "a modulus")?.unsigned()?;
-    let exponent = fields.expect(tag::INTEGER, "an exponent")?.unsigned()?;
+    let modulus = fields.require(tag::INTEGER, "a modulus")?.unsigned()?;
+    let exponent = fields.require(tag::INTEGER, "an exponent")?.unsigned()?;
     fields.finish("an RSA key has two numbers")?;
     Ok((modulus, exponent))
 }
@@ -317,7 +317,7 @@ fn pkcs1(algorithm: DigestAlgorithm) -> Pkcs1v15Sign {
 fn ecdsa_numbers<const N: usize>(signature: &[u8]) -> Option<([u8; N], [u8; N])> {
     let mut fields = reader::only(signature, tag::SEQUENCE, "two numbers").ok()?.reader().ok()?;
     let mut number = || {
-        let bytes = fields.expect(tag::INTEGER, "a number").ok()?.unsigned().ok()?;
+        let bytes = fields.require(tag::INTEGER, "a number").ok()?.unsigned().ok()?;
         let mut number = [0; N];
         number.get_mut(N.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
         Some(number)

@@ -117,24 +117,24 @@ impl<B: AsRef<[u8]>> Certificate<B> {
     /// RFC 5280 §4.1.
     fn fields(der: B) -> Result<Self, ParseError> {
         let mut outer = reader::only(der.as_ref(), tag::SEQUENCE, "a certificate is a SEQUENCE")?.reader()?;
-        let tbs = outer.expect(tag::SEQUENCE, "a certificate has a to-be-signed part")?;
+        let tbs = outer.require(tag::SEQUENCE, "a certificate has a to-be-signed part")?;
         let algorithm = Identifier::next(&mut outer)?;
-        let signature = outer.expect(tag::BIT_STRING, "a certificate has a signature")?;
+        let signature = outer.require(tag::BIT_STRING, "a certificate has a signature")?;
         signature.whole_bits()?;
         outer.finish("a certificate has three elements")?;
 
         let mut fields = tbs.reader()?;
         let version = version(&mut fields)?;
-        let serial = fields.expect(tag::INTEGER, "a certificate has a serial number")?;
+        let serial = fields.require(tag::INTEGER, "a certificate has a serial number")?;
         serial.integer()?;
         let inner = Identifier::next(&mut fields)?;
         if inner.raw != algorithm.raw {
             return Err(tbs.refuse("a certificate names two signature algorithms"));
         }
-        let issuer = fields.expect(tag::SEQUENCE, "an issuer is a SEQUENCE")?;
-        validity(&fields.expect(tag::SEQUENCE, "a validity is a SEQUENCE")?)?;
-        let subject = fields.expect(tag::SEQUENCE, "a subject is a SEQUENCE")?;
-        let key = fields.expect(tag::SEQUENCE, "a public key is a SEQUENCE")?;
+        let issuer = fields.require(tag::SEQUENCE, "an issuer is a SEQUENCE")?;
+        validity(&fields.require(tag::SEQUENCE, "a validity is a SEQUENCE")?)?;
+        let subject = fields.require(tag::SEQUENCE, "a subject is a SEQUENCE")?;
+        let key = fields.require(tag::SEQUENCE, "a public key is a SEQUENCE")?;
         for number in [1, 2] {
             let unique = fields.optional(tag::context_primitive(number))?;
             if let Some(id) = unique.filter(|_| version == 0) {
@@ -277,7 +277,7 @@ impl<B: AsRef<[u8]>> Certificate<B> {
 fn version(fields: &mut Reader<'_>) -> Result<u8, ParseError> {
     let Some(explicit) = fields.optional(tag::context(0))? else { return Ok(0) };
     let mut inside = explicit.reader()?;
-    let version = inside.expect(tag::INTEGER, "a version is an INTEGER")?.small()?;
+    let version = inside.require(tag::INTEGER, "a version is an INTEGER")?.small()?;
     inside.finish("a version is one element")?;
     // Version 1 is the default, which DER leaves out (X.690 §11.5).
     if version == 1 || version == 2 { Ok(version) } else { Err(explicit.refuse("a certificate has version 1, 2 or 3")) }
@@ -288,7 +288,7 @@ fn validity(element: &Element<'_>) -> Result<(), ParseError> {
     let mut times = element.reader()?;
     for _ in 0..2 {
         if times.optional(tag::UTC_TIME)?.is_none() {
-            times.expect(tag::GENERALIZED_TIME, "a validity is made of two times")?;
+            times.require(tag::GENERALIZED_TIME, "a validity is made of two times")?;
         }
     }
     times.finish("a validity is made of two times")
@@ -300,10 +300,10 @@ fn common_name(name: &[u8]) -> Result<Option<&str>, ParseError> {
     const COMMON_NAME: [u8; 3] = [0x55, 4, 3];
     let mut sets = reader::only(name, tag::SEQUENCE, "a name is a SEQUENCE")?.reader()?;
     while !sets.is_empty() {
-        let mut attributes = sets.expect(tag::SET, "a name is made of SETs")?.reader()?;
+        let mut attributes = sets.require(tag::SET, "a name is made of SETs")?.reader()?;
         while !attributes.is_empty() {
-            let mut fields = attributes.expect(tag::SEQUENCE, "an attribute is a SEQUENCE")?.reader()?;
-            let oid = fields.expect(tag::OID, "an attribute has a type")?;
+            let mut fields = attributes.require(tag::SEQUENCE, "an attribute is a SEQUENCE")?.reader()?;
+            let oid = fields.require(tag::OID, "an attribute has a type")?;
             if oid.content == COMMON_NAME {
                 return Ok(core::str::from_utf8(fields.any()?.content).ok());
             }

@@ -67,14 +67,14 @@ impl Extensions {
     /// Parses the `[3]` that holds a certificate's extensions.
     pub(crate) fn parse(explicit: &Element<'_>) -> Result<Self, ParseError> {
         let mut outer = explicit.reader()?;
-        let list = outer.expect(tag::SEQUENCE, "extensions are a SEQUENCE")?;
+        let list = outer.require(tag::SEQUENCE, "extensions are a SEQUENCE")?;
         outer.finish("extensions are one SEQUENCE")?;
         let mut all = list.reader()?;
         let mut found = Self::default();
         let mut count = 0;
         while !all.is_empty() {
             let before = list.content.get(..all.offset().saturating_sub(list.content_offset())).unwrap_or_default();
-            let extension = all.expect(tag::SEQUENCE, "an extension is a SEQUENCE")?;
+            let extension = all.require(tag::SEQUENCE, "an extension is a SEQUENCE")?;
             count += 1;
             if count > MAX_EXTENSIONS {
                 return Err(extension.refuse("a certificate has 64 extensions at most"));
@@ -90,13 +90,13 @@ impl Extensions {
     /// Takes in one extension, which those in `before` come before.
     fn take(&mut self, extension: &Element<'_>, before: &[u8]) -> Result<(), ParseError> {
         let mut fields = extension.reader()?;
-        let id = fields.expect(tag::OID, "an extension has an OBJECT IDENTIFIER")?;
+        let id = fields.require(tag::OID, "an extension has an OBJECT IDENTIFIER")?;
         let critical = match fields.optional(tag::BOOLEAN)? {
             None => false,
             Some(flag) if flag.boolean()? => true,
             Some(flag) => return Err(flag.refuse("DER leaves out a default")),
         };
-        let value = fields.expect(tag::OCTET_STRING, "an extension's value is an OCTET STRING")?;
+        let value = fields.require(tag::OCTET_STRING, "an extension's value is an OCTET STRING")?;
         fields.finish("an extension has three elements at most")?;
         if has(before, id.content)? {
             return Err(extension.refuse("an extension comes twice"));
@@ -159,7 +159,7 @@ fn extended_usage(element: &Element<'_>) -> Result<ExtendedUsage, ParseError> {
     let mut purposes = element.reader()?;
     let mut usage = ExtendedUsage::default();
     while !purposes.is_empty() {
-        let purpose = purposes.expect(tag::OID, "a purpose is an OBJECT IDENTIFIER")?.content;
+        let purpose = purposes.require(tag::OID, "a purpose is an OBJECT IDENTIFIER")?.content;
         usage.any |= purpose == ANY_USAGE.as_bytes();
         usage.code_signing |= purpose == CODE_SIGNING.as_bytes();
         usage.modules_only |= purpose == MODULE_SIGNING_ONLY.as_bytes();

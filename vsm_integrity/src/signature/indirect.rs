@@ -45,15 +45,15 @@ fn parse<'a>(content: &Element<'a>) -> Result<(Identifier<'a>, &'a [u8]), ParseE
         return Err(content.refuse("the description of an image is a SEQUENCE"));
     }
     let mut fields = content.reader()?;
-    let data = fields.expect(tag::SEQUENCE, "the description of an image has a type")?;
-    let kind = data.reader()?.expect(tag::OID, "the description of an image has a type")?;
+    let data = fields.require(tag::SEQUENCE, "the description of an image has a type")?;
+    let kind = data.reader()?.require(tag::OID, "the description of an image has a type")?;
     if kind.content != PE_IMAGE.as_bytes() {
         return Err(kind.refuse("what is described is not a PE file"));
     }
-    let mut info = fields.expect(tag::SEQUENCE, "the description of an image has a digest")?.reader()?;
+    let mut info = fields.require(tag::SEQUENCE, "the description of an image has a digest")?.reader()?;
     fields.finish("the description of an image has two elements")?;
     let identifier = Identifier::next(&mut info)?;
-    let digest = info.expect(tag::OCTET_STRING, "a digest is an OCTET STRING")?.content;
+    let digest = info.require(tag::OCTET_STRING, "a digest is an OCTET STRING")?.content;
     info.finish("a digest has two elements")?;
     Ok((identifier, digest))
 }

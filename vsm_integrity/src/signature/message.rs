@@ -104,14 +104,14 @@ impl<'a> SignedMessage<'a> {
             });
         }
         let mut fields = signed_data(bytes)?;
-        let version = fields.expect(tag::INTEGER, "signed data have a version")?;
-        let algorithms = fields.expect(tag::SET, "signed data have a SET of hash algorithms")?;
+        let version = fields.require(tag::INTEGER, "signed data have a version")?;
+        let algorithms = fields.require(tag::SET, "signed data have a SET of hash algorithms")?;
         let (content_type, content) = encapsulated(&mut fields)?;
         let certificates = match fields.optional(tag::context(0))? {
             Some(set) => certificates(&set)?,
             None => Vec::new(),
         };
-        let signer_infos = fields.expect(tag::SET, "signed data have a SET of signers")?;
+        let signer_infos = fields.require(tag::SET, "signed data have a SET of signers")?;
         fields.finish("signed data end with the signers")?;
         let signers = signers(&signer_infos, &algorithms)?;
         // RFC 5652 §5.1, of which Linux (`pkcs7_note_signerinfo_version`) has this much.
@@ -172,19 +172,19 @@ impl From<ParseError> for SignatureError {
 /// The fields of the SignedData in a ContentInfo (RFC 5652 §3).
 fn signed_data(bytes: &[u8]) -> Result<Reader<'_>, ParseError> {
     let mut info = reader::only(bytes, tag::SEQUENCE, "a message is a SEQUENCE")?.reader()?;
-    let kind = info.expect(tag::OID, "a message has a type")?;
+    let kind = info.require(tag::OID, "a message has a type")?;
     if kind.content != SIGNED_DATA.as_bytes() {
         return Err(kind.refuse("a message is not signed data"));
     }
-    let explicit = info.expect(tag::context(0), "a message has content")?;
+    let explicit = info.require(tag::context(0), "a message has content")?;
     info.finish("a message has two elements")?;
     reader::only_at(explicit.content, explicit.content_offset(), tag::SEQUENCE, "signed data are a SEQUENCE")?.reader()
 }
 
 /// The EncapsulatedContentInfo (RFC 5652 §5.2): type, and the element in its `[0]`.
 fn encapsulated<'a>(fields: &mut Reader<'a>) -> Result<(Option<ContentType>, Option<Element<'a>>), ParseError> {
-    let mut info = fields.expect(tag::SEQUENCE, "what is signed is described by a SEQUENCE")?.reader()?;
-    let oid = info.expect(tag::OID, "what is signed has a type")?;
+    let mut info = fields.require(tag::SEQUENCE, "what is signed is described by a SEQUENCE")?.reader()?;
+    let oid = info.require(tag::OID, "what is signed has a type")?;
     let content = match info.optional(tag::context(0))? {
         None => None,
         Some(explicit) => {
@@ -202,7 +202,7 @@ fn certificates<'a>(set: &Element<'a>) -> Result<Vec<Certificate<&'a [u8]>>, Sig
     let mut all = set.reader()?;
     let mut certificates = Vec::new();
     while !all.is_empty() {
-        let element = all.expect(tag::SEQUENCE, "only X.509 certificates are understood")?;
+        let element = all.require(tag::SEQUENCE, "only X.509 certificates are understood")?;
         if certificates.len() >= MAX_CERTIFICATES {
             return Err(element.refuse("a message has 16 certificates at most").into());
         }
@@ -220,7 +220,7 @@ fn signers<'a>(set: &Element<'a>, algorithms: &Element<'a>) -> Result<Vec<Signer
     let mut all = set.reader()?;
     let mut signers = Vec::new();
     while !all.is_empty() {
-        let element = all.expect(tag::SEQUENCE, "a signer is a SEQUENCE")?;
+        let element = all.require(tag::SEQUENCE, "a signer is a SEQUENCE")?;
         if signers.len() >= MAX_SIGNERS {
             return Err(element.refuse("a message has 8 signers at most").into());
         }
@@ -237,13 +237,13 @@ fn signers<'a>(set: &Element<'a>, algorithms: &Element<'a>) -> Result<Vec<Signer
 /// A SignerInfo (RFC 5652 §5.3).
 fn signer<'a>(element: &Element<'a>, algorithms: &Element<'a>) -> Result<Signer<'a>, SignatureError> {
     let mut fields = element.reader()?;
-    let version = fields.expect(tag::INTEGER, "a signer has a version")?;
+    let version = fields.require(tag::INTEGER, "a signer has a version")?;
     let (expected, id) = if let Some(id) = fields.optional(tag::context_primitive(0))? {
         (3, SignerId::KeyId(id.content))
     } else {
-        let mut id = fields.expect(tag::SEQUENCE, "a signer is named")?.reader()?;
-        let issuer = id.expect(tag::SEQUENCE, "an issuer is a SEQUENCE")?.raw;
-        let serial = id.expect(tag::INTEGER, "a certificate has a serial number")?.integer()?;
+        let mut id = fields.require(tag::SEQUENCE, "a signer is named")?.reader()?;
+        let issuer = id.require(tag::SEQUENCE, "an issuer is a SEQUENCE")?.raw;
+        let serial = id.require(tag::INTEGER, "a certificate has a serial number")?.integer()?;
         id.finish("a signer's name has two elements")?;
         (1, SignerId::IssuerAndSerial { issuer, serial })
     };
@@ -261,11 +261,11 @@ fn signer<'a>(element: &Element<'a>, algorithms: &Element<'a>) -> Result<Signer<
     }
     let attributes = fields.optional(tag::context(0))?.map(|set| SignedAttributes::parse(&set)).transpose()?;
     let how = Identifier::next(&mut fields)?;
-    let signature = fields.expect(tag::OCTET_STRING, "a signature is an OCTET STRING")?.content;
+    let signature = fields.require(tag::OCTET_STRING, "a signature is an OCTET STRING")?.content;
     if let Some(unsigned) = fields.optional(tag::context(1))? {
         let mut each = unsigned.reader()?;
         while !each.is_empty() {
-            each.expect(tag::SEQUENCE, "an attribute is a SEQUENCE")?;
+            each.require(tag::SEQUENCE, "an attribute is a SEQUENCE")?;
         }
     }
     fields.finish("a signer ends with its attributes")?;

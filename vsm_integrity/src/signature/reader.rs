@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next element, which must have this tag; otherwise `rule` is what was broken.
-    pub(crate) fn expect(&mut self, tag: u8, rule: &'static str) -> Result<Element<'a>, ParseError> {
+    pub(crate) fn require(&mut self, tag: u8, rule: &'static str) -> Result<Element<'a>, ParseError> {
         match self.optional(tag)? {
             Some(element) => Ok(element),
             None => Err(ParseError::new(self.offset(), rule)),
@@ -178,7 +178,7 @@ pub(crate) fn only_at<'a>(
     rule: &'static str,
 ) -> Result<Element<'a>, ParseError> {
     let mut reader = Reader::new_at(bytes, base)?;
-    let element = reader.expect(tag, rule)?;
+    let element = reader.require(tag, rule)?;
     reader.finish("bytes follow the last element")?;
     Ok(element)
 }
@@ -239,7 +239,7 @@ mod tests {
         let nested = [0x30, 0x05, 0x02, 0x01, 0x07, 0x04, 0x00];
         let mut reader = only(&nested, tag::SEQUENCE, "a SEQUENCE").unwrap().reader().unwrap();
         assert_eq!(reader.any().unwrap().offset, 2);
-        assert_eq!(reader.expect(tag::OID, "an OID").unwrap_err(), ParseError::new(5, "an OID"));
+        assert_eq!(reader.require(tag::OID, "an OID").unwrap_err(), ParseError::new(5, "an OID"));
         assert_eq!(reader.finish("nothing follows").unwrap_err().offset, 5);
         assert!(only(&[5, 0, 0], tag::NULL, "NULL").is_err());
     }

@@ -31,9 +31,9 @@ impl<'a> SignedAttributes<'a> {
         let (mut content_type, mut message_digest) = (None, None);
         let mut all = set.reader()?;
         while !all.is_empty() {
-            let mut fields = all.expect(tag::SEQUENCE, "an attribute is a SEQUENCE")?.reader()?;
-            let id = fields.expect(tag::OID, "an attribute has a type")?.content;
-            let values = fields.expect(tag::SET, "an attribute has a SET of values")?;
+            let mut fields = all.require(tag::SEQUENCE, "an attribute is a SEQUENCE")?.reader()?;
+            let id = fields.require(tag::OID, "an attribute has a type")?.content;
+            let values = fields.require(tag::SET, "an attribute has a SET of values")?;
             fields.finish("an attribute has two elements")?;
             if id == CONTENT_TYPE.as_bytes() {
                 let value = only(&values, tag::OID)?;
@@ -65,7 +65,7 @@ impl<'a> SignedAttributes<'a> {
 /// The one value of an attribute.
 fn only<'a>(values: &Element<'a>, tag: u8) -> Result<&'a [u8], ParseError> {
     let mut reader = values.reader()?;
-    let value = reader.expect(tag, "an attribute's value has another type")?;
+    let value = reader.require(tag, "an attribute's value has another type")?;
     reader.finish("such an attribute has one value")?;
     Ok(value.content)
 }

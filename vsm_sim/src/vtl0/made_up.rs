@@ -58,7 +58,14 @@ impl MadeUpKernel {
     /// # Errors
     /// When `openssl` is missing or fails.
     pub fn new(symbols: usize) -> Result<Self> {
-        let signer = Signer::authority("the builder of a kernel")?;
+        Self::signed_by(Signer::authority("the builder of a kernel")?, symbols)
+    }
+
+    /// As [`Self::new`], with the modules signed by `signer`.
+    ///
+    /// # Errors
+    /// When `openssl` fails.
+    pub fn signed_by(signer: Signer, symbols: usize) -> Result<Self> {
         let (mut data, exports) = KernelData::made_up(symbols, 1);
         data.certificates.extend(signer.certificate());
         // One that is no per-CPU variable, so that it is within reach.

@@ -23,19 +23,31 @@ const PKCS7: u8 = 2;
 /// Every certificate has a serial number of its own.
 static SERIAL: AtomicU32 = AtomicU32::new(0x0200_0000);
 
-/// A P-256 key with a certificate.
+/// How `openssl genpkey` makes the keys.
+const P256: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+const RSA: [&str; 4] = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:4096"];
+
+/// A key with a certificate.
 pub struct Signer {
     directory: TempDir,
     der: Vec<u8>,
 }
 
 impl Signer {
-    /// Somebody who may sign modules and certificates, by their own certificate.
+    /// As [`Self::authority`], with a key of RSA-4096, as distributions have.
+    ///
+    /// # Errors
+    /// When `openssl` is missing or fails.
+    pub fn rsa_authority(name: &str) -> Result<Self> {
+        Self::new(name, RSA, AUTHORITY, None)
+    }
+
+    /// Somebody who may sign modules and certificates, by their own certificate, with a key of P-256.
     ///
     /// # Errors
     /// When `openssl` is missing or fails.
     pub fn authority(name: &str) -> Result<Self> {
-        Self::new(name, AUTHORITY, None)
+        Self::new(name, P256, AUTHORITY, None)
     }
 
     /// Somebody who may sign modules, by a certificate that `issuer` has signed.
@@ -43,16 +55,15 @@ impl Signer {
     /// # Errors
     /// When `openssl` is missing or fails.
     pub fn issued_by(name: &str, issuer: &Self) -> Result<Self> {
-        Self::new(name, MODULES, Some(issuer))
+        Self::new(name, P256, MODULES, Some(issuer))
     }
 
-    fn new(name: &str, extensions: &str, issuer: Option<&Self>) -> Result<Self> {
+    fn new(name: &str, key: [&str; 4], extensions: &str, issuer: Option<&Self>) -> Result<Self> {
         let signer = Self { directory: TempDir::new()?, der: Vec::new() };
         let text = format!("[req]\ndistinguished_name=dn\nprompt=no\n[dn]\nCN={name}\n[ext]\n{extensions}\n");
         fs::write(signer.file("cnf"), text)?;
         let mut command = Command::new("openssl");
-        command.args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"]);
-        run(command.arg(signer.file("key")))?;
+        run(command.arg("genpkey").args(key).arg("-out").arg(signer.file("key")))?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed).to_string();
         let mut command = Command::new("openssl");
         command.args(["req", "-x509", "-new", "-sha256", "-days", "30", "-set_serial", &serial, "-extensions", "ext"]);

@@ -24,6 +24,8 @@ mod after_failure;
 mod bad_start;
 mod boot;
 mod failure;
+#[path = "../image/mod.rs"]
+mod image;
 mod isolation;
 mod locked;
 mod processors;

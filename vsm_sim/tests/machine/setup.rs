@@ -1,8 +1,6 @@
-//! The image, and a machine that has booted it.
+//! A machine that has booted the image.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use iced_x86::IcedError;
@@ -14,36 +12,12 @@ use vsm_sim::vtl0::lists::write_cpu_mask;
 use vsm_sim::vtl0::loader::{Generation, Start};
 use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
 
+pub use crate::image::image;
+
 /// #GP's vector.
 pub const GENERAL_PROTECTION: u64 = 13;
 /// What a call returns when VTL1 has failed: -EIO.
 pub const EIO: i64 = -5;
-
-/// The image's file: the one that `VTL1_IMAGE` names, or the workspace's, built first.
-pub fn image() -> &'static [u8] {
-    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    IMAGE.get_or_init(|| read_image().unwrap_or_else(|error| panic!("there is no image to test: {error:#}")))
-}
-
-fn read_image() -> Result<Vec<u8>> {
-    let path = match std::env::var_os("VTL1_IMAGE") {
-        Some(path) => PathBuf::from(path),
-        None => build_image()?,
-    };
-    std::fs::read(&path).with_context(|| path.display().to_string())
-}
-
-fn build_image() -> Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the workspace")?;
-    let status = Command::new(env!("CARGO"))
-        .args(["xtask", "build-vtl1", "--quiet"])
-        .current_dir(root)
-        .env_remove("CARGO_TARGET_DIR")
-        .status()
-        .context("cargo cannot be run")?;
-    ensure!(status.success(), "`cargo xtask build-vtl1` failed: {status}");
-    Ok(root.join("target/vtl1/vmlinux"))
-}
 
 /// A guest with 1 GiB of RAM and VTL1's region where VTL0 would put it.
 pub fn small_map(possible_cpus: u32) -> MemoryMap {

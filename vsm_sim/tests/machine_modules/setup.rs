@@ -1,8 +1,4 @@
-//! The image, a machine that has booted it with two processors, and a VTL0 that loads modules on it.
-
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+//! A machine that has booted the image with two processors, and a VTL0 that loads modules on it.
 
 use anyhow::{Context, Result, ensure};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
@@ -16,29 +12,12 @@ use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
 use vsm_sim::vtl0::modules::{Frames, Module, Placed};
 use vsm_sim::vtl0::ranges::boot_ranges;
 
+use crate::image::image;
+
 /// Bytes of a processor's stack in VTL1 (`litebox_platform_lvbs`, `arch::vp`).
 const STACK: u64 = 64 << 10;
 /// What unused stack is filled with.
 const PAINT: u8 = 0x5c;
-
-/// The image's file: the one that `VTL1_IMAGE` names, or the workspace's, built first.
-fn image() -> &'static [u8] {
-    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    IMAGE.get_or_init(|| read_image().unwrap_or_else(|error| panic!("there is no image to test: {error:#}")))
-}
-
-fn read_image() -> Result<Vec<u8>> {
-    let path = if let Some(path) = std::env::var_os("VTL1_IMAGE") {
-        PathBuf::from(path)
-    } else {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the workspace")?;
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["xtask", "build-vtl1", "--quiet"]).current_dir(root).env_remove("CARGO_TARGET_DIR");
-        ensure!(build.status().context("cargo cannot be run")?.success(), "the image does not build");
-        root.join("target/vtl1/vmlinux")
-    };
-    std::fs::read(&path).with_context(|| path.display().to_string())
-}
 
 /// A VTL0 on the boot processor, and its free frames.
 pub struct Linux {

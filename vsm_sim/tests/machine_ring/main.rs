@@ -1,5 +1,7 @@
 //! The log ring, the limits of the log and the end of boot in the unmodified image.
 
+#[path = "../image/mod.rs"]
+mod image;
 mod setup;
 
 use anyhow::{Result, ensure};

@@ -4,27 +4,27 @@
 //! A test binary of its own, because it counts, and fails, allocations. The captures are test data that lie beside the
 //! repository; without them the real modules are left out, and that is printed.
 
-mod counting;
+#[path = "../heap/mod.rs"]
+mod heap;
 
 use std::sync::Arc;
 
-use counting::counted;
-use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
-use litebox_platform_lvbs::frames::{FrameState, MappedView, ViewPiece};
-use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
-use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
+use heap::Quiet;
+use heap::counting::counted;
+use litebox_platform_lvbs::Platform;
+use litebox_platform_lvbs::address::FrameRange;
+use litebox_platform_lvbs::frames::FrameState;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
-use litebox_platform_lvbs::{Platform, VsmError};
 use vsm_handlers::{GATE, VSM_TABLE};
 use vsm_sim::hosted::HostedMemory;
-use vsm_sim::hv::GuestMemory;
 use vsm_sim::validate::set::Set;
 use vsm_sim::vtl0::captures::{self, Capture};
 use vsm_sim::vtl0::kdata::KernelData;
 use vsm_sim::vtl0::lists::{Range, Scratch, write_list};
 use vsm_sim::vtl0::made_up::{MODULES, MadeUp, MadeUpKernel};
 use vsm_sim::vtl0::modules::{FILE, Frames, Module, PATCHES, Placed};
+use vsm_sim::vtl0::signer::Signer;
 
 const ENOMEM: i64 = -12;
 /// The most heap that a module of 64 MiB may take, in bytes.
@@ -34,63 +34,6 @@ const RAM: u64 = 0x1_0000;
 
 static TABLE: VsmJumpTable = VSM_TABLE;
 static RULES: Gate = GATE;
-
-/// A machine that allocates nothing that counts while VTL1 works: memory, and a hypervisor that agrees to everything.
-struct Quiet(Arc<HostedMemory>);
-
-impl Hardware for Quiet {
-    fn hypercall(&self, control: HypercallControl, _: &[u8], _: &mut [u8]) -> HypercallOutcome {
-        let reps = u16::try_from(control.raw() >> 32 & 0xfff).unwrap();
-        HypercallOutcome { status: HvStatus::SUCCESS, reps_done: reps }
-    }
-
-    fn read_vtl0(&self, from: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
-        counting::apart(0, || self.0.read(from.as_u64(), into)).map_err(|_| MemoryFault(from))
-    }
-
-    fn write_vtl0(&self, to: PhysAddr, _: &[u8]) -> Result<(), MemoryFault> {
-        Err(MemoryFault(to))
-    }
-
-    fn initial_vp_context(&self, vp: u32) -> Result<InitialVpContext, VsmError> {
-        Err(VsmError::NoSuchProcessor(vp))
-    }
-
-    fn map_view(&self, pieces: &[ViewPiece<'_>]) -> Result<Box<dyn MappedView>, VsmError> {
-        // In VTL1 it is mapped where it lies; only what says where is on the heap, and counts.
-        Ok(counting::apart(size_of::<View>(), || {
-            let mut bytes = Vec::new();
-            for piece in pieces {
-                match piece {
-                    ViewPiece::Copied(page) => bytes.extend_from_slice(&page.0),
-                    ViewPiece::Frozen(frames) => {
-                        for gfn in frames.start()..frames.end() {
-                            let mut page = [0; 4096];
-                            self.0.read(gfn << 12, &mut page).unwrap();
-                            bytes.extend_from_slice(&page);
-                        }
-                    }
-                }
-            }
-            let view: Box<dyn MappedView> = Box::new(View(bytes));
-            view
-        }))
-    }
-}
-
-struct View(Vec<u8>);
-
-impl MappedView for View {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        counting::apart(0, || self.0 = Vec::new());
-    }
-}
 
 /// A VTL0 and VTL1 that knows its kernel.
 struct Linux {
@@ -135,7 +78,14 @@ impl Linux {
 
 #[test]
 fn a_heap_that_refuses_any_one_request_is_an_errno_and_leaves_nothing_behind() {
-    let kernel = MadeUpKernel::new(300).unwrap();
+    refuse_each(&MadeUpKernel::new(300).unwrap());
+    // The arithmetic of RSA cannot do without, and has a reserve: whatever else is refused, that is not.
+    let signer = Signer::rsa_authority("the builder of a distribution's kernel").unwrap();
+    refuse_each(&MadeUpKernel::signed_by(signer, 300).unwrap());
+}
+
+/// Makes the calls of a module's life, with each allocation refused in turn.
+fn refuse_each(kernel: &MadeUpKernel) {
     let mut linux = Linux::new(&kernel.data);
     let placed = linux.place(&kernel.first);
     let before = linux.states();

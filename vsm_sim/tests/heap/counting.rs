@@ -9,6 +9,8 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
     /// Whether this thread's allocations count.
     static COUNTS: Cell<bool> = const { Cell::new(false) };
+    /// Whether none of this thread's allocations is refused for now.
+    static SPARED: Cell<bool> = const { Cell::new(false) };
     /// Allocations until one is refused; none is at `usize::MAX`.
     static UNTIL_REFUSED: Cell<usize> = const { Cell::new(usize::MAX) };
 }
@@ -17,6 +19,9 @@ struct Counting;
 
 /// Whether the allocation about to be made is the one to be refused.
 fn refused() -> bool {
+    if SPARED.get() {
+        return false;
+    }
     let left = UNTIL_REFUSED.get();
     if left != usize::MAX && left != 0 {
         UNTIL_REFUSED.set(left - 1);
@@ -67,6 +72,11 @@ pub fn counted(refuse: usize, work: impl FnOnce() -> i64) -> (i64, usize, isize)
     COUNTS.set(false);
     UNTIL_REFUSED.set(usize::MAX);
     (result, usize::try_from(PEAK.get()).unwrap_or(0), NOW.get())
+}
+
+/// Refuses none of this thread's allocations, or goes on refusing: VTL1's allocator has a reserve for who holds it.
+pub fn spare(hold: bool) {
+    SPARED.set(hold);
 }
 
 /// Does `work` without counting, but for `adopted` bytes that it allocates and that will be freed with counting.
