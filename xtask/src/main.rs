@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use peak_alloc::PeakAlloc;
 use vsm_sim::validate::accept::Meter;
 use xtask::ci::{self, Extent};
-use xtask::{doctor, fuzz, image, lint, map, repro, run, suite, validate_capture, workspace};
+use xtask::{doctor, fuzz, image, lint, map, repro, run, stress, suite, validate_capture, workspace};
 
 /// Counts heap, for the memory that the validation of a module takes.
 #[global_allocator]
@@ -52,6 +52,12 @@ enum Command {
     /// Fuzz what VTL0 can send: list the targets, or build and run them.
     #[command(subcommand)]
     Fuzz(fuzz::Action),
+    /// Do everything that VTL0 can do, at random, on all its processors at once, and check the rules meanwhile.
+    ///
+    /// Boots machine after machine; on each of them every call, honest and hostile, instructions that VTL1 intercepts, and
+    /// memory rewritten while VTL1 reads it. Prints a table at the end, and ends with status 0 only if no rule was broken;
+    /// otherwise it says which, what happened last, and the command that repeats it.
+    Stress(stress::Options),
     /// Print the figures of the documentation: sizes and instruction counts.
     Measure(run::Options),
     /// Run the whole test suite.
@@ -128,6 +134,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Run(options) => run::run(&root, &options),
         Command::Map(options) => map::run(&root, &options),
         Command::Fuzz(action) => fuzz::execute(&root, &action),
+        Command::Stress(options) => stress::run(&root, &options, Some(|| HEAP.current_usage())),
         Command::Measure(options) => run::measure(&root, &options),
         Command::Test { without_machine, arguments } => {
             suite::run_all(&root, &suite::Options { without_machine, arguments })

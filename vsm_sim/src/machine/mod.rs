@@ -103,6 +103,8 @@ pub struct Machine {
     partition: Partition,
     console: Mutex<Console>,
     overlays: Mutex<Overlays>,
+    /// Held by who carries out effects: when it is free, what the model had decided before is in force.
+    carrying_out: Mutex<()>,
 }
 
 impl Machine {
@@ -127,7 +129,15 @@ impl Machine {
         partition.privileges = config.privileges.unwrap_or(partition.privileges);
         let partition = Partition::new(partition);
         guest::build(&ram)?;
-        Ok(Arc::new(Self { config, engine, ram, partition, console: Mutex::default(), overlays: Mutex::default() }))
+        Ok(Arc::new(Self {
+            config,
+            engine,
+            ram,
+            partition,
+            console: Mutex::default(),
+            overlays: Mutex::default(),
+            carrying_out: Mutex::default(),
+        }))
     }
 
     /// What the machine is made of.
@@ -176,8 +186,10 @@ impl Machine {
         }
     }
 
-    /// Carries out what the model has decided: protections and overlay pages.
+    /// Carries out what the model has decided: protections and overlay pages. Another processor may be at it with what it
+    /// has taken; then this waits, for who has made a hypercall relies on what it asked for.
     fn apply_effects(&self) -> Result<()> {
+        let _carrying_out = self.carrying_out.lock().unwrap_or_else(PoisonError::into_inner);
         for effect in self.partition.take_effects() {
             match effect {
                 Effect::Protection { start, end, flags } => {
@@ -200,7 +212,7 @@ impl Machine {
 }
 
 /// VTL0's rights as the engine's nested page tables can hold them. Kernel execution decides: the script runs in ring 0.
-fn access(flags: MapFlags) -> Access {
+pub(crate) fn access(flags: MapFlags) -> Access {
     Access {
         read: flags.contains(MapFlags::READ),
         write: flags.contains(MapFlags::WRITE),

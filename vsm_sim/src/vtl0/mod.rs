@@ -13,6 +13,7 @@
 //! | [`captures`] | the same of real kernels, as captured |
 //! | [`modules`] | what a module's loader puts into memory, and its HEKI list |
 //! | [`made_up`] | a small module that nobody captured |
+//! | [`signed`] | two small modules that were signed once |
 //! | [`signer`] | signs modules, with OpenSSL |
 //! | [`patcher`] | the steps of a text poke |
 //! | [`log_reader`] | follows VTL1's log in the ring |
@@ -29,4 +30,5 @@ pub mod memory_map;
 pub mod modules;
 pub mod patcher;
 pub mod ranges;
+pub mod signed;
 pub mod signer;
