@@ -96,8 +96,8 @@ enum Command {
         #[arg(long)]
         fix: bool,
     },
-    /// Run every check a change must pass: formatting, clippy, verify-elf, tests, a boot with each loader, and ten seconds
-    /// of every fuzz target.
+    /// Run every check a change must pass: formatting, clippy, verify-elf, tests, a boot with each loader, some seconds of
+    /// every fuzz target, and a minute of stress.
     Ci {
         /// Also build the image twice and compare.
         #[arg(long)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use vsm_sim::stress::{self, Damage, Figures, Sabotage};
 
 use crate::doctor::{self, Find};
@@ -51,6 +51,13 @@ pub struct Options {
     /// Break a rule from outside at that step (permission, register or hang), to see that it is found.
     #[arg(long, value_name = "WHAT@STEP", value_parser = parse_sabotage)]
     pub sabotage: Option<Sabotage>,
+}
+
+/// The options that a person would get without saying anything.
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    options: Options,
 }
 
 fn parse_hex(text: &str) -> Result<u64, String> {
@@ -117,6 +124,14 @@ pub fn run(root: &Path, options: &Options, heap: Option<fn() -> usize>) -> Resul
     Ok(())
 }
 
+/// What a change must pass: a minute on four processors, without a watch on the heap.
+///
+/// # Errors
+/// As [`run`].
+pub fn short(root: &Path) -> Result<()> {
+    run(root, &Line::try_parse_from(["stress"])?.options, None)
+}
+
 /// A seed that is another one each time.
 fn seed_of_now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -164,6 +179,12 @@ fn report(figures: &Figures) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_word_it_is_a_minute_on_four_processors() {
+        let Options { vps, seconds, layer, lockstep, .. } = Line::try_parse_from(["stress"]).unwrap().options;
+        assert_eq!((vps, seconds, layer, lockstep), (4, 60, Layer::Both, false));
+    }
 
     #[test]
     fn seeds_and_sabotage_are_read() {

@@ -46,7 +46,8 @@ pub fn msr(player: &mut Player, input: &mut Input<'_>, change: Change) -> Result
         (Change::None, _) => now,
         // SCE: other bits are not VTL0's to change while it runs.
         (_, HvRegisterName::EFER) => now ^ 1,
-        // An address: below the canonical hole's end.
+        // A selector has 16 bits, an address stays canonical.
+        (_, HvRegisterName::SYSENTER_CS) => now ^ 1 << input.below(16),
         _ => now ^ 1 << input.below(20),
     };
     let what = if change == Change::None { "wrmsr, the same value" } else { "wrmsr, another value" };

@@ -119,6 +119,9 @@ pub trait World: Send + Sync {
     /// The hosted machine, if it is one.
     fn hosted(&self) -> Option<&HostedMachine>;
 
+    /// The hypervisor model.
+    fn partition(&self) -> &Partition;
+
     /// What must hold at any moment.
     ///
     /// # Errors

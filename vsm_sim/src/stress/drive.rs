@@ -120,7 +120,7 @@ fn begin(options: &Options, image: Option<&[u8]>, seed: u64, left: u64) -> Resul
         seed,
         vps: options.vps,
         lockstep,
-        fails: fails && options.layer == Layer::Hosted,
+        fails,
         steps: most.min(left),
         // A half of the life at most, and in some lives no time at all.
         boot_steps: (random.next() % (most / 2)).saturating_sub(most / 16),
@@ -222,7 +222,9 @@ fn drive(life: &Life, mut players: Vec<Player>) -> Figures {
     let mut random = SplitMix(life.seed.rotate_right(7));
     while let Some(step) = life.next_step() {
         let count = players.len() as u64;
-        let index = usize::try_from(random.next() % count.max(1)).unwrap_or_default();
+        let drawn = usize::try_from(random.next() % count.max(1)).unwrap_or_default();
+        // Where one thread plays all, nobody waits in a call for one that has not come yet.
+        let index = players.iter().position(|player| !player.has_entered()).unwrap_or(drawn);
         if let Some(player) = players.get_mut(index) {
             player.play(step);
         }

@@ -148,6 +148,10 @@ impl World for HostedWorld {
         Some(&self.machine)
     }
 
+    fn partition(&self) -> &Partition {
+        self.machine.partition()
+    }
+
     fn check(&self, life: &Life) -> Result<()> {
         // Taken over the look at the frames, so that every look comes after the one before.
         let mut after_boot = self.after_boot.lock().unwrap_or_else(PoisonError::into_inner);

@@ -36,7 +36,7 @@ pub enum Place {
     Any,
     /// Only by real instructions.
     Machine,
-    /// Only on the hosted machine, in lives in which something is made to fail.
+    /// Only in lives in which something is made to fail.
     Failing,
     /// Only on the hosted machine with one thread: what other processors do at once there, one does at a chosen moment.
     Lockstep,
@@ -157,7 +157,7 @@ pub fn draw(input: &mut Input<'_>, life: &Life) -> &'static Kind {
     draw_of(input, |place| match place {
         Place::Any => true,
         Place::Machine => !hosted,
-        Place::Failing => hosted && life.fails,
+        Place::Failing => life.fails && life.has_all_inside(),
         Place::Lockstep => hosted && life.lockstep,
     })
 }
@@ -268,13 +268,14 @@ fn with_mask(player: &mut Player, input: &mut Input<'_>, function: F) -> Result<
 /// Makes one of the next hypercalls fail, of whichever processor, and sometimes a mapping.
 fn fail(player: &mut Player, input: &mut Input<'_>) -> Result<()> {
     let life = std::sync::Arc::clone(&player.life);
-    let Some(machine) = life.world.hosted() else { return Ok(()) };
     player.quietly("lets hypercalls fail", |_| {
         let (injection, ring_fails) = generators::failure(input);
-        machine.partition().inject(injection);
-        machine.ring().set_failing(ring_fails);
-        if input.byte() < 32 {
-            machine.views().fail_after(input.below(2));
+        life.world.partition().inject(injection);
+        if let Some(machine) = life.world.hosted() {
+            machine.ring().set_failing(ring_fails);
+            if input.byte() < 32 {
+                machine.views().fail_after(input.below(2));
+            }
         }
     });
     // Where one thread plays, the next call is this processor's.

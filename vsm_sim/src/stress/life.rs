@@ -1,7 +1,7 @@
 //! One life of a VTL0: what its processors share, the gate between them, what they know of VTL1's state, and how it ends.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,10 @@ pub struct Life {
     begun: Mutex<(u64, [u64; 3])>,
     calls: AtomicU64,
     ended: AtomicBool,
+    /// Whether all have rested since.
+    rested: AtomicBool,
+    /// How many processors have not been in VTL1 yet.
+    outside: AtomicU32,
     next: AtomicU64,
     steps: u64,
     stopped: AtomicBool,
@@ -150,6 +154,9 @@ impl Life {
             begun: Mutex::default(),
             calls: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            rested: AtomicBool::new(false),
+            // The first one is in when the life begins.
+            outside: AtomicU32::new(vps.saturating_sub(1)),
             next: AtomicU64::new(0),
             steps,
             stopped: AtomicBool::new(false),
@@ -200,6 +207,22 @@ impl Life {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Another processor has been in VTL1.
+    pub fn enter(&self) {
+        self.outside.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether all processors have been in VTL1: before, a hypercall that is made to fail may be VTL0's own.
+    #[must_use]
+    pub fn has_all_inside(&self) -> bool {
+        self.outside.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether all processors are to rest now because the boot has just ended: once true.
+    pub fn is_to_rest(&self) -> bool {
+        self.has_ended() && !self.rested.swap(true, Ordering::Relaxed)
     }
 
     /// Works on what VTL0 knows.

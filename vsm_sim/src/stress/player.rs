@@ -82,6 +82,12 @@ impl Player {
         self.cpu.vp()
     }
 
+    /// Whether it has been in VTL1.
+    #[must_use]
+    pub fn has_entered(&self) -> bool {
+        self.entered
+    }
+
     /// Takes step number `step` of the life. What goes wrong ends the life; a panic too.
     pub fn play(&mut self, step: u64) {
         self.step = step;
@@ -102,6 +108,10 @@ impl Player {
 
     fn try_play(&mut self) -> Result<()> {
         let life = Arc::clone(&self.life);
+        if !self.entered {
+            // Not behind the gate: a call of another processor may be waiting for this one.
+            return self.enter(&life);
+        }
         {
             let _gate = life.gate.read().unwrap_or_else(PoisonError::into_inner);
             self.act()?;
@@ -111,21 +121,25 @@ impl Player {
         }
         self.figures.steps += 1;
         self.own_steps += 1;
-        if self.own_steps.is_multiple_of(REST_EVERY) {
+        if self.own_steps.is_multiple_of(REST_EVERY) || life.is_to_rest() {
             let _gate = life.gate.write().unwrap_or_else(PoisonError::into_inner);
             life.world.check_at_rest(&life)?;
         }
         Ok(())
     }
 
+    /// Enters VTL1 for the first time.
+    fn enter(&mut self, life: &Life) -> Result<()> {
+        self.begin("first entry", [0; 4]);
+        self.cpu.first_entry()?;
+        self.entered = true;
+        life.enter();
+        self.end(Answer::Done, Duration::ZERO);
+        self.figures.steps += 1;
+        life.world.check(life)
+    }
+
     fn act(&mut self) -> Result<()> {
-        if !self.entered {
-            self.begin("first entry", [0; 4]);
-            self.cpu.first_entry()?;
-            self.entered = true;
-            self.end(Answer::Done, Duration::ZERO);
-            return Ok(());
-        }
         let mut bytes = [0; BYTES];
         for word in bytes.as_chunks_mut::<8>().0 {
             *word = self.random.next().to_le_bytes();
@@ -160,6 +174,10 @@ impl Player {
 
     /// Pinned registers keep the values that they were locked with, and a locked processor stays so.
     fn check_locked(&mut self) -> Result<()> {
+        if self.life.fails && self.life.world.hosted().is_none() {
+            // The intercepts may stay on, half taken back, without VTL1's taking the processor for locked; only it knows.
+            return Ok(());
+        }
         let is_locked = self.cpu.is_locked();
         let values = self.pinned_values();
         match &self.locked {

@@ -40,6 +40,7 @@ type Intervals = Vec<(u64, u64)>;
 pub struct RealWorld {
     machine: Arc<Machine>,
     layout: Layout,
+    /// The frames that VTL0's kernel could write and execute when that was looked at last after the end of boot.
     write_execute: Mutex<Option<Intervals>>,
 }
 
@@ -104,23 +105,16 @@ impl World for RealWorld {
         None
     }
 
-    fn check(&self, life: &Life) -> Result<()> {
-        let mut write_execute = self.write_execute.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = life.has_ended();
+    fn partition(&self) -> &Partition {
+        self.machine.partition()
+    }
+
+    fn check(&self, _: &Life) -> Result<()> {
         let rights = self.machine.partition().effective_protections();
         let vtl1 = &self.layout.vtl1;
         let open =
             rights.iter().find(|(start, end, flags)| *start < vtl1.end && *end > vtl1.start && !flags.is_empty());
         ensure!(open.is_none(), "VTL1's memory is open: frames {open:x?}");
-        if ended {
-            let both = MapFlags::WRITE | MapFlags::KERNEL_EXECUTE;
-            let now = rights.iter().filter(|(.., flags)| flags.contains(both)).map(|(start, end, _)| (*start, *end));
-            let now: Intervals = now.collect();
-            let new = write_execute.as_ref().and_then(|before| first_new(&now, before));
-            ensure!(new.is_none(), "frame {new:#x?} has become writable and executable after boot");
-            *write_execute = Some(now);
-        }
-        drop(write_execute);
         let reports = self.machine.partition().reports();
         let report = reports.iter().find(|report| report.vtl == Vtl::Vtl1);
         ensure!(report.is_none(), "VTL1 did what the TLFS does not define: {report:?}");
@@ -129,10 +123,22 @@ impl World for RealWorld {
 
     fn check_at_rest(&self, life: &Life) -> Result<()> {
         life.tokens_at_rest()?;
+        self.machine.partition().clear_injections();
         let lines = self.machine.console_lines();
         let panic = lines.iter().find(|line| line.contains(PANIC));
         ensure!(panic.is_none(), "VTL1 has failed: {panic:?}");
-        for (start, end, flags) in self.machine.partition().effective_protections() {
+        let rights = self.machine.partition().effective_protections();
+        if life.has_ended() {
+            // Only now: in the middle of a call, frames that nobody owns may be frozen, and thaw when it fails.
+            let both = MapFlags::WRITE | MapFlags::KERNEL_EXECUTE;
+            let now = rights.iter().filter(|(.., flags)| flags.contains(both)).map(|(start, end, _)| (*start, *end));
+            let now: Intervals = now.collect();
+            let mut before = self.write_execute.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = before.as_ref().and_then(|before| first_new(&now, before));
+            ensure!(new.is_none(), "frame {new:#x?} has become writable and executable after boot");
+            *before = Some(now);
+        }
+        for (start, end, flags) in rights {
             for gfn in [start, end - 1] {
                 let there = self.machine.engine().access(VTL0, gfn)?;
                 let expected = engine_access(flags);
