@@ -162,7 +162,9 @@ impl World for HostedWorld {
             let sealed = frames.sealed();
             if let Some((before, sealed_before)) = &*after_boot {
                 frames.check_no_new(before);
-                ensure!(sealed == *sealed_before, "what was sealed has changed: from {sealed_before:?} to {sealed:?}");
+                let gone = sealed_before.iter().find(|state| !sealed.contains(state));
+                let new = sealed.iter().find(|state| !sealed_before.contains(state));
+                ensure!(gone.or(new).is_none(), "what was sealed when the boot ended has changed: {gone:?} {new:?}");
             }
             *after_boot = Some((frames.write_and_execute(), sealed));
         }

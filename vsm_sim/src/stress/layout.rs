@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::input::Input;
-use crate::vtl0::memory_map::{MemoryMap, SCRATCH_START};
+use crate::vtl0::memory_map::{KERNEL_END, KERNEL_START, MemoryMap, SCRATCH_START};
 
 /// Frames of each processor for lists and buffers.
 pub const BUFFER_FRAMES: u64 = 0x30;
@@ -23,6 +23,8 @@ pub struct Layout {
     pub ram_end: u64,
     /// VTL1's frames.
     pub vtl1: Range<u64>,
+    /// What VTL0 cannot do without: its code and tables, on a machine that executes them.
+    pub own: Range<u64>,
     /// The frames that random ranges start in.
     pub playground: Range<u64>,
     /// The buffers of all processors.
@@ -40,6 +42,7 @@ impl Layout {
     pub const FUZZ: Self = Self {
         ram_end: 0x400,
         vtl1: 0x200..0x240,
+        own: 0..0,
         playground: 0..0x420,
         all_buffers: 0x10..0x40,
         buffers: 0x10,
@@ -50,21 +53,23 @@ impl Layout {
     /// The hosted machine under stress, for its first processor.
     #[must_use]
     pub fn hosted() -> Self {
-        Self::from(0x10, 0x440, 0x400..0x480, 0x500)
+        Self::from(0x10, 0x440, 0x400..0x480, 0x500, 0..0)
     }
 
     /// A real machine with this memory, for its first processor: VTL0's own code and tables are left alone.
     #[must_use]
     pub fn machine(map: &MemoryMap) -> Self {
         let first = SCRATCH_START >> 12;
-        Self::from(first, first + 0x400, map.region_start >> 12..map.region_end() >> 12, map.end_of_ram() >> 12)
+        let (vtl1, own) = (map.region_start >> 12..map.region_end() >> 12, KERNEL_START >> 12..KERNEL_END >> 12);
+        Self::from(first, first + 0x400, vtl1, map.end_of_ram() >> 12, own)
     }
 
-    fn from(first: u64, playground_end: u64, vtl1: Range<u64>, ram_end: u64) -> Self {
+    fn from(first: u64, playground_end: u64, vtl1: Range<u64>, ram_end: u64, own: Range<u64>) -> Self {
         let modules = first + BUFFER_FRAMES * u64::from(MAX_VPS);
         Self {
             ram_end,
             vtl1,
+            own,
             playground: first..playground_end,
             all_buffers: first..modules,
             buffers: first,
@@ -78,6 +83,12 @@ impl Layout {
     pub fn of(&self, vp: u32) -> Self {
         let vp = u64::from(vp % MAX_VPS);
         Self { buffers: self.buffers + BUFFER_FRAMES * vp, target: self.target + vp, ..self.clone() }
+    }
+
+    /// Whether VTL0 would take its own ground away if these bytes were no longer its.
+    #[must_use]
+    pub fn needs(&self, start: u64, bytes: u64) -> bool {
+        start < self.own.end << 12 && start.saturating_add(bytes) > self.own.start << 12
     }
 
     /// A frame out of two bytes of the input.
@@ -97,6 +108,8 @@ mod tests {
             assert!(first.buffers + BUFFER_FRAMES == layout.of(1).buffers && last.buffers < first.modules);
             assert_eq!(layout.all_buffers.end, last.buffers + BUFFER_FRAMES);
             assert!(first.modules + MODULE_FRAMES * MODULE_PLACES <= first.target);
+            assert!(layout.own.end <= first.buffers && !layout.needs(first.buffers << 12, u64::MAX));
+            assert!(layout.own.is_empty() || layout.needs(0, (layout.own.start << 12) + 1));
             assert!(last.target < layout.vtl1.start && layout.vtl1.end <= layout.ram_end);
         }
     }

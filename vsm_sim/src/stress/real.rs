@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use iced_x86::IcedError;
-use iced_x86::code_asm::{CodeAssembler, ax, cr0, cr4, ptr, qword_ptr, rax, rbx};
+use iced_x86::code_asm::{
+    AsmRegisterXmm, CodeAssembler, ax, cr0, cr4, ptr, qword_ptr, rax, rbx, rsp, xmm0, xmm1, xmm2, xmm3, xmm4, xmm5,
+    xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15,
+};
 use litebox_platform_lvbs::hv::{HvRegisterName, MapFlags, Vtl};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 
@@ -15,7 +18,7 @@ use super::life::Life;
 use crate::engine::{Engine, PrivateState, SharedState};
 use crate::hosted::HostedMachine;
 use crate::hv::{Access, GuestMemory, Partition};
-use crate::machine::guest::PORT_DONE;
+use crate::machine::guest::{PORT_DONE, exchange};
 use crate::machine::{Machine, MachineConfig, Ram, Stop, VTL0, Vtl0, access as engine_access};
 use crate::vtl0::bytes;
 use crate::vtl0::lists::write_cpu_mask;
@@ -31,6 +34,15 @@ const GENERAL_PROTECTION: u64 = 13;
 const PANIC: &str = "panic";
 /// Console lines that a failure shows.
 const CONSOLE_LINES: usize = 20;
+
+/// CR0.TS.
+const CR0_TS: u64 = 1 << 3;
+/// The registers that VTLs share.
+const XMM: [AsmRegisterXmm; 16] =
+    [xmm0, xmm1, xmm2, xmm3, xmm4, xmm5, xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15];
+/// Their bytes.
+const XMM_LENGTH: usize = 256;
+const XMM_BYTES: i64 = 256;
 
 type Body = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 /// Frames as first, first behind, ascending.
@@ -166,6 +178,8 @@ impl World for RealWorld {
 
 /// Code that VTL0 executes over and over, by address.
 struct Snippets {
+    /// Fills XMM0 to XMM15 from the 256 bytes at RBX, calls RAX, and stores them behind.
+    call_with_xmm: u64,
     wrmsr: u64,
     control: [u64; 2],
     tables: [u64; 4],
@@ -188,6 +202,18 @@ impl RealCpu {
     fn new(vp: u32, vtl0: Vtl0, seed: u64) -> Result<Self> {
         let place = |body: Body| vtl0.place(body);
         let snippets = Snippets {
+            call_with_xmm: place(|asm| {
+                for (register, at) in XMM.into_iter().zip((0..).step_by(16)) {
+                    asm.movups(register, ptr(rbx + at))?;
+                }
+                asm.sub(rsp, 8)?;
+                asm.call(rax)?;
+                asm.add(rsp, 8)?;
+                for (register, at) in XMM.into_iter().zip((XMM_BYTES..).step_by(16)) {
+                    asm.movups(ptr(rbx + at), register)?;
+                }
+                Ok(())
+            })?,
             wrmsr: place(CodeAssembler::wrmsr)?,
             control: [place(|asm| asm.mov(cr0, rax))?, place(|asm| asm.mov(cr4, rax))?],
             tables: [
@@ -266,12 +292,26 @@ impl Cpu for RealCpu {
             *register = random.next();
         }
         let cr2 = self.vtl0.processor().vcpu().shared().cr2;
-        let site = self.vtl0.call_site();
+        // With CR0.TS set, SSE instructions would be a #NM.
+        let with_xmm = self.state().cr0 & CR0_TS == 0;
+        let place = exchange(self.vp);
+        let mut xmm = [0; XMM_LENGTH];
+        if with_xmm {
+            xmm.as_chunks_mut::<8>().0.iter_mut().for_each(|word| *word = self.random.next().to_le_bytes());
+            bytes::write(&self.ram, place, &xmm)?;
+            registers.rbx = place;
+        }
+        let site = if with_xmm { self.snippets.call_with_xmm } else { self.vtl0.call_site() };
         let stop = self.vtl0.run_at(site, &registers)?;
         ensure!(stop == Stop::Done, "the call {id:#x} ended in {stop:x?}");
         let after = self.vtl0.processor().vcpu().shared();
         let (expected, found) = (Self::preserved(&SharedState { cr2, ..registers }), Self::preserved(&after));
         ensure!(expected == found, "registers of VP {} over the call {id:#x}: {expected:x?} {found:x?}", self.vp);
+        if with_xmm {
+            let mut now = [0; XMM_LENGTH];
+            bytes::read(&self.ram, place + XMM_BYTES.cast_unsigned(), &mut now)?;
+            ensure!(now == xmm, "XMM registers of VP {} over the call {id:#x}: {xmm:x?} {now:x?}", self.vp);
+        }
         Ok(after.r8.cast_signed())
     }
 
@@ -294,7 +334,7 @@ impl Cpu for RealCpu {
                     HvRegisterName::LDTR => (2, state.gdtr, 0),
                     _ => (3, state.gdtr, 0x18),
                 };
-                let operand = crate::machine::guest::exchange(self.vp);
+                let operand = exchange(self.vp);
                 bytes::write(&self.ram, operand, &table.limit.to_le_bytes())?;
                 bytes::write(&self.ram, operand + 2, &table.base.to_le_bytes())?;
                 (self.snippets.tables[index], SharedState { rbx: operand, rax: selector, ..none })

@@ -108,12 +108,6 @@ impl Trace {
         }
     }
 
-    /// What began last on `vp`.
-    #[must_use]
-    pub fn last_of(&self, vp: u32) -> Option<&'static str> {
-        self.with_ring(vp, |ring| ring.back().map(|record| record.what)).flatten()
-    }
-
     /// FNV-1a over what a record says.
     fn add(&self, record: &Record) {
         let answer = match record.answer {
