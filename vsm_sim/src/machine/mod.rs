@@ -24,6 +24,7 @@ pub mod processor;
 pub mod registers;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use litebox_platform_lvbs::address::FrameRange;
@@ -62,6 +63,8 @@ pub struct MachineConfig {
     pub privileges: Option<Privileges>,
     /// What the guest does not see in CPUID, in either VTL.
     pub hidden: Vec<HiddenBits>,
+    /// How long a processor may run without stopping, which counts as an error: also while it waits for another one.
+    pub watchdog: Duration,
 }
 
 /// Bits that one CPUID leaf shows as zero.
@@ -77,7 +80,16 @@ impl MachineConfig {
     /// A machine over `map` with `vps` processors.
     #[must_use]
     pub fn new(map: MemoryMap, vps: u32) -> Self {
-        Self { map, vps, count_instructions: false, echo: false, dirt: None, privileges: None, hidden: Vec::new() }
+        Self {
+            map,
+            vps,
+            count_instructions: false,
+            echo: false,
+            dirt: None,
+            privileges: None,
+            hidden: Vec::new(),
+            watchdog: Duration::from_secs(20),
+        }
     }
 }
 
@@ -114,6 +126,7 @@ impl Machine {
         let engine = QemuEngine::start(&qemu::Config {
             slots: slots.iter().map(|slot| Slot { gpa: slot.gpa, size: slot.size }).collect(),
             count_instructions: config.count_instructions,
+            watchdog: config.watchdog,
             ..qemu::Config::new(config.vps, 0)
         })
         .context("cannot start the engine")?;

@@ -151,7 +151,8 @@ fn begin(options: &Options, image: Option<&[u8]>, seed: u64, left: u64) -> Resul
             Ok((life, players))
         }
         Layer::Machine => {
-            let (world, cpus) = RealWorld::boot(options.vps, image.context("no image to boot")?, seed)?;
+            let (world, cpus) =
+                RealWorld::boot(options.vps, image.context("no image to boot")?, seed, options.patience)?;
             let layout = world.layout().clone();
             parts.boot_ranges = boot_ranges(world.map(), 20, seed);
             let life = Arc::new(Life::new(parts, Box::new(world)));

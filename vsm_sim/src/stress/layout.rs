@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_places_are_apart() {
-        for layout in [Layout::hosted(), Layout::machine(&MemoryMap::new(1 << 30, None, 32 << 20).unwrap())] {
+        for layout in [Layout::hosted(), Layout::machine(&MemoryMap::new(128 << 20, None, 80 << 20).unwrap())] {
             let (first, last) = (layout.of(0), layout.of(MAX_VPS - 1));
             assert!(first.buffers + BUFFER_FRAMES == layout.of(1).buffers && last.buffers < first.modules);
             assert_eq!(layout.all_buffers.end, last.buffers + BUFFER_FRAMES);

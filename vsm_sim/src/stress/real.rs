@@ -2,6 +2,7 @@
 //! hold is what the hypervisor and VTL0 can see.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use iced_x86::IcedError;
@@ -26,8 +27,8 @@ use crate::vtl0::loader::Generation;
 use crate::vtl0::memory_map::{MemoryMap, default_region_size};
 use crate::vtl0::ranges::SplitMix;
 
-/// Guest memory.
-const RAM: u64 = 1 << 30;
+/// Guest memory: little, because VTL1 protects all of it now and then, and each hypercall stops all processors.
+const RAM: u64 = 128 << 20;
 /// #GP's vector.
 const GENERAL_PROTECTION: u64 = 13;
 /// How the line starts that VTL1 prints when it fails.
@@ -61,10 +62,11 @@ impl RealWorld {
     ///
     /// # Errors
     /// When the boot fails.
-    pub fn boot(vps: u32, image: &[u8], seed: u64) -> Result<(Self, Vec<RealCpu>)> {
+    pub fn boot(vps: u32, image: &[u8], seed: u64, patience: Duration) -> Result<(Self, Vec<RealCpu>)> {
         let map = MemoryMap::new(RAM, None, default_region_size(vps))?;
         let layout = Layout::machine(&map);
-        let machine = Machine::new(MachineConfig::new(map, vps))?;
+        // A processor that waits for a lock of VTL1's does not stop; here each of them may have a fraction of a core.
+        let machine = Machine::new(MachineConfig { watchdog: patience, ..MachineConfig::new(map, vps) })?;
         let generation = if seed & 1 == 0 { Generation::G2 } else { Generation::G3 };
         let mut boot_vp = Vtl0::new(&machine)?;
         let start = boot_vp.prepare_vtl1(generation, vps, image)?;
