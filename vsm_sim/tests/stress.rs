@@ -92,5 +92,6 @@ fn a_processor_that_does_not_come_back_ends_the_run() {
     let options = Options { sabotage, patience: Duration::from_secs(2), ..options(2, 100_000, 3) };
     let failure = run(&options).failure.expect("the hang is found");
     assert!(failure.broken.rule.contains("has not come back"), "{}", failure.broken.rule);
-    assert!(failure.broken.step >= 20, "{failure}");
+    let hung = failure.broken;
+    assert!(hung.step >= 20, "step {} of VP {}", hung.step, hung.vp);
 }

@@ -176,7 +176,10 @@ impl World for HostedWorld {
 
     fn check_at_rest(&self, life: &Life) -> Result<()> {
         let everything = Everything::of(&self.machine);
-        everything.check(&everything, 0, &self.machine);
+        everything.check_at_rest(&self.machine);
+        if !life.fails {
+            everything.check_locks();
+        }
         modules::check_all(&self.machine);
         let tokens = self.tokens();
         ensure!(life.tokens_at_rest()? == tokens, "VTL1 has the modules {tokens:?}, VTL0 {:?}", life.tokens_at_rest()?);
@@ -321,6 +324,9 @@ impl Cpu for HostedCpu {
             Verdict::Intercepted => {}
         }
         let served = self.machine.serve_intercepts(self.vp);
+        if self.exact {
+            let_succeed(&self.machine);
+        }
         ensure!(served > 0, "VTL0 was stopped by {attempt:x?}, and VTL1 was told nothing");
         match partition.take_pending_event(self.vp, Vtl::Vtl0) {
             Some(PendingEvent::GENERAL_PROTECTION) => Ok(Outcome::Fault),

@@ -270,6 +270,10 @@ fn fail(player: &mut Player, input: &mut Input<'_>) -> Result<()> {
     let life = std::sync::Arc::clone(&player.life);
     player.quietly("lets hypercalls fail", |_| {
         let (injection, ring_fails) = generators::failure(input);
+        if life.lockstep {
+            // One at a time: then whatever fails is taken back.
+            life.world.partition().clear_injections();
+        }
         life.world.partition().inject(injection);
         if let Some(machine) = life.world.hosted() {
             machine.ring().set_failing(ring_fails);

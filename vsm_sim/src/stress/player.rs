@@ -95,7 +95,6 @@ impl Player {
     pub fn play(&mut self, step: u64) {
         self.step = step;
         let (life, vp) = (Arc::clone(&self.life), self.vp());
-        life.beat(vp, Some(step));
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.try_play()));
         life.beat(vp, None);
         let rule = match outcome {
@@ -113,19 +112,24 @@ impl Player {
         let life = Arc::clone(&self.life);
         if !self.entered {
             // Not behind the gate: a call of another processor may be waiting for this one.
+            life.beat(self.vp(), Some(self.step));
             return self.enter(&life);
         }
         {
+            // Who waits at the gate waits for another one, and is not the one that hangs.
             let _gate = life.gate.read().unwrap_or_else(PoisonError::into_inner);
+            life.beat(self.vp(), Some(self.step));
             self.act()?;
             self.damage(&life);
             self.check_locked()?;
             life.world.check(&life)?;
         }
+        life.beat(self.vp(), None);
         self.figures.steps += 1;
         self.own_steps += 1;
         if self.own_steps.is_multiple_of(REST_EVERY) || life.is_to_rest() {
             let _gate = life.gate.write().unwrap_or_else(PoisonError::into_inner);
+            life.beat(self.vp(), Some(self.step));
             life.world.check_at_rest(&life)?;
         }
         Ok(())

@@ -85,7 +85,6 @@ impl Everything {
     /// When one of them is broken.
     pub fn check(&self, before: &Self, result: i64, machine: &HostedMachine) {
         assert!((-4095..=0x7fff_ffff).contains(&result), "{result} is neither an errno nor a reply");
-        assert_eq!(machine.partition().reports(), [], "VTL1 did what the TLFS does not define");
         if result < 0 {
             let mut before = before.clone();
             if before.ended {
@@ -96,12 +95,9 @@ impl Everything {
             }
             assert_eq!(&before, self, "a call failed with {result} and left something behind");
         }
-        for (vp, (locked, intercepts)) in self.locked.iter().zip(&self.intercepts).enumerate() {
-            assert_eq!(*locked, intercepts.0 != 0, "processor {vp}: locked, but not intercepted, or not");
-        }
+        self.check_locks();
+        self.check_at_rest(machine);
         assert!(self.ended || !before.ended, "boot has begun again");
-        assert_eq!(self.has_ring, machine.ring().mapped().is_some(), "the ring and its mapping");
-        self.frames.check_agreement();
         if before.ended {
             self.frames.check_no_new(&before.frames.write_and_execute());
         }
@@ -110,6 +106,29 @@ impl Everything {
         if let Some(data) = machine.platform().vtl0().kernel_data().filter(|_| before.kernel_data.is_none()) {
             check_kernel_data(data);
         }
+    }
+
+    /// A processor is locked where the hypervisor intercepts, and nowhere else. Not so when it refuses to take a lock back.
+    ///
+    /// # Panics
+    /// When it is otherwise.
+    pub fn check_locks(&self) {
+        for (vp, (locked, intercepts)) in self.locked.iter().zip(&self.intercepts).enumerate() {
+            assert_eq!(*locked, intercepts.0 != 0, "processor {vp}: locked, but not intercepted, or not");
+        }
+    }
+
+    /// What holds while no processor is in VTL1, whatever has failed before.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check_at_rest(&self, machine: &HostedMachine) {
+        assert_eq!(machine.partition().reports(), [], "VTL1 did what the TLFS does not define");
+        for (vp, (locked, intercepts)) in self.locked.iter().zip(&self.intercepts).enumerate() {
+            assert!(!locked || intercepts.0 != 0, "processor {vp} is locked, but not intercepted");
+        }
+        assert_eq!(self.has_ring, machine.ring().mapped().is_some(), "the ring and its mapping");
+        self.frames.check_agreement();
     }
 
     /// No frame goes from one owner to another whose it cannot be.
