@@ -25,7 +25,8 @@ pub use trusted_os::{NoTrustedOs, TrustedOs};
 fn optee_message(call: &CallContext<'_>, registers: Vtl0Page) -> Result<(), VsmError> {
     let (platform, at) = (call.platform(), registers.start());
     // Read as what will be written: a message that cannot be answered must not have an effect.
-    let message = PhysMutPtr::<SmcRegisters>::new(&platform.frames().lock(), Owner::Nobody, at)?.read(platform.hardware())?;
+    let message =
+        PhysMutPtr::<SmcRegisters>::new(&platform.frames().lock(), Owner::Nobody, at)?.read(platform.hardware())?;
     // No lock is held meanwhile: a trusted operating system may take its time.
     let answer = message.answered(trusted_os::serve(&NoTrustedOs, &message));
     let registry = platform.frames().lock();

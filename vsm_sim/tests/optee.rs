@@ -116,13 +116,9 @@ fn only_a_page_that_is_nobodys_gets_an_answer() {
 #[test]
 fn a_page_that_is_vtl1s_or_none_is_the_transports_error() {
     let machine = machine();
-    for (gfn, result) in [
-        (VTL1.start, EACCES),
-        (VTL1.end - 1, EACCES),
-        (RAM, EFAULT),
-        (1 << 40, EFAULT),
-        (u64::MAX, EFAULT),
-    ] {
+    for (gfn, result) in
+        [(VTL1.start, EACCES), (VTL1.end - 1, EACCES), (RAM, EFAULT), (1 << 40, EFAULT), (u64::MAX, EFAULT)]
+    {
         assert_eq!(send(&machine, gfn), result, "{gfn:#x}");
     }
 }
