@@ -90,10 +90,17 @@ fn filled_in(word: &str) -> String {
     FILLED_IN.iter().find(|(name, _)| *name == word).map_or(word, |(_, value)| value).to_owned()
 }
 
-/// A command as it is carried out: variables, and words.
-fn to_carry_out(text: &str) -> (Vec<(String, String)>, Vec<String>) {
-    let mut variables = Vec::new();
-    let mut words: Vec<String> = Vec::new();
+/// A command as it is carried out.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Invocation {
+    /// Variables of its environment.
+    variables: Vec<(String, String)>,
+    /// The program and its arguments.
+    words: Vec<String>,
+}
+
+fn to_carry_out(text: &str) -> Invocation {
+    let Invocation { mut variables, mut words } = Invocation::default();
     for word in text.split_whitespace() {
         if let (true, Some((name, value))) = (words.is_empty(), word.split_once('=')) {
             let short = SHORTENED_VARIABLES.iter().find(|(variable, _)| *variable == name);
@@ -103,7 +110,7 @@ fn to_carry_out(text: &str) -> (Vec<(String, String)>, Vec<String>) {
         let short = words.last().and_then(|before| SHORTENED.iter().find(|(option, _)| option == before));
         words.push(short.map_or_else(|| filled_in(word), |(_, short)| (*short).to_owned()));
     }
-    (variables, words)
+    Invocation { variables, words }
 }
 
 /// What `.ci/run` does, as far as it stands in it.
@@ -118,15 +125,16 @@ fn done_by_ci(root: &Path) -> Result<Vec<String>> {
 /// One failed, or is none of cargo's.
 pub fn run_all(root: &Path, pages: &[Page]) -> Result<()> {
     let by_ci = done_by_ci(root)?;
-    let mut done: Vec<(Vec<(String, String)>, Vec<String>)> = Vec::new();
+    let mut done: Vec<Invocation> = Vec::new();
     let mut failed = Vec::new();
     for command in all(pages).iter().filter(|command| !command.needs_hyper_v) {
         let what = to_carry_out(&command.text);
         // A command that runs the book's commands would not end.
-        let skipped = by_ci.contains(&command.text) || done.contains(&what) || what.1.iter().any(|w| w == "book");
+        let skipped =
+            by_ci.contains(&command.text) || done.contains(&what) || what.words.iter().any(|word| word == "book");
         if !skipped {
             let start = Instant::now();
-            let result = carry_out(root, &what.0, &what.1);
+            let result = carry_out(root, &what);
             let word = if result.is_ok() { "ok" } else { "FAILED" };
             println!("{word:<7} {:>6.1} s  {command}", start.elapsed().as_secs_f64());
             failed.extend(result.err().map(|error| format!("{command}: {error:#}")));
@@ -136,8 +144,8 @@ pub fn run_all(root: &Path, pages: &[Page]) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\n")) }
 }
 
-fn carry_out(root: &Path, variables: &[(String, String)], words: &[String]) -> Result<()> {
-    let [program, arguments @ ..] = words else { bail!("there is no command") };
+fn carry_out(root: &Path, Invocation { variables, words }: &Invocation) -> Result<()> {
+    let [program, arguments @ ..] = words.as_slice() else { bail!("there is no command") };
     ensure!(program == "cargo", "only cargo is carried out: mark the block as text, or make it a command of xtask");
     let mut process: Process = host_cargo(root);
     process.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
@@ -170,7 +178,8 @@ mod tests {
 
     #[test]
     fn what_a_person_fills_in_is_filled_in_and_long_runs_are_short() {
-        let (variables, words) = to_carry_out("PROPTEST_CASES=2600 A=b cargo xtask x FILE --seconds 600 --y NAME");
+        let Invocation { variables, words } =
+            to_carry_out("PROPTEST_CASES=2600 A=b cargo xtask x FILE --seconds 600 --y NAME");
         assert_eq!(variables, [("PROPTEST_CASES".into(), "4".into()), ("A".to_owned(), "b".to_owned())]);
         assert_eq!(words[..6], ["cargo", "xtask", "x", "target/vtl1/vmlinux", "--seconds", "1"]);
         assert_eq!(words[7], "errno_is_negative");

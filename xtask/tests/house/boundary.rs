@@ -32,14 +32,14 @@ fn untrue(page: &str, functions: &HashSet<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut rule: Option<(usize, &str, bool)> = None;
     for (line, text) in (1..).zip(page.lines()).chain([(0, "## ")]) {
-        if let Some(title) = text.strip_prefix("## ") {
-            if let Some((at, title, false)) = rule.replace((line, title, false)) {
-                findings.push(Finding::new(PAGE, at, format!("no test holds the rule \"{title}\"")));
-            }
+        if let Some(title) = text.strip_prefix("## ")
+            && let Some((at, title, false)) = rule.replace((line, title, false))
+        {
+            findings.push(Finding::new(PAGE, at, format!("no test holds the rule \"{title}\"")));
         }
         for name in named(text) {
             if functions.contains(name) {
-                rule.iter_mut().for_each(|rule| rule.2 = true);
+                rule = rule.map(|(at, title, _)| (at, title, true));
             } else {
                 findings.push(Finding::new(PAGE, line, format!("there is no test {name}")));
             }
