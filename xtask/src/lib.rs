@@ -5,6 +5,7 @@
 pub mod abi;
 pub mod ci;
 pub mod doctor;
+pub mod explain;
 pub mod fuzz;
 pub mod image;
 pub mod install;
