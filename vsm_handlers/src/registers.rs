@@ -55,7 +55,7 @@ const _: () = assert!(CR0_PINNED == 0x8001_0001 && CR4_PINNED == 0xffff_ffff_fff
 /// A processor that is locked already stays as it is. All or nothing: on an error nothing is intercepted.
 ///
 /// -EIO when the hypervisor refuses.
-#[vsm_handler(VsmFunction::LockRegs, phase = boot, caller = any)]
+#[vsm_handler(VsmFunction::LockRegs, phase = boot, caller = any, errors(EIO = "the hypervisor refuses"))]
 fn lock_regs(call: &BootContext<'_>) -> Result<(), VsmError> {
     if lock(call.platform(), call.vp(), None)? {
         info!("LockRegs: the registers of VP {} are locked", call.vp());
