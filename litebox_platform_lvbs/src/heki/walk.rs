@@ -86,6 +86,20 @@ impl VsmParam for HekiList {
     }
 }
 
+/// A list that need not be there: two zeros say that it is not.
+impl VsmParam for Option<HekiList> {
+    const REGISTERS: usize = 2;
+    const KIND: &'static str = "HEKI list, or 0 and 0";
+
+    fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        match *registers {
+            [0, 0] => Ok(None),
+            [0, ranges] => Err(VsmError::InvalidParameter { name: "number of ranges of no list", value: ranges }),
+            _ => HekiList::from_registers(platform, registers).map(Some),
+        }
+    }
+}
+
 /// Checks the address of a list page.
 fn list_page(platform: &Platform, raw: u64) -> Result<PhysAddr, VsmError> {
     let page = PhysAddr::new_aligned(raw)?;
