@@ -89,6 +89,20 @@ impl Signer {
         &self.der
     }
 
+    /// A signature of `content` with SHA-256, and nothing else.
+    ///
+    /// # Errors
+    /// When `openssl` fails.
+    pub fn sign_raw(&self, content: &[u8]) -> Result<Vec<u8>> {
+        let directory = TempDir::new()?;
+        let [from, to] = ["content", "signature"].map(|name| directory.path().join(name));
+        fs::write(&from, content)?;
+        let mut command = Command::new("openssl");
+        command.args(["dgst", "-sha256", "-sign"]).arg(self.file("key")).arg("-out").arg(&to);
+        run(command.arg(&from))?;
+        Ok(fs::read(to)?)
+    }
+
     /// `content` with a signature behind it, as Linux takes modules.
     ///
     /// # Errors
