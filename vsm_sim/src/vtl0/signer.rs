@@ -58,6 +58,16 @@ impl Signer {
         Self::new(name, P256, MODULES, Some(issuer))
     }
 
+    /// Somebody who may sign modules and nothing else, by a certificate that `issuer` has signed and that says so, as
+    /// distributions do (`1.3.6.1.4.1.2312.16.1.2`).
+    ///
+    /// # Errors
+    /// When `openssl` is missing or fails.
+    pub fn of_modules_only(name: &str, issuer: &Self) -> Result<Self> {
+        let extensions = format!("{MODULES}\nextendedKeyUsage=codeSigning,1.3.6.1.4.1.2312.16.1.2");
+        Self::new(name, P256, &extensions, Some(issuer))
+    }
+
     fn new(name: &str, key: [&str; 4], extensions: &str, issuer: Option<&Self>) -> Result<Self> {
         let signer = Self { directory: TempDir::new()?, der: Vec::new() };
         let text = format!("[req]\ndistinguished_name=dn\nprompt=no\n[dn]\nCN={name}\n[ext]\n{extensions}\n");

@@ -20,16 +20,16 @@ pub const PLACE: u64 = 0x300_0000;
 pub struct Signed {
     pub signer: Signer,
     /// Without signature.
-    pub image: Vec<u8>,
+    pub unsigned: Vec<u8>,
     pub file: Vec<u8>,
 }
 
 /// A kernel of three pages and a bit, signed.
 pub static SIGNED: LazyLock<Signed> = LazyLock::new(|| {
     let signer = Signer::authority("kernels").unwrap();
-    let image = authenticode::made_up(0x3456, 1);
-    let file = authenticode::sign(&image, &signer).unwrap();
-    Signed { signer, image, file }
+    let unsigned = authenticode::made_up(0x3456, 1);
+    let file = authenticode::sign(&unsigned, &signer).unwrap();
+    Signed { signer, unsigned, file }
 });
 
 /// Kernel data that trust a certificate.
@@ -66,11 +66,16 @@ pub fn invalidate(linux: &Linux, crash: bool) -> i64 {
 
 /// Checks that VTL0 can write none of the image's pages, and all of the file's.
 pub fn assert_accepted(linux: &Linux, placed: &Placed) {
+    assert_frozen(linux, placed);
+    linux.assert_free(&placed.file);
+}
+
+/// Checks that VTL0 can write none of the image's pages.
+pub fn assert_frozen(linux: &Linux, placed: &Placed) {
     let owner = Owner::Kexec { crash: placed.flag() == 1 };
     for page in placed.frozen() {
         assert_eq!(linux.page(page), (owner, Permission::R), "page {page:#x}");
     }
-    linux.assert_free(&placed.file);
 }
 
 /// Checks that VTL0 has all of the image's pages.
