@@ -12,6 +12,7 @@ mod kernel_data;
 pub mod measure;
 pub mod report;
 pub mod story;
+mod story_kexec;
 mod story_modules;
 
 use std::sync::Arc;
