@@ -1,5 +1,6 @@
 //! Kexec images in the unmodified image: VTL0's real stores into the pages of one, and a distribution's kernel.
 
+mod attack;
 #[path = "../image/mod.rs"]
 mod image;
 #[path = "../machine_modules/setup.rs"]
@@ -13,7 +14,7 @@ use iced_x86::code_asm::{al, byte_ptr, rbx};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use setup::Linux;
 use vsm_sim::engine::SharedState;
-use vsm_sim::machine::Stop;
+use vsm_sim::machine::{Stop, Vtl0};
 use vsm_sim::vtl0::authenticode;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::kdata::KernelData;
@@ -29,9 +30,10 @@ const SPARE_STACK: u64 = 16 << 10;
 /// Where images go: free memory below where frames are handed out.
 const PLACE: u64 = 0x800_0000;
 
-fn boot(certificate: &[u8]) -> Result<Linux> {
+/// A VTL0 on the boot processor, and one on another.
+fn boot(certificate: &[u8]) -> Result<(Linux, Vtl0)> {
     let kernel = KernelData { certificates: certificate.to_vec(), ..KernelData::default() };
-    Ok(Linux::boot(&kernel)?.0)
+    Linux::boot(&kernel)
 }
 
 fn place(linux: &mut Linux, image: &Image) -> Result<Placed> {
@@ -77,7 +79,7 @@ fn check_stores(linux: &mut Linux, placed: &Placed, open: bool) -> Result<()> {
 fn machine_stores_into_an_accepted_image_fault_until_it_is_forgotten() -> Result<()> {
     let signer = Signer::authority("kernels")?;
     let file = authenticode::sign(&authenticode::made_up(0x3456, 1), &signer)?;
-    let mut linux = boot(signer.certificate())?;
+    let (mut linux, _other) = boot(signer.certificate())?;
     for crash in [false, true] {
         let mut forged = Image::new(&file, PLACE, crash)?;
         forged.segments[KERNEL].bytes[0x200] ^= 1;
@@ -110,7 +112,7 @@ fn machine_takes_a_distribution_s_kernel() -> Result<()> {
         return Ok(());
     };
     let file = fs::read(path)?;
-    let mut linux = boot(&authenticode::signer_of(&file)?)?;
+    let (mut linux, _other) = boot(&authenticode::signer_of(&file)?)?;
     let placed = place(&mut linux, &Image::new(&file, PLACE, false)?)?;
     linux.paint_stack()?;
     let result = linux.call(F::KexecValidate, &placed.ranges)?;
