@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::install::{apt_command, apt_install, rustup_component};
+use crate::kernels;
 use crate::process::{capture, find_program, run};
 use crate::toolchain::{self, Linker};
 use crate::workspace;
@@ -30,6 +31,8 @@ pub enum Find {
     Zstd,
     /// The faster test runner.
     Nextest,
+    /// A distribution's signed kernel.
+    Kernel,
     /// Captures of real kernels.
     Captures,
     /// The interpreter that finds undefined behaviour.
@@ -56,7 +59,7 @@ pub struct Missing {
 
 impl Find {
     /// Everything, in the order of the report.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Rust,
         Self::Lints,
         Self::Source,
@@ -65,13 +68,14 @@ impl Find {
         Self::Cxx,
         Self::Zstd,
         Self::Nextest,
+        Self::Kernel,
         Self::Captures,
         Self::Miri,
     ];
 
     /// Whether the test suite passes without it.
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::Cxx | Self::Zstd | Self::Nextest | Self::Captures | Self::Miri)
+        matches!(self, Self::Cxx | Self::Zstd | Self::Nextest | Self::Kernel | Self::Captures | Self::Miri)
     }
 
     fn purpose(self) -> &'static str {
@@ -84,6 +88,7 @@ impl Find {
             Self::Cxx => "`cargo xtask fuzz`: libFuzzer is C++",
             Self::Zstd => "tests on captures of real kernels",
             Self::Nextest => "faster tests with a time limit for each",
+            Self::Kernel => "tests of kexec on a kernel that a distribution has signed",
             Self::Captures => "tests on what a real kernel had in memory",
             Self::Miri => "finding undefined behaviour in host tests",
         }
@@ -116,6 +121,9 @@ impl Find {
                 version_of("cargo-nextest", &["nextest", "--version"])
                     .ok_or_else(|| missing("does not run", "cargo install --locked cargo-nextest"))
             }
+            Self::Kernel => kernels::present(root).map(|path| path.display().to_string()).ok_or_else(|| {
+                missing("not there; these tests are skipped", "cargo xtask doctor --fix (Debian, amd64)")
+            }),
             Self::Captures => {
                 let directory = workspace::captures_dir(root);
                 if directory.is_dir() {
@@ -156,6 +164,7 @@ impl Find {
             Self::Qemu => apt_install(&["qemu-system-x86"], self.purpose()),
             Self::Cxx => apt_install(&["g++"], self.purpose()),
             Self::Zstd => apt_install(&["zstd"], self.purpose()),
+            Self::Kernel => kernels::fetch(&workspace::root()),
             Self::Nextest | Self::Captures | Self::Miri => {
                 bail!("not installed by itself: it is optional")
             }
@@ -174,6 +183,7 @@ impl fmt::Display for Find {
             Self::Cxx => "c++",
             Self::Zstd => "zstd",
             Self::Nextest => "cargo-nextest",
+            Self::Kernel => "signed kernel",
             Self::Captures => "captures",
             Self::Miri => "miri",
         })
@@ -273,8 +283,11 @@ pub fn examine(root: &Path, fix: bool) -> Result<()> {
     let mut lacking = Vec::new();
     for what in Find::ALL {
         let mut finding = what.look(root);
-        // These two make more checks run; the other optional things are the person's choice.
-        if finding.state.is_err() && fix && (!what.is_optional() || matches!(what, Find::Cxx | Find::Zstd)) {
+        // These make more checks run; the other optional things are the person's choice.
+        if finding.state.is_err()
+            && fix
+            && (!what.is_optional() || matches!(what, Find::Cxx | Find::Zstd | Find::Kernel))
+        {
             match ensure(what) {
                 Ok(()) => finding = what.look(root),
                 Err(error) => eprintln!("{error:#}"),

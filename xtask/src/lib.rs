@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod fuzz;
 pub mod image;
 pub mod install;
+pub mod kernels;
 pub mod lint;
 pub mod map;
 pub mod process;
