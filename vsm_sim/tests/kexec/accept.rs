@@ -84,6 +84,11 @@ fn lists_of_either_kind_of_driver() {
     assert_accepted(&linux, &placed);
     assert_eq!(validate(&linux, &placed), 0);
     assert_accepted(&linux, &placed);
+    // The whole page of the description.
+    let mut ranges = placed.ranges.clone();
+    ranges[0].epa = ranges[0].pa + 0x1000;
+    assert_eq!((ranges[0].attributes, validate_ranges(&linux, &ranges, true)), (0, 0));
+    assert_accepted(&linux, &placed);
     // Pages that are named twice, in an order that nobody would choose, by the driver's odd virtual addresses.
     assert_eq!(invalidate(&linux, true), 0);
     let mut ranges = placed.ranges.clone();
