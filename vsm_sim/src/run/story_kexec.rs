@@ -57,9 +57,9 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, signer: Option<&Signe
 /// What must not be accepted in the kernel's place.
 fn forgeries(stage: &mut Stage<'_>, vtl0: &mut Vtl0, frames: &mut Frames, image: &Image) -> Result<()> {
     let mut pages = image.clone();
-    pages.segments.get_mut(KERNEL).and_then(|kernel| kernel.bytes.first_mut()).map(|byte| *byte ^= 1);
+    *pages.segments.get_mut(KERNEL).and_then(|kernel| kernel.bytes.first_mut()).context("a kernel")? ^= 1;
     let mut file = image.file.clone();
-    file.get_mut(authenticode::KERNEL).map(|byte| *byte ^= 1);
+    *file.get_mut(authenticode::KERNEL).context("a kernel")? ^= 1;
     let file = Image::new(&authenticode::settled(file), image.segments[0].start, false)?;
     let mut text = image.clone();
     text.segments.last_mut().context("an image has segments")?.start = vtl0.call_site() / PAGE * PAGE;

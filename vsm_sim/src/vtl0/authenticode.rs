@@ -225,13 +225,12 @@ fn split(bytes: &[u8]) -> Option<(u8, &[u8])> {
 /// The first element of `bytes`, and how long its header is.
 fn whole(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let first = *bytes.get(1)?;
-    let (header, length) = match first {
-        0..0x80 => (2, usize::from(first)),
-        _ => {
-            let count = usize::from(first & 0x7f);
-            let digits = bytes.get(2..2 + count)?;
-            (2 + count, digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)))
-        }
+    let (header, length) = if first < 0x80 {
+        (2, usize::from(first))
+    } else {
+        let count = usize::from(first & 0x7f);
+        let digits = bytes.get(2..2 + count)?;
+        (2 + count, digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)))
     };
     Some((bytes.get(..header + length)?, header))
 }

@@ -5,18 +5,13 @@ use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission};
 use litebox_platform_lvbs::vtl0::Phase;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::kexec::{
-    COUNT, DESCRIPTION, DESTINATION, DONE, FILE, HEAD, INDIRECTION, Image, KERNEL, PAGES, Placed, SEGMENT, SEGMENTS,
-    SOURCE, START, Segment,
+    COUNT, DESCRIPTION, FILE, HEAD, INDIRECTION, Image, KERNEL, PAGES, SEGMENT, SEGMENTS, START, Segment,
 };
 use vsm_sim::vtl0::lists::Range;
 
+use crate::changes::{Changes, refuse, refuse_changes};
 use crate::linux::{EACCES, EFAULT, EIO, Linux, RAM, VTL1};
-use crate::world::{EINVAL, PLACE, assert_accepted, assert_refused, booted, image, place, validate, validate_ranges};
-
-/// Refuses `placed`.
-fn refuse(linux: &Linux, placed: &Placed, errno: i64, what: &str) {
-    assert_refused(linux, &placed.ranges, placed.flag() == 1, errno, what);
-}
+use crate::world::{EINVAL, PLACE, assert_accepted, booted, image, place, validate, validate_ranges};
 
 /// An image in a fresh machine, changed before it is placed.
 fn refuse_image(crash: bool, what: &str, errno: i64, change: impl Fn(&mut Image)) {
@@ -40,7 +35,7 @@ fn the_kernel_s_segment_is_the_signed_kernel() {
         refuse_image(crash, "no kernel", EINVAL, |image| drop(image.segments.remove(KERNEL)));
         refuse_image(crash, "too little memory", EINVAL, |image| image.segments[KERNEL].size -= 0x1000);
         refuse_image(crash, "entered in the kernel", EINVAL, |image| {
-            image.start = image.segments[KERNEL].start + 0x200
+            image.start = image.segments[KERNEL].start + 0x200;
         });
         refuse_image(crash, "entered nowhere", EINVAL, |image| image.start = image.end());
         refuse_image(crash, "two kernels", EINVAL, |image| {
@@ -110,11 +105,11 @@ fn segments_go_to_nobody_s_memory_only() {
         }
         for (start, errno) in [
             (VTL1.start << 12, EACCES),
-            (VTL1.end - 1 << 12, EACCES),
+            ((VTL1.end - 1) << 12, EACCES),
             ((VTL1.start << 12) - 0x1000, EACCES),
             (1 << 52, EINVAL),
             ((1 << 52) - 0x1000, EINVAL),
-            (u64::MAX & !0xfff, EINVAL),
+            (!0xfff, EINVAL),
             (PLACE + 8, EINVAL),
         ] {
             for segment in 0..4u64 {
@@ -178,52 +173,6 @@ fn a_list_names_nobody_s_frames_only() {
     }
 }
 
-/// What a change of the list, of `struct kimage` or of the page list is made to.
-struct Change<'a> {
-    linux: &'a mut Linux,
-    image: Image,
-    placed: &'a mut Placed,
-}
-
-impl Change<'_> {
-    fn put(&self, at: u64, value: u64) {
-        bytes::write_u64(self.linux.machine.memory(), at, value).unwrap();
-    }
-
-    fn get(&self, at: u64) -> u64 {
-        bytes::read_u64(self.linux.machine.memory(), at).unwrap()
-    }
-
-    /// Writes a page list anew.
-    fn entries(&mut self, change: impl FnOnce(&mut Vec<u64>)) {
-        let mut entries = self.image.entries(&self.placed.sources);
-        change(&mut entries);
-        self.placed.write_entries(self.linux.machine.memory(), &mut self.linux.frames, &entries).unwrap();
-        self.image.describe(self.linux.machine.memory(), self.placed).unwrap();
-        self.placed.list();
-    }
-
-    fn range(&mut self, kind: u64) -> &mut Range {
-        self.placed.ranges.iter_mut().find(|range| range.attributes == kind).unwrap()
-    }
-
-    fn another(&mut self, range: Range) {
-        self.placed.ranges.push(range);
-    }
-}
-
-type Changes = [(&'static str, i64, fn(&mut Change<'_>))];
-
-fn refuse_changes(crash: bool, changes: &Changes) {
-    for (what, errno, change) in changes {
-        let mut linux = booted(Some(3));
-        let image = image(crash);
-        let mut placed = place(&mut linux, &image);
-        change(&mut Change { linux: &mut linux, image, placed: &mut placed });
-        refuse(&linux, &placed, *errno, &format!("{what}, crash {crash}"));
-    }
-}
-
 #[test]
 fn descriptions_and_lists_of_them() {
     let changes: &Changes = &[
@@ -272,7 +221,7 @@ fn descriptions_and_lists_of_them() {
         true,
         &[
             ("a page list", EINVAL, |change| {
-                change.put(change.placed.kimage + HEAD, change.placed.control[0] | INDIRECTION)
+                change.put(change.placed.kimage + HEAD, change.placed.control[0] | INDIRECTION);
             }),
             ("no end", EINVAL, |change| change.put(change.placed.kimage + HEAD, 0)),
             ("a description in a segment", EFAULT, |change| {
@@ -285,118 +234,6 @@ fn descriptions_and_lists_of_them() {
             }),
         ],
     );
-}
-
-#[test]
-fn page_lists() {
-    let changes: &Changes = &[
-        ("no page list", EINVAL, |change| change.put(change.placed.kimage + HEAD, DONE)),
-        ("a segment less", EINVAL, |change| change.put(change.placed.kimage + COUNT, 3)),
-        ("a head of nothing", EINVAL, |change| change.put(change.placed.kimage + HEAD, 0)),
-        ("a head that is a source", EINVAL, |change| {
-            change.put(change.placed.kimage + HEAD, change.placed.sources[0][0] | SOURCE);
-        }),
-        ("a head that is a destination", EINVAL, |change| change.put(change.placed.kimage + HEAD, PLACE | DESTINATION)),
-        ("a link to itself at once", EINVAL, |change| {
-            change.put(change.placed.links[0], change.placed.links[0] | INDIRECTION)
-        }),
-        ("a link to itself after some entries", EINVAL, |change| {
-            change.put(change.placed.links[0] + 0x40, change.placed.links[0] | INDIRECTION);
-        }),
-        ("a link to itself between two segments", EINVAL, |change| {
-            change.put(change.placed.links[0] + 6 * 8, change.placed.links[0] | INDIRECTION);
-        }),
-        ("two pages that link to each other", EINVAL, |change| {
-            let [one, other] = [change.placed.links[0], change.placed.control[1]];
-            change.put(one + 8, other | INDIRECTION);
-            change.put(other, change.placed.sources[0][1] | SOURCE);
-            change.put(other + 8, one | INDIRECTION);
-        }),
-        ("a link to a page that is not on the list", EINVAL, |change| {
-            let page = change.linux.frames.take().unwrap();
-            change.put(change.placed.links[0] + 8, page | INDIRECTION);
-        }),
-        ("a link to VTL1", EINVAL, |change| change.put(change.placed.links[0] + 8, VTL1.start << 12 | INDIRECTION)),
-        ("a source that is not on the list", EINVAL, |change| {
-            let page = change.linux.frames.take().unwrap();
-            change.put(change.placed.links[0] + 8, page | SOURCE);
-        }),
-        ("a source in VTL1", EINVAL, |change| change.put(change.placed.links[0] + 8, VTL1.start << 12 | SOURCE)),
-        ("a source beyond 2^52", EINVAL, |change| change.put(change.placed.links[0] + 8, 1 << 52 | SOURCE)),
-        ("a source twice", EINVAL, |change| {
-            change.placed.sources[0][3] = change.placed.sources[0][1];
-            change.entries(|_| ());
-        }),
-        ("a source of two segments", EINVAL, |change| {
-            change.placed.sources[3][1] = change.placed.sources[KERNEL][1];
-            change.entries(|_| ());
-        }),
-        ("a page of the page list as a source", EINVAL, |change| {
-            change.put(change.placed.links[0] + 8, change.placed.links[0] | SOURCE);
-        }),
-        ("a source where another page goes", EINVAL, |change| {
-            change.placed.sources[3][1] = change.image.segments[KERNEL].start;
-            change.entries(|_| ());
-        }),
-        ("the kernel's source where another page goes", EINVAL, |change| {
-            let page = change.image.segments[0].start;
-            let mut content = [0; 4096];
-            bytes::read(change.linux.machine.memory(), change.placed.sources[KERNEL][1], &mut content).unwrap();
-            bytes::write(change.linux.machine.memory(), page, &content).unwrap();
-            change.placed.sources[KERNEL][1] = page;
-            change.entries(|_| ());
-        }),
-        ("a page of the page list where a segment goes", EINVAL, |change| {
-            let (old, new) = (change.placed.links[0], change.image.segments[1].start);
-            let mut content = [0; 4096];
-            bytes::read(change.linux.machine.memory(), old, &mut content).unwrap();
-            bytes::write(change.linux.machine.memory(), new, &content).unwrap();
-            change.placed.links[0] = new;
-            change.image.describe(change.linux.machine.memory(), change.placed).unwrap();
-            change.placed.list();
-        }),
-        ("an entry less", EINVAL, |change| change.entries(|entries| _ = entries.remove(2))),
-        ("an entry more", EINVAL, |change| {
-            let page = change.placed.control[3];
-            change.entries(|entries| entries.insert(2, page | SOURCE));
-        }),
-        ("the segments in another order", EINVAL, |change| change.entries(|entries| entries.rotate_left(6))),
-        ("another destination", EINVAL, |change| change.entries(|entries| entries[0] += 0x1000)),
-        ("a segment put over the kernel in the end", EINVAL, |change| {
-            let (kernel, page) = (change.image.segments[KERNEL].start, change.placed.control[2]);
-            change.entries(|entries| {
-                let end = entries.len() - 1;
-                entries.splice(end..end, [kernel | DESTINATION, page | SOURCE]);
-            });
-        }),
-        ("the end too early", EINVAL, |change| change.entries(|entries| entries[3] = DONE)),
-        ("no end", EINVAL, |change| change.entries(|entries| _ = entries.pop())),
-        ("an end with an address", EINVAL, |change| {
-            change.entries(|entries| *entries.last_mut().unwrap() |= 0x1000);
-        }),
-        ("a source that is an end too", EINVAL, |change| change.entries(|entries| entries[2] |= DONE)),
-        ("unknown flags", EINVAL, |change| change.entries(|entries| entries[2] |= 0x10)),
-    ];
-    let changes: Vec<_> = changes
-        .iter()
-        .map(|(what, errno, change)| {
-            let change: fn(&mut Change<'_>) = *change;
-            (*what, *errno, change)
-        })
-        .collect();
-    refuse_changes(false, &changes);
-    // A page of entries up to its very end that goes nowhere.
-    let mut linux = booted(Some(4));
-    let mut long = image(false);
-    let start = long.end();
-    long.segments.push(Segment { bytes: vec![9], start, size: 600 << 12 });
-    let placed = place(&mut linux, &long);
-    assert_eq!(placed.links.len(), 2);
-    let last = placed.links[0] + 511 * 8;
-    bytes::write_u64(linux.machine.memory(), last, placed.sources[4][400] | SOURCE).unwrap();
-    refuse(&linux, &placed, EINVAL, "a page without link or end");
-    bytes::write_u64(linux.machine.memory(), last, placed.links[1] | INDIRECTION).unwrap();
-    assert_eq!(validate(&linux, &placed), 0);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Kernels that nobody signed, or nobody should have: each is loaded just as the signed one is.
 
+use std::fmt::Write;
+
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_integrity::pe::ImageLayout;
 use vsm_integrity::signature::DigestAlgorithm;
@@ -149,7 +151,12 @@ fn who_may_sign() {
         let kernel = with(|kernel, value| kernel.revoked = value, revoked.certificate());
         assert_eq!(verdict(&kernel, &leaf), EKEYREJECTED, "revoked");
     }
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    };
     let unsigned = &SIGNED.unsigned;
     let hashed = [&unsigned[..CHECKSUM], &unsigned[CHECKSUM + 4..DIRECTORY], &unsigned[DIRECTORY + 8..]].concat();
     let hash = DigestAlgorithm::Sha256.digest(&hashed);
