@@ -6,6 +6,7 @@
 pub mod control_regs;
 pub mod fetch;
 pub mod kdata;
+pub mod kexec;
 pub mod modules;
 pub mod patch_step;
 pub mod patches;
@@ -16,6 +17,7 @@ pub mod symbols;
 pub use control_regs::ControlRegMap;
 pub use fetch::FetchOnce;
 pub use kdata::KernelData;
+pub use kexec::{KexecImages, KexecMemoryMetadata, KexecSlot};
 pub use modules::{MemoryContainer, ModuleMemory, ModuleMemoryMetadataMap};
 pub use patch_step::{PatchRequest, PatchStep};
 pub use patches::{PatchData, PatchDataMap};
@@ -42,6 +44,7 @@ pub struct Vtl0KernelInfo {
     kernel_data: Once<KernelData, Wait>,
     keys: Mutex<KeyStore>,
     modules: Mutex<ModuleMemoryMetadataMap>,
+    kexec: Mutex<KexecImages>,
 }
 
 impl Vtl0KernelInfo {
@@ -79,6 +82,13 @@ impl Vtl0KernelInfo {
     #[must_use]
     pub fn modules(&self) -> &Mutex<ModuleMemoryMetadataMap> {
         &self.modules
+    }
+
+    /// The kexec images that VTL1 has accepted. Where the registry's lock is needed too, that one comes first; the keys'
+    /// comes last.
+    #[must_use]
+    pub fn kexec(&self) -> &Mutex<KexecImages> {
+        &self.kexec
     }
 
     /// Keeps what LoadKData brought. Allocates nothing, and cannot fail once [`Self::check_no_kernel_data`] has said yes

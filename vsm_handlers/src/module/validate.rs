@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
-use litebox_platform_lvbs::frames::{FrozenView, Transaction};
+use litebox_platform_lvbs::frames::{FrozenView, ModuleMemoryKind, Owner, Transaction};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::vsm::{CallContext, Token};
@@ -22,9 +22,10 @@ use vsm_integrity::module::{Explained, ModuleError, ModuleMemory, Plan, Range};
 use vsm_integrity::patch_info;
 use vsm_integrity::signature::{SignedMessage, trailer};
 
-use super::memory::{self, File, NamedFrames, Pieces};
+use super::memory;
 use super::parts::Part;
 use super::symbols::KnownSymbols;
+use crate::frozen::{File, NamedFrames, Pieces};
 use crate::objects::{ObjectKind, Objects};
 
 /// Verifies a module, gives its memory the permissions that it has in Linux, and remembers it.
@@ -39,7 +40,8 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
     let mut named = NamedFrames::default();
     let parts = memory::claim(&objects, token, &mut named, &mut transaction)?;
-    let file = File::claim(&objects, token, &mut fetched, &mut named, &mut transaction)?;
+    let owner = Owner::Module { token: token.get(), kind: ModuleMemoryKind::RoData };
+    let file = File::claim((&objects, Part::File), owner, &mut fetched, &mut named, &mut transaction)?;
     named.check(&mut fetched)?;
     drop((objects, fetched));
     if let Some(other) = parts.iter().find_map(|part| modules.at(part.va, part.size())) {
@@ -82,7 +84,7 @@ impl Frozen<'_> {
         let mut pieces = Vec::new();
         pieces.try_reserve_exact(self.parts.len()).map_err(out_of_memory)?;
         for part in self.parts {
-            pieces.push(if part.kind.is_explained() { Some(Pieces::of_part(part)?) } else { None });
+            pieces.push(if part.kind.is_explained() { Some(Pieces::of_frames(&part.frames)?) } else { None });
         }
         let mut views: Vec<Option<FrozenView<'_>>> = Vec::new();
         views.try_reserve_exact(self.parts.len()).map_err(out_of_memory)?;

@@ -13,6 +13,7 @@ mod kernel_data;
 pub mod measure;
 pub mod report;
 pub mod story;
+mod story_kexec;
 mod story_modules;
 mod story_optee;
 

@@ -34,12 +34,13 @@ pub struct Linux {
     pub frames: Frames,
 }
 
-/// Everything that a call could leave behind: rights at the hypervisor, the registry, modules, keys.
+/// Everything that a call could leave behind: rights at the hypervisor, the registry, modules, kexec images, keys.
 #[derive(PartialEq)]
 pub struct Everything {
     pub rights: Vec<MapFlags>,
     pub states: Vec<FrameState>,
     pub modules: String,
+    pub kexec: String,
     pub keys: (usize, usize),
 }
 
@@ -111,6 +112,7 @@ impl Linux {
             rights: (0..RAM).map(|gfn| map.get(gfn)).collect(),
             states: self.machine.platform().frames().lock().intervals().collect(),
             modules: format!("{:?}", vtl0.modules().lock()),
+            kexec: format!("{:?}", vtl0.kexec().lock()),
             keys: vtl0.keys().lock().counts(),
         }
     }
