@@ -35,6 +35,8 @@ impl StaticCalls<'_> {
             Some(Instruction::Return) => returns.plain,
             // Its own trampoline, or for a trampoline what it was compiled with.
             Some(Instruction::Branch(_)) if code == compiled => true,
+            // A trampoline is a function too, and would go round for ever.
+            Some(Instruction::Branch(target)) if target == va => false,
             Some(Instruction::Branch(target)) => {
                 shape != Shape::Call && returns.thunk && self.is_return_thunk(target) || self.is_function(target)
             }

@@ -49,7 +49,7 @@ impl Captured {
         Ok(labels)
     }
 
-    /// The bytes of text that changed, by address.
+    /// The bytes of text that changed, by address. A capture's runs also have bytes between two changes.
     fn changes(&self) -> Result<BTreeMap<u64, u8>> {
         let mut changes = BTreeMap::new();
         for change in self.json.get("after_prepare_coming").and_then(Value::as_array).into_iter().flatten() {
@@ -57,10 +57,13 @@ impl Captured {
             if !word("range")?.ends_with("TEXT") {
                 continue;
             }
-            let (digits, rest) = word("new")?.as_bytes().as_chunks::<2>();
-            ensure!(rest.is_empty(), "an odd number of digits");
-            for (va, digits) in (address(change, "/va")?..).zip(digits) {
-                changes.insert(va, u8::from_str_radix(std::str::from_utf8(digits)?, 16)?);
+            let [(old, odd), (new, odder)] =
+                [word("old")?, word("new")?].map(|digits| digits.as_bytes().as_chunks::<2>());
+            ensure!(odd.is_empty() && odder.is_empty() && old.len() == new.len(), "digits that are no bytes");
+            for (va, (old, new)) in (address(change, "/va")?..).zip(old.iter().zip(new)) {
+                if old != new {
+                    changes.insert(va, u8::from_str_radix(std::str::from_utf8(new)?, 16)?);
+                }
             }
         }
         Ok(changes)

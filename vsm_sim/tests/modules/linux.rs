@@ -16,7 +16,7 @@ pub const RAM: u64 = 0x1_0000;
 /// VTL1's frames.
 pub const VTL1: std::ops::Range<u64> = 0x6000..0x7000;
 /// Where modules and kernel data lie.
-const FREE: (u64, u64) = (0x700_0000, RAM << 12);
+const FREE: (u64, u64) = (0x701_0000, RAM << 12);
 
 pub const EIO: i64 = -5;
 pub const ENOMEM: i64 = -12;
