@@ -6,10 +6,11 @@
 //! | [`story`] | the steps of the life, each with what must come of it |
 //! | `story_modules` | those that are about modules |
 //! | [`report`] | the table of what came of them |
-//! | [`measure`] | instruction counts |
+//! | [`measure`], [`measure_patch`] | instruction counts |
 
 mod kernel_data;
 pub mod measure;
+pub mod measure_patch;
 pub mod report;
 pub mod story;
 mod story_modules;

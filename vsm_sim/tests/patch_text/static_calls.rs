@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use vsm_sim::vtl0::made_up::LOCAL_FUNCTION;
 use vsm_sim::vtl0::patcher::{INT3, poke_code, write_at};
 
 use crate::linux::Linux;
@@ -153,5 +154,7 @@ fn reload_elsewhere(
     assert_eq!(patch(&linux.machine, write_at(old, 0, &[INT3])), ENOENT);
     let call = &kernel.first.calls[0];
     let site = placed.place_of(call.va, 5).unwrap();
-    assert_eq!(patch(&linux.machine, write_at(&site, 0, &[INT3])), 0);
+    // Its functions are where those of the first one were.
+    let code = branch(call, kernel.first.parts[0].va + LOCAL_FUNCTION);
+    assert_eq!(poke_code(&site, &code).map(|step| patch(&linux.machine, step)), [0; 3]);
 }
