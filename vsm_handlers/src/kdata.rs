@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use litebox_platform_lvbs::address::PhysAddr;
 use litebox_platform_lvbs::frames::{Owner, Permission};
-use litebox_platform_lvbs::heki::HekiList;
+use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
 use litebox_platform_lvbs::vsm::BootContext;
 use litebox_platform_lvbs::vtl0::{
     FetchOnce, KernelData, KernelFunctions, PatchData, PatchDataMap, Phase, SymbolTable, SymbolTableBuilder,
@@ -71,7 +71,7 @@ fn parse(
     let keys = keys(platform, objects, memory)?;
     let patches = patches(platform, objects, memory)?;
     let (symbols, arch) = symbols(objects, memory)?;
-    let rodata = objects.ranges(Kind::KernelData).next().map_or(0, |range| range.va());
+    let rodata = objects.ranges(Kind::KernelData).next().map_or(0, CheckedRange::va);
     let functions = KernelFunctions::new(&symbols, rodata)?;
     let mut trampoline_frames = 0u64;
     for range in objects.ranges(Kind::KexecTrampoline) {

@@ -253,3 +253,17 @@ const OUT: VsmError = VsmError::OutOfMemory("a module");
 fn out_of_memory<T>(_: T) -> VsmError {
     OUT
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_has_so_many_patch_sites_and_no_more() {
+        let site = PatchData::new(PhysAddr::new(0x1000).unwrap(), None, &[0xeb, 0]).unwrap();
+        let mut sites = Vec::new();
+        assert!((0..MAX_MODULE_SITES).all(|_| keep(&mut sites, site).is_ok()));
+        assert!(matches!(keep(&mut sites, site), Err(Failure::Vsm(VsmError::Module(_)))));
+        assert_eq!(sites.len(), MAX_MODULE_SITES);
+    }
+}
