@@ -101,7 +101,7 @@ fn calls_and_trampolines_are_found_with_their_instructions() {
             0 => object.sections[sections.trampolines].bytes[7] = 0,
             1 => object.sections[sections.trampolines].name = ".text.other".into(),
             _ => {
-                object.symbols.iter_mut().filter(|symbol| symbol.name == "__SCT__one").for_each(|one| one.name.clear())
+                object.symbols.iter_mut().filter(|symbol| symbol.name == "__SCT__one").for_each(|one| one.name.clear());
             }
         }
         let found = static_calls(&World::load(&object)).unwrap();

@@ -1,5 +1,9 @@
 //! A fault at each access of a step: nothing has been written then, not even a part.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use vsm_sim::hosted::RacePoint;
 use vsm_sim::vtl0::patcher::{Form, poke, poke_code};
 
 use crate::modules::{Loaded, NOP};
@@ -37,6 +41,24 @@ fn a_fault_at_any_access_leaves_everything_as_it_was() {
     }
     println!("{faults} faults");
     assert!(faults > 200 && on_two_pages > 0);
+}
+
+#[test]
+fn a_step_makes_no_hypercall_that_could_fail() {
+    let sites = sites();
+    let machine = booted(&sites);
+    let hypercalls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&hypercalls);
+    machine.memory().set_race(Some(Box::new(move |point, _| {
+        count.fetch_add(usize::from(matches!(point, RacePoint::AfterHypercall(_))), Ordering::Relaxed);
+    })));
+    for step in sites.iter().flat_map(|site| poke(site, Form::Nop)) {
+        assert_eq!(patch(&machine, step), 0);
+    }
+    assert_eq!(hypercalls.load(Ordering::Relaxed), 0);
+    // It does count.
+    assert_eq!(machine.vtl_call(1, 0, 0, 0, 0), crate::EINVAL);
+    assert!(hypercalls.load(Ordering::Relaxed) > 0, "the second processor is locked on its way back");
 }
 
 #[test]
