@@ -398,7 +398,7 @@ fn site(text: usize, place: u64, kind: u8) -> Option<Site> {
             // What a kernel says of the second page need not be so.
             let wrong = at / 4096 != place / 4096 && text == 0 && kind & 0x38 == 0;
             let frame = if wrong { Some(&NOBODY) } else { frames.get(index) };
-            Some(frame? << 12 | at % 4096)
+            Some((frame? << 12) + at % 4096)
         })
         .collect();
     Some(Site { text, va: va + place, bytes: bytes?, compiled: code.to_vec(), is_call })
