@@ -140,7 +140,8 @@ impl PatchDataMap {
     ///
     /// # Errors
     /// [`VsmError::InvalidRange`] when two sites share a byte, [`VsmError::OutOfMemory`].
-    pub fn new(mut sites: Vec<PatchData>) -> Result<Self, VsmError> {
+    pub fn new(sites: Vec<PatchData>) -> Result<Self, VsmError> {
+        let mut sites = trimmed(sites);
         heap_sort(&mut sites, |one, other| one.start < other.start);
         let mut spans = Vec::new();
         let second_pages = sites.iter().filter(|site| site.next_page().is_some()).count();
@@ -210,6 +211,16 @@ impl PatchDataMap {
     pub fn iter(&self) -> impl Iterator<Item = &PatchData> {
         self.sites.iter()
     }
+}
+
+/// The same sites in a buffer of their own size, if there is memory for that: they are kept for long.
+fn trimmed(sites: Vec<PatchData>) -> Vec<PatchData> {
+    let mut exact = Vec::new();
+    if sites.capacity() == sites.len() || exact.try_reserve_exact(sites.len()).is_err() {
+        return sites;
+    }
+    exact.extend_from_slice(&sites);
+    exact
 }
 
 #[cfg(test)]
