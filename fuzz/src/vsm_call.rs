@@ -132,7 +132,7 @@ impl Ring {
 }
 
 /// EnableAPsVtl for both processors, and the second one's first entry.
-fn start_second_processor(machine: &HostedMachine) {
+pub(crate) fn start_second_processor(machine: &HostedMachine) {
     machine.memory().write(BUFFERS << 12, &[3]).expect("RAM");
     assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), BUFFERS, 0, 0), 0, "EnableAPsVtl");
     machine.first_entry(1).expect("the second processor's first entry");

@@ -5,6 +5,7 @@
 
 pub mod control_regs;
 pub mod fetch;
+pub mod functions;
 pub mod kdata;
 pub mod kexec;
 pub mod modules;
@@ -12,17 +13,20 @@ pub mod patch_step;
 pub mod patches;
 pub mod phase;
 pub mod ptr;
+pub mod static_calls;
 pub mod symbols;
 
 pub use control_regs::ControlRegMap;
 pub use fetch::FetchOnce;
+pub use functions::{KernelFunctions, ModuleFunctions};
 pub use kdata::KernelData;
 pub use kexec::{KexecImages, KexecMemoryMetadata, KexecSlot};
 pub use modules::{MemoryContainer, ModuleMemory, ModuleMemoryMetadataMap};
-pub use patch_step::{PatchRequest, PatchStep};
-pub use patches::{PatchData, PatchDataMap};
+pub use patch_step::{HekiPatch, PatchRequest, PatchStep};
+pub use patches::{PatchData, PatchDataMap, SiteKind};
 pub use phase::{BootPhase, Phase};
 pub use ptr::{PhysConstPtr, PhysMutPtr};
+pub use static_calls::StaticCalls;
 pub use symbols::{Symbol, SymbolTable, SymbolTableBuilder};
 
 use spin::once::Once;
