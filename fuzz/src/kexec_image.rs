@@ -81,6 +81,9 @@ pub struct Spoilt {
 }
 
 /// Puts an image into frames, if VTL0 may write them, spoils it or its list, and writes the list.
+///
+/// # Panics
+/// When the fixture is no kernel.
 pub fn place(input: &mut Input<'_>, machine: &HostedMachine, crash: bool) -> Option<Spoilt> {
     let free = |gfn: u64| machine.vtl0_may(0, gfn << 12, Access::Write).is_ok();
     let mut image = Image::new(KERNEL_FILE, PLACE, crash).expect("the fixture is a kernel");
@@ -146,7 +149,9 @@ fn spoil_image(input: &mut Input<'_>, image: &mut Image) -> bool {
             // The other segments may hold anything.
             let bytes = &mut image.segments[index].bytes;
             let at = at % bytes.len().max(1);
-            bytes.get_mut(at).map(|byte| *byte ^= 1);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1;
+            }
         }
         1 => {
             let at = at % image.file.len();
