@@ -21,6 +21,7 @@
 
 extern crate alloc;
 
+mod arrival;
 mod boot;
 mod end_of_boot;
 pub mod intercept;

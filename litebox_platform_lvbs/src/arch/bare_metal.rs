@@ -10,7 +10,7 @@ use x86_64::registers::model_specific::Msr;
 
 use super::exceptions::idt_location;
 use super::vp::{self, VpState, page};
-use super::{heap, hypercall, paging, ring_memory, segments, view_memory, vtl_switch, vtl0_memory};
+use super::{heap, hypercall, hyperv, paging, ring_memory, segments, view_memory, vtl_switch, vtl0_memory};
 use crate::address::{FrameRange, PhysAddr};
 use crate::error::VsmError;
 use crate::frames::{MappedView, ViewPiece};
@@ -99,6 +99,10 @@ impl Hardware for BareMetal {
         platform().processor(vp)?;
         ensure_area(vp)?;
         Ok(context(vp))
+    }
+
+    fn reference_time(&self) -> Option<u64> {
+        hyperv::reference_time()
     }
 
     fn hold_heap_reserve(&self, hold: bool) {

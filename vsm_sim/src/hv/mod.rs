@@ -38,7 +38,7 @@ pub mod vtl_switch;
 pub use injection::Injection;
 pub use intercepts::{Access, Instruction, MemoryAccess, Mode, Verdict};
 pub use memory::{GuestMemory, NotRam};
-pub use partition::{Effect, Partition, PartitionConfig, Report};
+pub use partition::{Effect, Partition, PartitionConfig, ReferenceTime, Report};
 pub use protections::ProtectionMap;
 pub use registers::RegisterFile;
 pub use trace::{Trace, TraceEvent};

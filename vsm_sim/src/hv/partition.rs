@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
@@ -43,6 +44,7 @@ impl PartitionConfig {
             maximum_vtl: Vtl::Vtl1,
             mbec_available: true,
             privileges: Privileges::VSM
+                | Privileges::ACCESS_PARTITION_REFERENCE_COUNTER
                 | Privileges::ACCESS_HYPERCALL_MSRS
                 | Privileges::ACCESS_VP_INDEX
                 | Privileges::ACCESS_INTR_CTRL_REGS
@@ -50,6 +52,15 @@ impl PartitionConfig {
             code_page_offsets: VsmCodePageOffsets::new(0x40, 0x80),
         }
     }
+}
+
+/// How the partition reference counter runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceTime {
+    /// With the host's clock.
+    Host,
+    /// By so many units of 100 ns with each read: a guest that waits makes its own time, however slow its processors are.
+    PerRead(u64),
 }
 
 /// Something the machine has to carry out.
@@ -89,6 +100,7 @@ pub struct Report {
 /// A partition with VSM. Shared by all threads that play its processors.
 pub struct Partition {
     pub(super) config: PartitionConfig,
+    pub(super) started: Instant,
     state: Mutex<State>,
 }
 
@@ -133,6 +145,7 @@ pub(super) struct State {
     pub(super) vps: Vec<Vp>,
     pub(super) injections: Injections,
     pub(super) hypercall_counts: HashMap<HypercallCode, u64>,
+    reference_time: (ReferenceTime, u64),
     effects: VecDeque<Effect>,
     reports: Vec<Report>,
     trace: Option<Box<dyn Trace>>,
@@ -159,6 +172,16 @@ impl State {
         if let Some(trace) = &self.trace {
             trace.event(event);
         }
+    }
+
+    /// What the partition reference counter reads: it never goes back.
+    pub(super) fn reference_time(&mut self, started: Instant) -> u64 {
+        let (time, count) = &mut self.reference_time;
+        *count = match *time {
+            ReferenceTime::Host => u64::try_from(started.elapsed().as_nanos() / 100).unwrap_or(u64::MAX).max(*count),
+            ReferenceTime::PerRead(step) => count.saturating_add(step),
+        };
+        *count
     }
 
     pub(super) fn report(&mut self, vp: u32, vtl: Vtl, what: String) {
@@ -198,6 +221,7 @@ impl Partition {
             .collect();
         Self {
             config,
+            started: Instant::now(),
             state: Mutex::new(State {
                 vtl1_enabled: false,
                 mbec_enabled: false,
@@ -208,6 +232,8 @@ impl Partition {
                 vps,
                 injections: Injections::default(),
                 hypercall_counts: HashMap::new(),
+                // 10 us a read: what waits for processors of the software CPU has patience.
+                reference_time: (ReferenceTime::PerRead(100), 0),
                 effects: VecDeque::new(),
                 reports: Vec::new(),
                 trace: None,
@@ -217,6 +243,11 @@ impl Partition {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how the partition reference counter runs from now on.
+    pub fn set_reference_time(&self, time: ReferenceTime) {
+        self.lock().reference_time.0 = time;
     }
 
     /// Who is told of every event from now on.

@@ -13,6 +13,7 @@
 //! | [`console`] | COM2 |
 //! | [`guest`] | VTL0's page tables, descriptor tables and code |
 //! | [`driver`] | what VTL0's kernel does with VTL1: enable, call, probe |
+//! | [`start`] | how it brings the other processors there |
 
 pub mod console;
 pub mod driver;
@@ -22,6 +23,7 @@ pub mod msrs;
 pub mod overlay;
 pub mod processor;
 pub mod registers;
+pub mod start;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

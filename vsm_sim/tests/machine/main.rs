@@ -13,6 +13,7 @@
 //! | [`after_failure`] | processors that come to a broken VTL1 for the first time; a boot that fails half-way |
 //! | [`failure`] | a broken VTL1 says so, and leaves nobody hanging |
 //! | [`processors`] | several processors, one after the other and at once |
+//! | [`signal`] | BootAPs: processors that come, and one that never does |
 //! | [`waiting`] | a wait for a processor on which VTL1 fails ends |
 //! | [`address_space`] | VTL1's own page tables and control registers |
 //! | [`locked`] | writes of locked registers by real instructions |
@@ -31,5 +32,6 @@ mod locked;
 mod processors;
 mod registers;
 mod setup;
+mod signal;
 mod state;
 mod waiting;
