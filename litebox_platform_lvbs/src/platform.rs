@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::address::FrameRange;
 use crate::error::VsmError;
@@ -50,6 +50,7 @@ pub struct Platform {
     frames: Mutex<FrameRegistry>,
     log_ring: Mutex<Option<LogRing>>,
     processors: Vec<Processor>,
+    lock_attempt: AtomicUsize,
 }
 
 impl Platform {
@@ -73,6 +74,7 @@ impl Platform {
             frames: Mutex::new(FrameRegistry::new(config.vtl1_region)?),
             log_ring: Mutex::new(None),
             processors,
+            lock_attempt: AtomicUsize::new(0),
         })
     }
 
@@ -104,6 +106,13 @@ impl Platform {
     #[must_use]
     pub fn log_ring(&self) -> &Mutex<Option<LogRing>> {
         &self.log_ring
+    }
+
+    /// Which of LockRegs' attempts the hypervisor has taken on the processors locked so far: the first one that is worth
+    /// making on another.
+    #[must_use]
+    pub fn lock_attempt(&self) -> &AtomicUsize {
+        &self.lock_attempt
     }
 
     /// Counts something that VTL0 caused on processor `vp`; whether it is to be logged.

@@ -9,7 +9,8 @@ use std::time::Instant;
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
 use litebox_platform_lvbs::hv::{
-    HvStatus, HypercallCode, MapFlags, PendingEvent, VsmCodePageOffsets, VsmPartitionConfig, VsmVpSecureConfig, Vtl,
+    CrInterceptControl, HvStatus, HypercallCode, MapFlags, PendingEvent, VsmCodePageOffsets, VsmPartitionConfig,
+    VsmVpSecureConfig, Vtl,
 };
 
 use super::injection::{Injection, Injections};
@@ -146,6 +147,8 @@ pub(super) struct State {
     pub(super) injections: Injections,
     pub(super) hypercall_counts: HashMap<HypercallCode, u64>,
     reference_time: (ReferenceTime, u64),
+    /// The accesses of VTL0 that VTL1 can ask to be told of.
+    pub(super) cr_intercepts_known: CrInterceptControl,
     effects: VecDeque<Effect>,
     reports: Vec<Report>,
     trace: Option<Box<dyn Trace>>,
@@ -234,6 +237,10 @@ impl Partition {
                 hypercall_counts: HashMap::new(),
                 // 10 us a read: what waits for processors of the software CPU has patience.
                 reference_time: (ReferenceTime::PerRead(100), 0),
+                // What the model has rules for: all below this one.
+                cr_intercepts_known: CrInterceptControl::from_bits_truncate(
+                    CrInterceptControl::SGX_LAUNCH_CONTROL_WRITE.bits() - 1,
+                ),
                 effects: VecDeque::new(),
                 reports: Vec::new(),
                 trace: None,
@@ -248,6 +255,11 @@ impl Partition {
     /// Sets how the partition reference counter runs from now on.
     pub fn set_reference_time(&self, time: ReferenceTime) {
         self.lock().reference_time.0 = time;
+    }
+
+    /// Makes a hypervisor that cannot intercept these accesses, as one on another processor.
+    pub fn deny_cr_intercepts(&self, accesses: CrInterceptControl) {
+        self.lock().cr_intercepts_known.remove(accesses);
     }
 
     /// Who is told of every event from now on.

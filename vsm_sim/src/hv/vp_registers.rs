@@ -183,12 +183,11 @@ impl Partition {
                 state.vp(target.vp).secure_config = config;
             }
             N::CR_INTERCEPT_CONTROL => {
-                let modelled = CrInterceptControl::SGX_LAUNCH_CONTROL_WRITE.bits() - 1;
                 if low & !CrInterceptControl::all().bits() != 0 {
                     return invalid;
                 }
-                if low & !modelled != 0 {
-                    state.report(caller.vp, caller.vtl, format!("intercepts {low:#x} are beyond the model"));
+                // TLFS: a bit for something the processor or the hypervisor does not have is an invalid value.
+                if low & !state.cr_intercepts_known.bits() != 0 {
                     return invalid;
                 }
                 state.vp(target.vp).cr_intercept_control = low;

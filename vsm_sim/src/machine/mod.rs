@@ -29,8 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::hv::MapFlags;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
+use litebox_platform_lvbs::hv::{CrInterceptControl, MapFlags};
 
 use crate::engine::qemu::{self, QemuEngine};
 use crate::engine::{Access, Engine, GuestRam, Slot};
@@ -128,6 +128,8 @@ impl Machine {
         let mut partition = PartitionConfig::new(frames, config.vps);
         partition.privileges = config.privileges.unwrap_or(partition.privileges);
         let partition = Partition::new(partition);
+        // The engine does not stop at XSETBV.
+        partition.deny_cr_intercepts(CrInterceptControl::XCR0_WRITE);
         guest::build(&ram)?;
         Ok(Arc::new(Self { config, engine, ram, partition, console: Mutex::default(), overlays: Mutex::default() }))
     }

@@ -176,7 +176,7 @@ fn machine_preserves_registers_over_an_intercept_that_faults() -> Result<()> {
 }
 
 /// How often VTL1 is entered for an interrupt from now on.
-fn count_entries(machine: &Arc<Machine>) -> Arc<AtomicU64> {
+pub fn count_entries(machine: &Arc<Machine>) -> Arc<AtomicU64> {
     let count = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&count);
     machine.partition().set_trace(Box::new(move |event: &TraceEvent<'_>| {
