@@ -9,6 +9,7 @@
 //! | [`boot`] | it boots from every loader, place, size and state of memory that VTL0 may give it |
 //! | [`bad_start`] | what cannot work ends in a printed reason |
 //! | [`registers`] | VTL0 finds its registers as it left them, after calls, intercepts and interrupts |
+//! | [`pending`] | the same, with an interrupt at a chosen moment: between two calls, together with one |
 //! | [`isolation`] | VTL0 cannot reach VTL1's memory |
 //! | [`after_failure`] | processors that come to a broken VTL1 for the first time; a boot that fails half-way |
 //! | [`failure`] | a broken VTL1 says so, and leaves nobody hanging |
@@ -29,6 +30,7 @@ mod failure;
 mod image;
 mod isolation;
 mod locked;
+mod pending;
 mod processors;
 mod registers;
 mod setup;
