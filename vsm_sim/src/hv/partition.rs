@@ -13,6 +13,7 @@ use litebox_platform_lvbs::hv::{
     VsmVpSecureConfig, Vtl,
 };
 
+use super::flush::Flush;
 use super::injection::{Injection, Injections};
 use super::protections::ProtectionMap;
 use super::registers::RegisterFile;
@@ -78,6 +79,8 @@ pub enum Effect {
     },
     /// VTL0's rights to all frames nobody has mentioned have changed.
     DefaultProtection(MapFlags),
+    /// VTL1's translations are to be forgotten on some processors.
+    Flush,
     /// A VTL's hypercall page lies over this frame now, or nowhere.
     HypercallPage {
         /// Whose.
@@ -147,8 +150,11 @@ pub(super) struct State {
     pub(super) injections: Injections,
     pub(super) hypercall_counts: HashMap<HypercallCode, u64>,
     reference_time: (ReferenceTime, u64),
+    /// Whether a VTL can deny lower ones to start processors.
+    pub(super) can_deny_startup: bool,
     /// The accesses of VTL0 that VTL1 can ask to be told of.
     pub(super) cr_intercepts_known: CrInterceptControl,
+    pub(super) flushes: Vec<Flush>,
     effects: VecDeque<Effect>,
     reports: Vec<Report>,
     trace: Option<Box<dyn Trace>>,
@@ -237,10 +243,12 @@ impl Partition {
                 hypercall_counts: HashMap::new(),
                 // 10 us a read: what waits for processors of the software CPU has patience.
                 reference_time: (ReferenceTime::PerRead(100), 0),
+                can_deny_startup: true,
                 // What the model has rules for: all below this one.
                 cr_intercepts_known: CrInterceptControl::from_bits_truncate(
                     CrInterceptControl::SGX_LAUNCH_CONTROL_WRITE.bits() - 1,
                 ),
+                flushes: Vec::new(),
                 effects: VecDeque::new(),
                 reports: Vec::new(),
                 trace: None,
@@ -255,6 +263,11 @@ impl Partition {
     /// Sets how the partition reference counter runs from now on.
     pub fn set_reference_time(&self, time: ReferenceTime) {
         self.lock().reference_time.0 = time;
+    }
+
+    /// Makes a hypervisor with or without DenyLowerVtlStartup.
+    pub fn set_can_deny_startup(&self, can: bool) {
+        self.lock().can_deny_startup = can;
     }
 
     /// Makes a hypervisor that cannot intercept these accesses, as one on another processor.

@@ -193,6 +193,8 @@ impl Machine {
                         self.engine.protect(VTL0, slot.gpa >> 12, slot.size >> 12, access(flags))?;
                     }
                 }
+                // Of every processor: the engine tells them no more apart.
+                Effect::Flush => self.engine.flush()?,
                 Effect::HypercallPage { vtl, gfn } => {
                     let offsets = self.partition.config().code_page_offsets;
                     self.overlays().place(vtl, gfn, offsets, &self.ram)?;
