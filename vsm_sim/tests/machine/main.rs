@@ -11,6 +11,7 @@
 //! | [`registers`] | VTL0 finds its registers as it left them, after calls, intercepts and interrupts |
 //! | [`pending`] | the same, with an interrupt at a chosen moment: between two calls, together with one |
 //! | [`isolation`] | VTL0 cannot reach VTL1's memory |
+//! | [`messages`] | intercept messages that wait behind each other, and those that nobody asked for |
 //! | [`after_failure`] | processors that come to a broken VTL1 for the first time; a boot that fails half-way |
 //! | [`failure`] | a broken VTL1 says so, and leaves nobody hanging |
 //! | [`processors`] | several processors, one after the other and at once |
@@ -30,6 +31,7 @@ mod failure;
 mod image;
 mod isolation;
 mod locked;
+mod messages;
 mod pending;
 mod processors;
 mod registers;
