@@ -5,6 +5,7 @@
 //! | `kernel_data` | what the life's kernel says about itself, real where a capture is there |
 //! | [`story`] | the steps of the life, each with what must come of it |
 //! | `story_modules` | those that are about modules |
+//! | `story_optee` | those of a driver that looks for OP-TEE |
 //! | [`report`] | the table of what came of them |
 //! | [`measure`] | instruction counts |
 
@@ -13,6 +14,7 @@ pub mod measure;
 pub mod report;
 pub mod story;
 mod story_modules;
+mod story_optee;
 
 use std::sync::Arc;
 
