@@ -48,6 +48,11 @@ pub trait Hardware: Send + Sync {
         None
     }
 
+    /// Whether the processors offer VTL0 virtualization (VMX or SVM), so that it may run virtual machines of its own.
+    fn offers_virtualization(&self) -> bool {
+        false
+    }
+
     /// Lets the calling processor have the last of the heap, or takes it back: for arithmetic whose allocations cannot fail
     /// otherwise than by a panic. Called under the keys' lock, so that one processor at a time has it.
     fn hold_heap_reserve(&self, hold: bool) {

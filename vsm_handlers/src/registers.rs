@@ -35,14 +35,18 @@ const INTERCEPTS: CrInterceptControl = CrInterceptControl::CR0_WRITE
     .union(CrInterceptControl::SFMASK_WRITE);
 
 /// What is locked beyond the contract's registers, where the hypervisor lets VTL1 (LVBS contract §7, CrInterceptControl).
-/// Linux leaves all of them alone once a processor is up: XCR0 and TSC_AUX get the same value again when a processor comes
-/// back, and of IA32_MISC_ENABLE one bit is pinned. S_CET is not among them, because Linux turns its endbranch tracking off
-/// and on around calls to firmware; nor XSS, which Linux's own virtual machines switch.
+/// Linux leaves them alone once a processor is up: XCR0 and TSC_AUX get the same value again when a processor comes back,
+/// and of IA32_MISC_ENABLE one bit is pinned. S_CET is not among them, because Linux turns its endbranch tracking off and
+/// on around calls to firmware.
 const OPTIONAL: [(HvRegisterName, CrInterceptControl); 3] = [
     (HvRegisterName::XFEM, CrInterceptControl::XCR0_WRITE),
     (HvRegisterName::TSC_AUX, CrInterceptControl::TSC_AUX_WRITE),
     (HvRegisterName::MISC_ENABLE, CrInterceptControl::IA32_MISC_ENABLE_WRITE),
 ];
+
+/// Those of [`OPTIONAL`] that Linux switches between itself and virtual machines of its own: KVM has no way to bear a #GP
+/// there. Left to VTL0 where the processors offer virtualization.
+const SWITCHED_FOR_GUESTS: u8 = 0b011;
 
 /// Which of [`OPTIONAL`] to try to lock, bit by bit, one attempt after the other: nothing tells beforehand what a
 /// hypervisor can intercept (HvRegisterVsmCapabilities does not), or has at all. What one processor was granted is tried
@@ -127,8 +131,9 @@ fn lock(platform: &Platform, vp: u32, reference: Option<&ControlRegMap>) -> Resu
         return Ok(false);
     }
     let first = platform.lock_attempt().load(Ordering::Relaxed);
+    let left_out = if platform.hardware().offers_virtualization() { SWITCHED_FOR_GUESTS } else { 0 };
     let mut result = Err(VsmError::NotImplemented);
-    for (index, optional) in (0..).zip(ATTEMPTS).skip(first) {
+    for (index, optional) in (0..).zip(ATTEMPTS).skip(first).filter(|(_, optional)| optional & left_out == 0) {
         result = attempt(platform, vp, Attempt(optional), reference);
         match &result {
             Ok(_) => {
@@ -136,9 +141,7 @@ fn lock(platform: &Platform, vp: u32, reference: Option<&ControlRegMap>) -> Resu
                 if index != first {
                     let left =
                         Attempt(!optional).optional().fold(CrInterceptControl::empty(), |all, (_, bit)| all | bit);
-                    info!(
-                        "LockRegs: the hypervisor does not let VTL1 intercept {left:?}: left unlocked on all processors"
-                    );
+                    info!("LockRegs: writes that are not intercepted on any processor: {left:?}");
                 }
                 break;
             }

@@ -125,6 +125,17 @@ fn a_hypervisor_that_cannot_intercept_everything_is_asked_for_what_it_can() {
     }
 }
 
+/// Linux's KVM switches XCR0 and TSC_AUX for its guests, and a #GP there is the end of it.
+#[test]
+fn what_kvm_switches_is_left_alone_where_there_can_be_kvm() {
+    let machine = machine();
+    machine.partition().offer_virtualization();
+    let before = count(&machine, HypercallCode::SET_VP_REGISTERS);
+    assert_eq!(lock(&machine), 0);
+    assert_eq!(machine.partition().cr_intercepts(0), (CONTRACT | MISC_ENABLE, MASKS.0, MASKS.1));
+    assert_eq!(count(&machine, HypercallCode::SET_VP_REGISTERS), before + 1, "what is left out is not tried");
+}
+
 /// AMD's processors have no IA32_MISC_ENABLE: already reading it is refused.
 #[test]
 fn a_register_the_hypervisor_does_not_have_is_left_out() {

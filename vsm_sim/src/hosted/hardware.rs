@@ -109,6 +109,10 @@ impl Hardware for HostedHardware {
         self.partition.msr_read(CURRENT_VP.get(), Vtl::Vtl1, msr::TIME_REF_COUNT).ok()
     }
 
+    fn offers_virtualization(&self) -> bool {
+        self.partition.offers_virtualization()
+    }
+
     fn read_vtl0(&self, from: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
         let (gpa, len) = (from.as_u64(), into.len());
         self.memory.race_at(RacePoint::BeforeRead { gpa, len });

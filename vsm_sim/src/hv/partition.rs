@@ -150,6 +150,8 @@ pub(super) struct State {
     pub(super) injections: Injections,
     pub(super) hypercall_counts: HashMap<HypercallCode, u64>,
     reference_time: (ReferenceTime, u64),
+    /// Whether CPUID shows VMX or SVM.
+    offers_virtualization: bool,
     /// Whether a VTL can deny lower ones to start processors.
     pub(super) can_deny_startup: bool,
     /// The accesses of VTL0 that VTL1 can ask to be told of.
@@ -243,6 +245,7 @@ impl Partition {
                 hypercall_counts: HashMap::new(),
                 // 10 us a read: what waits for processors of the software CPU has patience.
                 reference_time: (ReferenceTime::PerRead(100), 0),
+                offers_virtualization: false,
                 can_deny_startup: true,
                 // What the model has rules for: all below this one.
                 cr_intercepts_known: CrInterceptControl::from_bits_truncate(
@@ -263,6 +266,16 @@ impl Partition {
     /// Sets how the partition reference counter runs from now on.
     pub fn set_reference_time(&self, time: ReferenceTime) {
         self.lock().reference_time.0 = time;
+    }
+
+    /// Makes a partition whose processors offer virtualization. Only a hosted VTL1 asks here; the machine's asks CPUID.
+    pub fn offer_virtualization(&self) {
+        self.lock().offers_virtualization = true;
+    }
+
+    /// Whether the processors offer virtualization.
+    pub fn offers_virtualization(&self) -> bool {
+        self.lock().offers_virtualization
     }
 
     /// Makes a hypervisor with or without DenyLowerVtlStartup.

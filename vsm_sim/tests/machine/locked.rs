@@ -115,7 +115,7 @@ fn every_locked_register_is_tried() {
 fn machine_leaves_unlocked_what_the_hypervisor_cannot_intercept() -> Result<()> {
     let mut vtl0 = locked()?;
     let machine = vtl0.machine();
-    let said = "LockRegs: the hypervisor does not let VTL1 intercept CrInterceptControl(XCR0_WRITE)";
+    let said = "LockRegs: writes that are not intercepted on any processor: CrInterceptControl(XCR0_WRITE)";
     ensure!(console(&machine).contains(said), "{}", console(&machine));
     let entries = count_entries(&machine);
     vtl0.must_run(&SharedState { rax: 3, ..SharedState::default() }, CodeAssembler::xsetbv)?;
