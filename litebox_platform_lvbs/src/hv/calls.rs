@@ -144,6 +144,22 @@ pub fn set_vp_registers(
     input_vtl: InputVtl,
     values: &[(HvRegisterName, HvRegisterValue)],
 ) -> Result<(), VsmError> {
+    /// An intercept takes two at the most; clearing a whole page would be most of its cost.
+    const FEW: usize = 4;
+    if values.len() <= FEW {
+        set_registers(hw, input_vtl, values, &mut [0; size_of::<VpRegistersHeader>() + FEW * size_of::<SetRegister>()])
+    } else {
+        set_registers(hw, input_vtl, values, &mut [0; HYPERCALL_PAGE_BYTES])
+    }
+}
+
+/// Writes registers through `page`, which is large enough if it has the size of one.
+fn set_registers(
+    hw: &dyn Hardware,
+    input_vtl: InputVtl,
+    values: &[(HvRegisterName, HvRegisterValue)],
+    page: &mut [u8],
+) -> Result<(), VsmError> {
     const HEADER: usize = size_of::<VpRegistersHeader>();
     let code = HypercallCode::SET_VP_REGISTERS;
     let refused = |status| VsmError::Hypercall { call: code.0, status };
@@ -153,7 +169,6 @@ pub fn set_vp_registers(
     if values.len() > MAX_SET_REGISTERS {
         return Err(refused(HvStatus::INVALID_HYPERCALL_INPUT));
     }
-    let mut page = [0; HYPERCALL_PAGE_BYTES];
     let (head, list) = page.split_at_mut(HEADER);
     head.copy_from_slice(registers_header(input_vtl).as_bytes());
     for (slot, (name, value)) in list.chunks_exact_mut(size_of::<SetRegister>()).zip(values) {
