@@ -110,12 +110,11 @@ impl<'a> Patience<'a> {
             return false;
         }
         self.turns = 0;
-        match self.hardware.reference_time() {
-            Some(now) => now >= self.end,
-            None => {
-                self.end = self.end.saturating_sub(TIME_OF_TURNS);
-                self.end == 0
-            }
+        if let Some(now) = self.hardware.reference_time() {
+            now >= self.end
+        } else {
+            self.end = self.end.saturating_sub(TIME_OF_TURNS);
+            self.end == 0
         }
     }
 }

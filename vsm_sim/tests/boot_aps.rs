@@ -57,7 +57,7 @@ fn enabled(machine: &HostedMachine) -> Vec<u32> {
 
 /// Waits for the signal as VTL0's thread on `vp` does, then makes the first call.
 fn come(machine: &HostedMachine, vp: u32) {
-    let limit = Instant::now() + Duration::from_secs(60);
+    let limit = Instant::now() + Duration::from_secs(50);
     while signal_page(machine)[vp as usize] != 0xdc {
         assert!(Instant::now() < limit, "VP {vp} is not called");
         sleep(Duration::from_millis(1));

@@ -140,6 +140,25 @@ pub(super) struct Vp {
     pub(super) cr_intercept_masks: [u64; 3],
 }
 
+/// What this hypervisor and its processors can do, where they differ.
+pub(super) struct Abilities {
+    /// Whether CPUID shows VMX or SVM.
+    offers_virtualization: bool,
+    /// Whether a VTL can deny lower ones to start processors.
+    pub(super) deny_startup: bool,
+    /// The accesses of VTL0 that VTL1 can ask to be told of.
+    pub(super) cr_intercepts: CrInterceptControl,
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        // What the model has rules for: all below the launch control of SGX.
+        let beyond = CrInterceptControl::SGX_LAUNCH_CONTROL_WRITE.bits();
+        let cr_intercepts = CrInterceptControl::from_bits_truncate(beyond - 1);
+        Self { offers_virtualization: false, deny_startup: true, cr_intercepts }
+    }
+}
+
 pub(super) struct State {
     pub(super) vtl1_enabled: bool,
     pub(super) mbec_enabled: bool,
@@ -150,12 +169,7 @@ pub(super) struct State {
     pub(super) injections: Injections,
     pub(super) hypercall_counts: HashMap<HypercallCode, u64>,
     reference_time: (ReferenceTime, u64),
-    /// Whether CPUID shows VMX or SVM.
-    offers_virtualization: bool,
-    /// Whether a VTL can deny lower ones to start processors.
-    pub(super) can_deny_startup: bool,
-    /// The accesses of VTL0 that VTL1 can ask to be told of.
-    pub(super) cr_intercepts_known: CrInterceptControl,
+    pub(super) abilities: Abilities,
     pub(super) flushes: Vec<Flush>,
     effects: VecDeque<Effect>,
     reports: Vec<Report>,
@@ -245,12 +259,7 @@ impl Partition {
                 hypercall_counts: HashMap::new(),
                 // 10 us a read: what waits for processors of the software CPU has patience.
                 reference_time: (ReferenceTime::PerRead(100), 0),
-                offers_virtualization: false,
-                can_deny_startup: true,
-                // What the model has rules for: all below this one.
-                cr_intercepts_known: CrInterceptControl::from_bits_truncate(
-                    CrInterceptControl::SGX_LAUNCH_CONTROL_WRITE.bits() - 1,
-                ),
+                abilities: Abilities::default(),
                 flushes: Vec::new(),
                 effects: VecDeque::new(),
                 reports: Vec::new(),
@@ -270,22 +279,22 @@ impl Partition {
 
     /// Makes a partition whose processors offer virtualization. Only a hosted VTL1 asks here; the machine's asks CPUID.
     pub fn offer_virtualization(&self) {
-        self.lock().offers_virtualization = true;
+        self.lock().abilities.offers_virtualization = true;
     }
 
     /// Whether the processors offer virtualization.
     pub fn offers_virtualization(&self) -> bool {
-        self.lock().offers_virtualization
+        self.lock().abilities.offers_virtualization
     }
 
     /// Makes a hypervisor with or without DenyLowerVtlStartup.
     pub fn set_can_deny_startup(&self, can: bool) {
-        self.lock().can_deny_startup = can;
+        self.lock().abilities.deny_startup = can;
     }
 
     /// Makes a hypervisor that cannot intercept these accesses, as one on another processor.
     pub fn deny_cr_intercepts(&self, accesses: CrInterceptControl) {
-        self.lock().cr_intercepts_known.remove(accesses);
+        self.lock().abilities.cr_intercepts.remove(accesses);
     }
 
     /// Who is told of every event from now on.

@@ -120,7 +120,7 @@ impl Partition {
             }
             // Bit 46 DenyLowerVtlStartup is known, bits 62:47 the VTLs that can have MBEC; DR6 is private (bit 63).
             N::VSM_CAPABILITIES => {
-                u64::from(state.can_deny_startup) << 46 | if self.config.mbec_available { 0b10 << 47 } else { 0 }
+                u64::from(state.abilities.deny_startup) << 46 | if self.config.mbec_available { 0b10 << 47 } else { 0 }
             }
             N::VSM_PARTITION_CONFIG => vtl1_only(state.partition_config.0)?,
             N::VSM_VP_SECURE_CONFIG_VTL0 => vtl1_only(state.vp(target.vp).secure_config.0)?,
@@ -189,7 +189,7 @@ impl Partition {
                     return invalid;
                 }
                 // TLFS: a bit for something the processor or the hypervisor does not have is an invalid value.
-                if low & !state.cr_intercepts_known.bits() != 0 {
+                if low & !state.abilities.cr_intercepts.bits() != 0 {
                     return invalid;
                 }
                 state.vp(target.vp).cr_intercept_control = low;
@@ -243,7 +243,7 @@ fn set_partition_config(state: &mut State, caller: &Caller, new: VsmPartitionCon
     if old.is_protection_enabled() && !new.is_protection_enabled() || mask_is_fixed && (old.0 ^ new.0) & MASK != 0 {
         return Err(HvStatus::INVALID_REGISTER_VALUE);
     }
-    if new.0 & VsmPartitionConfig::DENY_LOWER_VTL_STARTUP != 0 && !state.can_deny_startup {
+    if new.0 & VsmPartitionConfig::DENY_LOWER_VTL_STARTUP != 0 && !state.abilities.deny_startup {
         return Err(HvStatus::INVALID_REGISTER_VALUE);
     }
     let modelled = VsmPartitionConfig::ENABLE_VTL_PROTECTION

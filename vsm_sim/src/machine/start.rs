@@ -38,7 +38,7 @@ impl Vtl0 {
     pub fn boot_signal_page(&self) -> Result<u64> {
         let machine = self.machine();
         let page = self.with_scratch(|scratch| scratch.pages(1))?;
-        bytes::write(machine.ram(), page, &[0; PAGE as usize])?;
+        bytes::write(machine.ram(), page, &[0; 4096])?;
         bytes::write(machine.ram(), page, &[SIGNAL])?;
         Ok(page / PAGE)
     }

@@ -1,10 +1,12 @@
 //! Intercept messages behind the first, and messages that VTL1 has not asked for (contract §6): all are fetched, none is a
 //! panic, and VTL0 goes on.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use anyhow::{Result, ensure};
+use iced_x86::code_asm::CodeAssembler;
 use litebox_platform_lvbs::hv::{HvMessage, MessageType, Vtl};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
-use std::sync::atomic::Ordering::SeqCst;
 use vsm_sim::engine::SharedState;
 use vsm_sim::hv::{Access, MemoryAccess, Mode, Verdict};
 use vsm_sim::machine::{Stop, Vtl0};
@@ -14,7 +16,7 @@ use crate::setup::{GENERAL_PROTECTION, booted, call, console};
 
 /// VTL0 runs something harmless; how it ended.
 fn run(vtl0: &mut Vtl0) -> Result<Stop> {
-    vtl0.run(&SharedState::default(), |asm| asm.nop())
+    vtl0.run(&SharedState::default(), CodeAssembler::nop)
 }
 
 fn is_general_protection(stop: &Stop) -> bool {
