@@ -17,6 +17,7 @@
 //! | [`module_file`] | modules' files, tampered with | the memory that a file explains is the only one; what it gives to others is sound |
 //! | [`module_explain`] | a module's memory in any form, tampered with | accepted exactly when a kernel can have it like that |
 //! | [`kernel_image`] | PE files, tampered with | layout as a model has it; no other file is taken for the signed one |
+//! | [`calls`] | one call for each row of the table, with parameters made from its types | as in `vsm_call` |
 //! | [`vsm_call`] | a life of VTL0: calls with any registers, memory rewritten at any read, failing hypercalls | VTL1 closed, registry and hypervisor agree, all or nothing, no W+X after boot |
 
 // How the tests of vsm_integrity write DER.
@@ -48,6 +49,7 @@ mod openssl;
 #[expect(dead_code, reason = "the crate's own tests need more of it")]
 mod pe;
 
+pub mod calls;
 pub mod certificate;
 pub mod heki_list;
 pub mod kdata_blocklist;
@@ -88,6 +90,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "module_file", seeds: module_file::seeds, run: module_file::run },
     Target { name: "module_explain", seeds: module_explain::seeds, run: module_explain::run },
     Target { name: "kernel_image", seeds: kernel_image::seeds, run: kernel_image::run },
+    Target { name: "call", seeds: calls::seeds, run: calls::run },
     Target { name: "vsm_call", seeds: vsm_call::seeds, run: vsm_call::run },
 ];
 

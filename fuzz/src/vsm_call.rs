@@ -1,11 +1,9 @@
 //! Target: a life of VTL0. Any call with any registers on any processor, memory rewritten between VTL1's reads, hypercalls
 //! that fail; after each call the rules that hold whatever was called.
 
-use std::collections::BTreeSet;
-
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::hv::{HvStatus, MapFlags};
-use litebox_platform_lvbs::vsm::VsmFunction;
+use litebox_platform_lvbs::vsm::{CallRow, VSM_TABLE_LEN, VsmFunction};
 use vsm_sim::hosted::{HostedMachine, RacePoint};
 use vsm_sim::hv::{Access, GuestMemory, Injection};
 use vsm_sim::vtl0::bytes;
@@ -13,6 +11,7 @@ use vsm_sim::vtl0::kdata::{self, KernelData};
 use vsm_sim::vtl0::lists::Range;
 use vsm_sim::vtl0::log_reader::LogReader;
 
+use crate::calls;
 use crate::fixtures::{AUTHORITY, KERNEL, OTHER, SIGNER};
 use crate::input::Input;
 use crate::machine::{self, BUFFER_FRAMES, BUFFERS, DIRECT_MAP, Everything, RAM, Reads, VTL1};
@@ -21,18 +20,17 @@ use crate::pages;
 
 /// Calls of one life.
 const MAX_STEPS: usize = 24;
-/// Ids from the first call on, the reserved ones behind the last included.
-const IDS: u64 = 0x14;
+/// Ids from the first call on, some behind the last included.
+const IDS: u64 = VSM_TABLE_LEN as u64 + 3;
 
 /// # Panics
 /// When a rule is broken.
 pub fn run(data: &[u8]) {
-    live(data);
+    live(data, None, &mut |_, _| ());
 }
 
-/// A life as `data` have it; the ids of the calls that succeeded.
-fn live(data: &[u8]) -> BTreeSet<u64> {
-    let mut succeeded = BTreeSet::new();
+/// A life as `data` have it, most of whose calls are `chosen`, if there is one; tells `told` each call's id and result.
+pub(crate) fn live(data: &[u8], chosen: Option<&CallRow>, told: &mut dyn FnMut(u64, i64)) {
     let machine = machine::new();
     start_second_processor(&machine);
     let mut input = Input::new(data);
@@ -60,7 +58,10 @@ fn live(data: &[u8]) -> BTreeSet<u64> {
                     race(&mut input, &machine);
                 }
                 let vp = u32::from(input.byte() & 1);
-                let [id, a1, a2, a3] = registers(&mut input, list);
+                let [id, a1, a2, a3] = match chosen {
+                    Some(row) if input.below(4) != 0 => calls::registers(&mut input, row, list),
+                    _ => registers(&mut input, list),
+                };
                 let reads = (kind != 4).then(|| Reads::watch(&machine));
                 let lines = machine.log_lines().len();
                 let result = machine.vtl_call(vp, id, a1, a2, a3);
@@ -70,8 +71,8 @@ fn live(data: &[u8]) -> BTreeSet<u64> {
                 let after = Everything::of(&machine);
                 after.check(&before, result, &machine);
                 modules.check(id, result, a1, &machine);
+                told(id, result);
                 if result >= 0 {
-                    succeeded.insert(id);
                     if id == VsmFunction::SignalEndOfBoot.id() && kind != 3 {
                         after.check_closed();
                     }
@@ -89,7 +90,6 @@ fn live(data: &[u8]) -> BTreeSet<u64> {
             }
         }
     }
-    succeeded
 }
 
 /// VTL0 as a reader of VTL1's log.
@@ -146,7 +146,7 @@ fn registers(input: &mut Input<'_>, [first, count]: [u64; 2]) -> [u64; 4] {
     [id, value(input), value(input), value(input)]
 }
 
-fn value(input: &mut Input<'_>) -> u64 {
+pub(crate) fn value(input: &mut Input<'_>) -> u64 {
     let kind = input.byte();
     let buffer = BUFFERS + u64::from(kind >> 4);
     match kind & 0xf {
@@ -319,10 +319,18 @@ fn boot_of(list: &[u8], call: &impl Fn(u8, u8) -> Vec<u8>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn the_seeds_reach_the_success_of_every_call_of_a_boot() {
-        let succeeded: BTreeSet<u64> = seeds().iter().flat_map(|seed| live(seed)).collect();
+        let mut succeeded = BTreeSet::new();
+        for seed in seeds() {
+            live(&seed, None, &mut |id, result| {
+                if result >= 0 {
+                    succeeded.insert(id);
+                }
+            });
+        }
         for function in [
             VsmFunction::LockRegs,
             VsmFunction::SignalEndOfBoot,

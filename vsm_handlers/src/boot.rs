@@ -18,7 +18,17 @@ use crate::end_of_boot;
 /// `present` is the frame number of a page with a Linux cpumask: bit n stands for the processor with index n. The
 /// calling processor runs in VTL1 already and is passed over, like one on which VTL1 is enabled. -EINVAL for a
 /// processor that is not possible; nothing has been enabled then.
-#[vsm_handler(VsmFunction::EnableAPsVtl, phase = boot, caller = bsp)]
+#[vsm_handler(
+    VsmFunction::EnableAPsVtl,
+    phase = boot,
+    caller = bsp,
+    errors(
+        EINVAL = "a processor that is not possible",
+        EFAULT = "the mask is not in memory",
+        ENOMEM = "VTL1 has no memory for a processor",
+        EIO = "the hypervisor refuses",
+    ),
+)]
 fn enable_aps_vtl(call: &BootContext<'_>, present: Vtl0Page) -> Result<(), VsmError> {
     let mask = CpuMask::read(call, present)?;
     mask.check(call)?;
@@ -63,7 +73,7 @@ fn enable(call: &BootContext<'_>, mask: &CpuMask) -> Result<(), VsmError> {
 /// that was not set up makes it fail: what is missing stays closed, and the log says what is. A processor whose registers
 /// are not locked is locked by VTL1 before it next goes back to VTL0; frames of the kernel that VTL0 can both write and
 /// execute it can only write from then on.
-#[vsm_handler(VsmFunction::SignalEndOfBoot, phase = boot, caller = any)]
+#[vsm_handler(VsmFunction::SignalEndOfBoot, phase = boot, caller = any, errors())]
 fn signal_end_of_boot(call: &BootContext<'_>) -> Result<(), VsmError> {
     call.boot_call().end_boot()?;
     end_of_boot::close(call.platform());

@@ -37,8 +37,10 @@ mod patch;
 mod registers;
 mod ringbuffer;
 mod table;
+mod unlisted;
 
 pub use intercept::handle_intercept;
 pub use listing::Listing;
 pub use registers::before_return;
-pub use table::{GATE, ROWS, VSM_TABLE, VsmTable};
+pub use table::{ABI, ABI_HASH, ABI_VERSION, GATE, ROWS, VSM_TABLE, VsmTable};
+pub use unlisted::{Unlisted, unlisted, unlisted_in};

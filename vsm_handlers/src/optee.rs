@@ -19,9 +19,15 @@ pub use trusted_os::{NoTrustedOs, TrustedOs};
 /// The answer is written into the same registers: a0 to a3 change, the others and the rest of the page do not. What the
 /// trusted operating system thinks of the message is in a0; a message that nobody serves is answered with
 /// `OPTEE_SMC_RETURN_ENOTAVAIL` (7). The errno is the transport's only.
-///
-/// -EFAULT for a page that is none; -EACCES for one that is VTL1's or that VTL0 has given away: no answer is written then.
-#[vsm_handler(VsmFunction::OpteeMessage, phase = any, caller = any)]
+#[vsm_handler(
+    VsmFunction::OpteeMessage,
+    phase = any,
+    caller = any,
+    errors(
+        EACCES = "a page that VTL0 has given away, as a module's or the kernel's text; no answer is written",
+        EFAULT = "a page that is no memory",
+    )
+)]
 fn optee_message(call: &CallContext<'_>, registers: Vtl0Page) -> Result<(), VsmError> {
     let (platform, at) = (call.platform(), registers.start());
     // Read as what will be written: a message that cannot be answered must not have an effect.

@@ -18,7 +18,17 @@ use vsm_macros::vsm_handler;
 /// -ENOENT for an address that VTL1 does not protect: Linux then writes itself. -EINVAL for anything but a step of a
 /// recorded site, and for one out of turn; -EACCES for memory that is nobody's text; -EFAULT for a request that cannot be
 /// read. Linux stops at any of these. Nothing has been written then.
-#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+#[vsm_handler(
+    VsmFunction::PatchText,
+    phase = any,
+    caller = any,
+    errors(
+        ENOENT = "an address that VTL1 does not protect: VTL0 then writes itself",
+        EINVAL = "no step of a recorded site, or one out of turn; a second page that is missing or not needed",
+        EACCES = "memory that is nobody's text",
+        EFAULT = "a request that is not in memory",
+    ),
+)]
 fn patch_text(call: &CallContext<'_>, request: PhysAddr, second: Option<PageAddr>) -> Result<(), VsmError> {
     let platform = call.platform();
     let request = PatchRequest::read(platform, request, second)?;

@@ -114,7 +114,7 @@ impl Attempt {
 /// of what VTL1 would like to lock.
 ///
 /// -EIO when the hypervisor refuses.
-#[vsm_handler(VsmFunction::LockRegs, phase = boot, caller = any)]
+#[vsm_handler(VsmFunction::LockRegs, phase = boot, caller = any, errors(EIO = "the hypervisor refuses"))]
 fn lock_regs(call: &BootContext<'_>) -> Result<(), VsmError> {
     if lock(call.platform(), call.vp(), None)? {
         info!("LockRegs: the registers of VP {} are locked", call.vp());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use crate::{fuzz, image, lint, repro, run, suite, verify};
+use crate::{abi, fuzz, image, lint, repro, run, suite, verify};
 
 /// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
 const FUZZ_SECONDS: u64 = 5;
@@ -85,7 +85,9 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
     step("clippy (host)", &|| lint::host(root));
     step("clippy (fuzz)", &|| lint::fuzz(root));
     step("clippy (image)", &|| lint::image(root));
+    step("abi", &|| abi::check(root));
     step("verify-elf", &|| verify_built(root));
+    step("abi dump", &|| abi::dump::execute(root, None));
     if extent != Extent::Quick {
         step("test", &|| suite::run_all(root, &suite::Options::default()));
         step("run --loader g2", &|| machine(root, &["--loader", "g2"]));

@@ -2,9 +2,11 @@
 //!
 //! Everything runs on the host; nothing here is part of the boot image.
 
+pub mod abi;
 pub mod book;
 pub mod ci;
 pub mod doctor;
+pub mod explain;
 pub mod fuzz;
 pub mod image;
 pub mod install;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use peak_alloc::PeakAlloc;
 use vsm_sim::validate::accept::Meter;
 use xtask::ci::{self, Extent};
-use xtask::{book, doctor, fuzz, image, lint, map, repro, run, suite, validate_capture, workspace};
+use xtask::{abi, book, doctor, explain, fuzz, image, lint, map, repro, run, suite, validate_capture, workspace};
 
 /// Counts heap, for the memory that the validation of a module takes.
 #[global_allocator]
@@ -75,6 +75,10 @@ enum Command {
         /// The file; without it the image is built and checked.
         file: Option<PathBuf>,
     },
+    /// Write everything that follows from the table of the calls, or check it: `abi/` and the README's table.
+    Abi(abi::Options),
+    /// Explain a diagnostic of the macros, as VSM010; without a code list them all.
+    Explain(explain::Options),
     /// Validate modules that a real kernel has loaded, from a capture of its memory.
     ///
     /// Prints for each module what explained its bytes, how long that took and how much memory. Ends with status 0 only
@@ -136,6 +140,8 @@ fn execute(command: Command) -> Result<()> {
         }
         Command::VerifyElf { file: Some(file) } => ci::verify_file(&file),
         Command::VerifyElf { file: None } => ci::verify_built(&root),
+        Command::Abi(options) => abi::execute(&root, &options),
+        Command::Explain(options) => explain::execute(&root, &options),
         Command::ValidateCapture(options) => validate_capture::run(&options, &HeapMeter::default()),
         Command::Book(options) => book::execute(&root, options),
         Command::Lint => lint::all(&root),

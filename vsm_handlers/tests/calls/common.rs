@@ -78,7 +78,15 @@ pub fn kernel(machine: &Machine) -> Platform {
 
 /// Makes a VSM call through the real table.
 pub fn call(platform: &Platform, vp: u32, registers: [u64; 4]) -> i64 {
-    dispatch(&VSM_TABLE, &GATE, platform, vp, registers)
+    check(registers[0], dispatch(&VSM_TABLE, &GATE, platform, vp, registers))
+}
+
+/// The result, which must be one that the call's row lists.
+pub fn check(id: u64, result: i64) -> i64 {
+    if let Some(unlisted) = vsm_handlers::unlisted(id, result) {
+        panic!("{unlisted}");
+    }
+    result
 }
 
 /// Ends the boot, by the call that does so.

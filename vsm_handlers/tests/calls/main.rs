@@ -3,5 +3,6 @@
 mod boot;
 mod common;
 mod dispatch;
+mod errors;
 mod listing;
 mod params;

@@ -136,11 +136,15 @@ impl HostedMachine {
     /// Makes a VSM call on `vp` through the jump table, and returns the result register.
     ///
     /// # Panics
-    /// When VTL1 is not enabled on `vp`, or has not been entered for the first time ([`Self::first_entry`]).
+    /// When VTL1 is not enabled on `vp`, or has not been entered for the first time ([`Self::first_entry`]); when the call
+    /// answers with an errno that its row does not list.
     pub fn vtl_call(&self, vp: u32, id: u64, a1: u64, a2: u64, a3: u64) -> i64 {
         self.enter(vp);
         let result = self.serve(vp, || dispatch(&TABLE, &RULES, &self.platform, vp, [id, a1, a2, a3]));
         self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
+        if let Some(unlisted) = vsm_handlers::unlisted(id, result) {
+            panic!("{unlisted}");
+        }
         result
     }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, qword_ptr, rax, rbx};
 use litebox_platform_lvbs::hv::HypercallCode;
-use litebox_platform_lvbs::vsm::VsmFunction as F;
+use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN, VsmFunction as F};
 
 use super::report::{Report, Step, show_result};
 use super::{Options, kernel_data, story_modules, story_optee};
@@ -62,7 +62,7 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     stage.call(&mut boot_vp, F::LockRegs, [0; 3], "-EPERM")?;
     stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "-EPERM")?;
-    for id in [0x1_ffdf, 0x1_ffed, 0x1_fff1, F::LockRegs.id() | 1 << 32] {
+    for id in [VSM_BASE - 1, 0x1_ffed, VSM_BASE + VSM_TABLE_LEN as u64, F::LockRegs.id() | 1 << 32] {
         stage.raw_call(&mut boot_vp, "unknown id", id, [0; 3], "-EINVAL")?;
     }
     stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-EPERM")?;
