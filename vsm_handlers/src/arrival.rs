@@ -10,7 +10,7 @@ use litebox_platform_lvbs::frames::Owner;
 use litebox_platform_lvbs::hardware::Hardware;
 use litebox_platform_lvbs::loader::{Generation, MAX_POSSIBLE_CPUS};
 use litebox_platform_lvbs::sync::wait;
-use litebox_platform_lvbs::vsm::{VsmParam, Vtl0Page};
+use litebox_platform_lvbs::vsm::{ErrnoMeta, VsmParam, Vtl0Page};
 use litebox_platform_lvbs::vtl0::PhysMutPtr;
 use litebox_platform_lvbs::{Platform, VsmError};
 
@@ -27,6 +27,9 @@ pub(crate) struct BootSignal(Option<Vtl0Page>);
 impl VsmParam for BootSignal {
     const REGISTERS: usize = 1;
     const KIND: &'static str = "frame number or 0";
+    const UNIT: &'static str = "as a frame number, or 0; a loader of the third generation may pass anything";
+    const BITS: u64 = u64::MAX;
+    const ERRORS: &'static [ErrnoMeta] = Vtl0Page::ERRORS;
 
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         match (platform.config().loader, registers) {

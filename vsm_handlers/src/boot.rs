@@ -45,7 +45,19 @@ fn enable_aps_vtl(call: &BootContext<'_>, present: Vtl0Page) -> Result<(), VsmEr
 /// -EINVAL for a processor that is not possible, -EACCES for a boot-signal page that is somebody's: nothing has been done
 /// then. -EIO when the hypervisor refuses a processor. -ETIMEDOUT when one does not come in time; those that have come, and
 /// those that come later, are served.
-#[vsm_handler(VsmFunction::BootAPs, phase = boot, caller = bsp)]
+#[vsm_handler(
+    VsmFunction::BootAPs,
+    phase = boot,
+    caller = bsp,
+    errors(
+        EINVAL = "a processor that is not possible",
+        EFAULT = "the mask or the boot-signal page is not in memory",
+        EACCES = "the boot-signal page is not VTL0's own",
+        ENOMEM = "VTL1 has no memory for a processor",
+        EIO = "the hypervisor refuses",
+        ETIMEDOUT = "a processor has not come to VTL1 in time",
+    ),
+)]
 fn boot_aps(call: &BootContext<'_>, online: Vtl0Page, signal: BootSignal) -> Result<(), VsmError> {
     let mask = CpuMask::read(call, online)?;
     mask.check(call)?;
