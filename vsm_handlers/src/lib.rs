@@ -5,7 +5,7 @@
 //!
 //! | file | calls |
 //! |---|---|
-//! | `boot` | EnableAPsVtl, BootAPs, SignalEndOfBoot |
+//! | `boot`, with `arrival` and `end_of_boot` | EnableAPsVtl, BootAPs, SignalEndOfBoot |
 //! | `registers` | LockRegs |
 //! | `memory` | ProtectMemory |
 //! | `ringbuffer` | AllocateRingbufferMemory |

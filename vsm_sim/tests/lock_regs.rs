@@ -168,6 +168,34 @@ fn after_the_end_of_boot_vtl0_locks_no_processor_because_vtl1_has() {
     assert_eq!(machine.partition().cr_intercepts(0), LOCKED);
 }
 
+/// A processor that VTL1 locks itself gets the boot processor's pinned bits, and keeps what is its own.
+#[test]
+fn a_late_lock_takes_back_xd_disable_and_leaves_the_processors_number() {
+    const XD_DISABLE: u64 = 1 << 34;
+    let machine = machine();
+    machine.partition().with_registers(0, Vtl::Vtl0, |registers| registers.load(HvRegisterName::MISC_ENABLE, 1_u64));
+    assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), MASK_GFN, 0, 0), 0);
+    machine.first_entry(1).unwrap();
+    assert_eq!(lock(&machine), 0);
+    machine.partition().with_registers(1, Vtl::Vtl0, |registers| {
+        registers.load(HvRegisterName::MISC_ENABLE, 0x80 | XD_DISABLE);
+        registers.load(HvRegisterName::TSC_AUX, 1_u64);
+    });
+    machine.partition().with_shared_registers(1, |registers| registers.load(HvRegisterName::XFEM, 3_u64));
+    assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
+    // Any call brings it to VTL1, and it does not leave unlocked.
+    assert_eq!(machine.vtl_call(1, VsmFunction::LockRegs.id(), 0, 0, 0), EPERM);
+    assert_eq!(machine.partition().cr_intercepts(1), LOCKED);
+    let map = (*machine.platform().processor(1).unwrap().locked.lock()).unwrap();
+    let expected = [(HvRegisterName::MISC_ENABLE, 0x80), (HvRegisterName::TSC_AUX, 1), (HvRegisterName::XFEM, 3)];
+    for (register, value) in expected {
+        assert_eq!(map.get(register), Some(value), "{register}");
+    }
+    let now = machine.partition().with_registers(1, Vtl::Vtl0, |registers| registers.get(HvRegisterName::MISC_ENABLE));
+    assert_eq!(now.low, 0x80);
+    assert_eq!(machine.partition().reports(), []);
+}
+
 /// VTL1's handling of the intercept that waits: whether VTL0 gets a #GP.
 fn handled(machine: &HostedMachine, verdict: Verdict) -> bool {
     assert_eq!(verdict, Verdict::Intercepted);
