@@ -23,7 +23,7 @@
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
 #define VSM_ABI_VERSION 1
-#define VSM_ABI_HASH 0xa2c006c57c65b495ULL
+#define VSM_ABI_HASH 0xd51e23ff4e86529eULL
 
 /*
  * EnableAPsVtl: Enables VTL1 on the processors of a cpu mask, before Linux starts them.
@@ -45,10 +45,22 @@
 /*
  * BootAPs: Brings every online processor into VTL1 for the first time.
  * When: before the end of boot. From: the boot processor.
+ * RSI = online: pages of 4096 bytes from the start of guest-physical memory (a PFN), below 2^40, outside VTL1
+ * RDX = signal: as a frame number, or 0; a loader of the third generation may pass anything
+ * Returns 0.
  * -EPERM: the boot has ended
  * -EPERM: the call comes from another than the boot processor
- * -ENOTSUP: this build has no implementation of the call
  * -EIO: VTL1 has failed and serves no calls
+ * -EFAULT: online: not a frame number: 2^40 or more
+ * -EACCES: online: a frame of VTL1
+ * -EFAULT: signal: not a frame number: 2^40 or more
+ * -EACCES: signal: a frame of VTL1
+ * -EINVAL: a processor that is not possible
+ * -EFAULT: the mask or the boot-signal page is not in memory
+ * -EACCES: the boot-signal page is not VTL0's own
+ * -ENOMEM: VTL1 has no memory for a processor
+ * -EIO: the hypervisor refuses
+ * -ETIMEDOUT: a processor has not come to VTL1 in time
  */
 #define VSM_CALL_BOOT_APS 0x1ffe1
 

@@ -5,7 +5,7 @@
 //!
 //! | file | calls |
 //! |---|---|
-//! | `boot` | EnableAPsVtl, BootAPs, SignalEndOfBoot |
+//! | `boot`, with `arrival` and `end_of_boot` | EnableAPsVtl, BootAPs, SignalEndOfBoot |
 //! | `registers` | LockRegs |
 //! | `memory` | ProtectMemory |
 //! | `ringbuffer` | AllocateRingbufferMemory |
@@ -21,6 +21,7 @@
 
 extern crate alloc;
 
+mod arrival;
 mod boot;
 mod end_of_boot;
 mod frozen;
