@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 use peak_alloc::PeakAlloc;
 use vsm_sim::validate::accept::Meter;
 use xtask::ci::{self, Extent};
-use xtask::{abi, doctor, explain, fuzz, image, lint, map, repro, run, suite, validate_capture, workspace};
+use xtask::{
+    abi, doctor, explain, fuzz, image, lint, map, new_call, repro, run, suite, validate_capture, walkthrough, workspace,
+};
 
 /// Counts heap, for the memory that the validation of a module takes.
 #[global_allocator]
@@ -79,6 +81,12 @@ enum Command {
     Abi(abi::Options),
     /// Explain a diagnostic of the macros, as VSM010; without a code list them all.
     Explain(explain::Options),
+    /// Add a call: its row, a handler that answers -ENOTSUP, a test, a step of the simulator, and what follows from the row.
+    NewCall(new_call::Options),
+    /// Do what the page about adding a call says, in a scratch copy.
+    ///
+    /// Ends with status 0 only if the call is created, implemented by the page's own text, tested, and answers in the machine.
+    Walkthrough,
     /// Validate modules that a real kernel has loaded, from a capture of its memory.
     ///
     /// Prints for each module what explained its bytes, how long that took and how much memory. Ends with status 0 only
@@ -140,6 +148,8 @@ fn execute(command: Command) -> Result<()> {
         Command::VerifyElf { file: None } => ci::verify_built(&root),
         Command::Abi(options) => abi::execute(&root, &options),
         Command::Explain(options) => explain::execute(&root, &options),
+        Command::NewCall(options) => new_call::execute(&root, &options),
+        Command::Walkthrough => walkthrough::execute(&root),
         Command::ValidateCapture(options) => validate_capture::run(&options, &HeapMeter::default()),
         Command::Lint => lint::all(&root),
         Command::Reproduce => repro::check(&root),

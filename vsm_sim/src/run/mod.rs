@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `kernel_data` | what the life's kernel says about itself, real where a capture is there |
 //! | [`story`] | the steps of the life, each with what must come of it |
+//! | `story_calls` | those that are about one call each |
 //! | `story_modules` | those that are about modules |
 //! | [`report`] | the table of what came of them |
 //! | [`measure`] | instruction counts |
@@ -12,6 +13,7 @@ mod kernel_data;
 pub mod measure;
 pub mod report;
 pub mod story;
+mod story_calls;
 mod story_modules;
 
 use std::sync::Arc;

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, qword_ptr, rax, rbx};
 use litebox_platform_lvbs::hv::HypercallCode;
-use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN, VsmFunction as F};
+use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction as F};
 
 use super::report::{Report, Step, show_result};
-use super::{Options, kernel_data, story_modules};
+use super::{Options, kernel_data, story_calls, story_modules};
 use crate::engine::SharedState;
 use crate::machine::{Machine, Stop, Vtl0};
 use crate::vtl0::bytes;
@@ -60,11 +60,12 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     stage.call(&mut boot_vp, F::LockRegs, [0; 3], "-EPERM")?;
     stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "-EPERM")?;
-    for id in [VSM_BASE - 1, 0x1_ffed, VSM_BASE + VSM_TABLE_LEN as u64, F::LockRegs.id() | 1 << 32] {
+    for id in [VSM_BASE - 1, 0x1_ffed, F::LockRegs.id() | 1 << 32] {
         stage.raw_call(&mut boot_vp, "unknown id", id, [0; 3], "-EINVAL")?;
     }
     stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "-EPERM")?;
+    story_calls::play(&mut stage, &mut boot_vp)?;
     story_modules::play(&mut stage, &mut boot_vp, &kernel_data.modules)?;
     attack(options, &mut stage, &mut boot_vp)?;
     for (what, address) in [("the log ring", ring), ("the kexec trampoline", kernel_data.trampoline)] {
@@ -230,7 +231,14 @@ impl Stage<'_> {
         })
     }
 
-    fn raw_call(&mut self, vtl0: &mut Vtl0, what: &str, id: u64, parameters: [u64; 3], expected: &str) -> Result<()> {
+    pub(super) fn raw_call(
+        &mut self,
+        vtl0: &mut Vtl0,
+        what: &str,
+        id: u64,
+        parameters: [u64; 3],
+        expected: &str,
+    ) -> Result<()> {
         let [a1, a2, a3] = parameters;
         let shown = format!("{id:#x} ({a1:#x}, {a2:#x}, {a3:#x})");
         self.step(vtl0, what, &shown, expected, |vtl0| {
