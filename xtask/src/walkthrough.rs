@@ -1,8 +1,8 @@
 //! Does what a page of the book says, in a scratch copy: `cargo xtask walkthrough`.
 //!
 //! The page is `docs/src/adding-a-call.md`. Its commands are run, its files written and its changes made in the order in which
-//! they stand there, and nothing else; so a reader who does the same gets the same. The copy stays where it is, for the next time to be
-//! quick; dependencies are compiled once for both.
+//! they stand there, and nothing else; so a reader who does the same gets the same. The copy stays where it is, with what was built in it, for
+//! the next time to be quick.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ pub fn execute(root: &Path) -> Result<()> {
     prepare(root, &scratch)?;
     for (index, step) in steps.iter().enumerate() {
         let start = Instant::now();
-        do_step(root, &scratch, step).with_context(|| format!("{PAGE}, step {}", index + 1))?;
+        do_step(&scratch, step).with_context(|| format!("{PAGE}, step {}", index + 1))?;
         println!("  {:.0} s", start.elapsed().as_secs_f64());
     }
     println!("{PAGE}: all {} steps work", steps.len());
@@ -126,11 +126,11 @@ fn remove_others(scratch: &Path, directory: &Path, files: &[PathBuf]) -> Result<
     Ok(())
 }
 
-fn do_step(root: &Path, scratch: &Path, step: &Step) -> Result<()> {
+fn do_step(scratch: &Path, step: &Step) -> Result<()> {
     match step {
         Step::Run(words) => {
             println!("$ {}", words.join(" "));
-            type_in(root, scratch, words)
+            type_in(scratch, words)
         }
         Step::Write { path, text } => {
             println!("writing {path}");
@@ -147,14 +147,15 @@ fn do_step(root: &Path, scratch: &Path, step: &Step) -> Result<()> {
 }
 
 /// Runs a command of the page in the copy.
-fn type_in(root: &Path, scratch: &Path, words: &[String]) -> Result<()> {
+fn type_in(scratch: &Path, words: &[String]) -> Result<()> {
     let [program, arguments @ ..] = words else { bail!("an empty command") };
     ensure!(program == "cargo", "the page's commands are cargo's, not `{program}`");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(scratch);
-    // The workspace's crates have other paths here, and so other names; what they depend on is shared.
-    command.env("CARGO_TARGET_DIR", root.join("target"));
-    command.env_remove("CARGO_MANIFEST_DIR").env_remove("VTL1_IMAGE");
+    // What is built there stays there: cargo takes the crates of two copies of a workspace for the same.
+    for variable in ["CARGO_TARGET_DIR", "CARGO_MANIFEST_DIR", "VTL1_IMAGE"] {
+        command.env_remove(variable);
+    }
     if arguments.iter().any(|word| word == "run") {
         // What the machine says is what the page is about.
         let said = capture(&mut command)?;

@@ -30,7 +30,7 @@ const RING_BYTES: u64 = 256 << 10;
 /// Plays the life.
 pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mut Report) -> Result<()> {
     let mut boot_vp = Vtl0::new(machine)?;
-    let mut stage = Stage { machine, report };
+    let mut stage = Stage { machine, report, trace: options.trace };
     let start = boot_vp.prepare_vtl1(options.generation, options.cpus, image)?;
     let [rdi, rsi, rdx, r8] = start.arguments;
     let parameters = format!("rdi={rdi:#x} rsi={rsi:#x} rdx={rdx:#x}");
@@ -172,6 +172,8 @@ fn attack(options: &Options, stage: &mut Stage<'_>, vtl0: &mut Vtl0) -> Result<(
 pub(super) struct Stage<'a> {
     pub(super) machine: &'a Arc<Machine>,
     report: &'a mut Report,
+    /// Whether each step is announced, above what the trace has of it.
+    trace: bool,
 }
 
 impl Stage<'_> {
@@ -195,6 +197,9 @@ impl Stage<'_> {
         expected: &str,
         act: impl FnOnce(&mut Vtl0) -> Result<String>,
     ) -> Result<()> {
+        if self.trace {
+            println!("VP {}: {what} {parameters}", vtl0.processor().vp());
+        }
         let (instructions, hypercalls) = (vtl0.processor().vtl1_instructions(), self.hypercalls());
         let result = act(vtl0).with_context(|| {
             format!("{what} {parameters}\nVTL1's console:\n{}", self.machine.console_lines().join("\n"))
