@@ -23,7 +23,7 @@
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
 #define VSM_ABI_VERSION 1
-#define VSM_ABI_HASH 0xda86ad227d4c8cacULL
+#define VSM_ABI_HASH 0x834d1a0ca18a83a0ULL
 
 /*
  * EnableAPsVtl: Enables VTL1 on the processors of a cpu mask, before Linux starts them.
@@ -238,8 +238,13 @@
 /*
  * OpteeMessage: Passes an OP-TEE message.
  * When: at any time. From: any processor.
- * -ENOTSUP: this build has no implementation of the call
+ * RSI = registers: pages of 4096 bytes from the start of guest-physical memory (a PFN), below 2^40, outside VTL1
+ * Returns 0.
  * -EIO: VTL1 has failed and serves no calls
+ * -EFAULT: registers: not a frame number: 2^40 or more
+ * -EACCES: registers: a frame of VTL1
+ * -EACCES: a page that VTL0 has given away, as a module's or the kernel's text; no answer is written
+ * -EFAULT: a page that is no memory
  */
 #define VSM_CALL_OPTEE_MESSAGE 0x1fff0
 

@@ -11,6 +11,9 @@ use crate::process::{capture, find_program, run};
 use crate::toolchain::{self, Linker};
 use crate::workspace;
 
+/// How cargo installs mdbook: the part that builds a book.
+const INSTALL_MDBOOK: [&str; 5] = ["install", "--locked", "--quiet", "--no-default-features", "mdbook"];
+
 /// Something a command of this project needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Find {
@@ -30,6 +33,8 @@ pub enum Find {
     Zstd,
     /// The faster test runner.
     Nextest,
+    /// What makes the book.
+    Mdbook,
     /// Captures of real kernels.
     Captures,
     /// The interpreter that finds undefined behaviour.
@@ -56,7 +61,7 @@ pub struct Missing {
 
 impl Find {
     /// Everything, in the order of the report.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Rust,
         Self::Lints,
         Self::Source,
@@ -65,13 +70,14 @@ impl Find {
         Self::Cxx,
         Self::Zstd,
         Self::Nextest,
+        Self::Mdbook,
         Self::Captures,
         Self::Miri,
     ];
 
     /// Whether the test suite passes without it.
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::Cxx | Self::Zstd | Self::Nextest | Self::Captures | Self::Miri)
+        matches!(self, Self::Cxx | Self::Zstd | Self::Nextest | Self::Mdbook | Self::Captures | Self::Miri)
     }
 
     fn purpose(self) -> &'static str {
@@ -84,6 +90,7 @@ impl Find {
             Self::Cxx => "`cargo xtask fuzz`: libFuzzer is C++",
             Self::Zstd => "tests on captures of real kernels",
             Self::Nextest => "faster tests with a time limit for each",
+            Self::Mdbook => "`cargo xtask book`",
             Self::Captures => "tests on what a real kernel had in memory",
             Self::Miri => "finding undefined behaviour in host tests",
         }
@@ -115,6 +122,13 @@ impl Find {
                 }
                 version_of("cargo-nextest", &["nextest", "--version"])
                     .ok_or_else(|| missing("does not run", "cargo install --locked cargo-nextest"))
+            }
+            Self::Mdbook => {
+                let install = format!("cargo {}", INSTALL_MDBOOK.join(" "));
+                if find_program("mdbook").is_none() {
+                    return Err(missing("not installed", &install));
+                }
+                version_of("mdbook", &["--version"]).ok_or_else(|| missing("does not run", &install))
             }
             Self::Captures => {
                 let directory = workspace::captures_dir(root);
@@ -156,6 +170,10 @@ impl Find {
             Self::Qemu => apt_install(&["qemu-system-x86"], self.purpose()),
             Self::Cxx => apt_install(&["g++"], self.purpose()),
             Self::Zstd => apt_install(&["zstd"], self.purpose()),
+            Self::Mdbook => {
+                eprintln!("installing mdbook (needed for {})", self.purpose());
+                run(Command::new("cargo").args(INSTALL_MDBOOK))
+            }
             Self::Nextest | Self::Captures | Self::Miri => {
                 bail!("not installed by itself: it is optional")
             }
@@ -174,6 +192,7 @@ impl fmt::Display for Find {
             Self::Cxx => "c++",
             Self::Zstd => "zstd",
             Self::Nextest => "cargo-nextest",
+            Self::Mdbook => "mdbook",
             Self::Captures => "captures",
             Self::Miri => "miri",
         })
@@ -273,8 +292,11 @@ pub fn examine(root: &Path, fix: bool) -> Result<()> {
     let mut lacking = Vec::new();
     for what in Find::ALL {
         let mut finding = what.look(root);
-        // These two make more checks run; the other optional things are the person's choice.
-        if finding.state.is_err() && fix && (!what.is_optional() || matches!(what, Find::Cxx | Find::Zstd)) {
+        // These make more checks run; the other optional things are the person's choice.
+        if finding.state.is_err()
+            && fix
+            && (!what.is_optional() || matches!(what, Find::Cxx | Find::Zstd | Find::Mdbook))
+        {
             match ensure(what) {
                 Ok(()) => finding = what.look(root),
                 Err(error) => eprintln!("{error:#}"),

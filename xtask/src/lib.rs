@@ -3,6 +3,7 @@
 //! Everything runs on the host; nothing here is part of the boot image.
 
 pub mod abi;
+pub mod book;
 pub mod ci;
 pub mod doctor;
 pub mod explain;

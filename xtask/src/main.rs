@@ -9,7 +9,8 @@ use peak_alloc::PeakAlloc;
 use vsm_sim::validate::accept::Meter;
 use xtask::ci::{self, Extent};
 use xtask::{
-    abi, doctor, explain, fuzz, image, lint, map, new_call, repro, run, suite, validate_capture, walkthrough, workspace,
+    abi, book, doctor, explain, fuzz, image, lint, map, new_call, repro, run, suite, validate_capture, walkthrough,
+    workspace,
 };
 
 /// Counts heap, for the memory that the validation of a module takes.
@@ -92,6 +93,8 @@ enum Command {
     /// Prints for each module what explained its bytes, how long that took and how much memory. Ends with status 0 only
     /// if every module is accepted and, with `--mutate`, every change of one is refused.
     ValidateCapture(validate_capture::Options),
+    /// Build the book, and see that its links lead somewhere.
+    Book(book::Options),
     /// Check formatting, and run clippy for the host and for the image's target, with warnings as errors.
     Lint,
     /// Build the image in two copies of the sources with different names, and compare.
@@ -151,6 +154,7 @@ fn execute(command: Command) -> Result<()> {
         Command::NewCall(options) => new_call::execute(&root, &options),
         Command::Walkthrough => walkthrough::execute(&root),
         Command::ValidateCapture(options) => validate_capture::run(&options, &HeapMeter::default()),
+        Command::Book(options) => book::execute(&root, options),
         Command::Lint => lint::all(&root),
         Command::Reproduce => repro::check(&root),
         Command::Doctor { fix } => doctor::examine(&root, fix),
@@ -171,6 +175,27 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    /// A command that the book names in a sentence is one that there is.
+    #[test]
+    fn the_book_mentions_only_commands_that_there_are() {
+        let mentioned = book::commands::mentioned(&book::pages(&workspace::root()).unwrap());
+        assert!(mentioned.len() > 20, "the book mentions commands");
+        for (place, words) in mentioned {
+            let words = std::iter::once("xtask".to_owned()).chain(words);
+            if let Err(error) = Cli::try_parse_from(words) {
+                let shows_help = [ErrorKind::DisplayHelp, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
+                assert!(shows_help.contains(&error.kind()), "{place}: {error}");
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use super::Options;
 use crate::machine::{Processor, Stop, VTL1, Vtl0};
 use crate::vtl0::bytes;
 
-/// The call that is walked: its handler is the shortest there can be, so that all the rest is dispatch.
+/// The call that is walked: one that succeeds and is not logged. What its handler does is counted apart.
 const CALL: VsmFunction = VsmFunction::OpteeMessage;
 /// A call that takes longer than this has gone wrong.
 const MAX_STEPS: u64 = 100_000;
@@ -89,7 +89,9 @@ fn table_entry(vtl0: &Vtl0, image: &[u8]) -> Result<u64> {
 
 /// Instructions before, in and after the handler.
 fn walk_call(vtl0: &mut Vtl0, entry: u64) -> Result<[u64; 3]> {
-    let registers = vtl0.call_registers(CALL.id(), 0, 0, 0);
+    // A page of zeros asks which trusted operating system there is.
+    let page = vtl0.with_scratch(|scratch| scratch.pages(1))?;
+    let registers = vtl0.call_registers(CALL.id(), page >> 12, 0, 0);
     vtl0.go_to(vtl0.call_site(), &registers);
     let mut counts = [0; 3];
     let mut part = 0;

@@ -6,6 +6,7 @@
 //! | [`story`] | the steps of the life, each with what must come of it |
 //! | `story_calls` | those that are about one call each |
 //! | `story_modules` | those that are about modules |
+//! | `story_optee` | those of a driver that looks for OP-TEE |
 //! | [`report`] | the table of what came of them |
 //! | [`measure`] | instruction counts |
 
@@ -15,6 +16,7 @@ pub mod report;
 pub mod story;
 mod story_calls;
 mod story_modules;
+mod story_optee;
 
 use std::sync::Arc;
 

@@ -35,6 +35,10 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
         let list = written(vtl0, &placed)?;
         let note = format!("{}, {} KiB", module.name, module.file.len() >> 10);
         stage.noted_call(vtl0, F::ValidateModule, [list.pa, list.nranges, 0], &token.to_string(), &note)?;
+        // Linux gives the memory of a module's init to the next module as soon as it has run.
+        if module.name != top.name {
+            stage.call(vtl0, F::FreeModuleInit, [token, 0, 0], "0")?;
+        }
         loaded.push((placed, token));
     }
     let (placed, token) = loaded.last().context("a module")?;
@@ -47,9 +51,7 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
     if let Some(page) = page(Kind::Data) {
         stage.attempt(vtl0, "execute a module's data", page, |asm| asm.jmp(rbx))?;
     }
-    for (_, token) in &loaded {
-        stage.call(vtl0, F::FreeModuleInit, [*token, 0, 0], "0")?;
-    }
+    stage.call(vtl0, F::FreeModuleInit, [*token, 0, 0], "0")?;
     stage.call(vtl0, F::FreeModuleInit, [*token, 0, 0], "-EBUSY")?;
     if let Some(page) = page(Kind::InitText) {
         stage.attempt(vtl0, "execute freed init text", page, |asm| asm.jmp(rbx))?;

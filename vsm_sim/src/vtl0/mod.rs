@@ -15,6 +15,7 @@
 //! | [`made_up`] | a small module that nobody captured |
 //! | [`signer`] | signs modules, with OpenSSL |
 //! | [`patcher`] | the steps of a text poke |
+//! | [`optee`] | how Linux looks for OP-TEE |
 //! | [`log_reader`] | follows VTL1's log in the ring |
 //! | [`ranges`] | the protections a real machine's VTL0 asks for at boot |
 
@@ -27,6 +28,7 @@ pub mod log_reader;
 pub mod made_up;
 pub mod memory_map;
 pub mod modules;
+pub mod optee;
 pub mod patcher;
 pub mod ranges;
 pub mod signer;
