@@ -95,6 +95,14 @@ enum Command {
     ValidateCapture(validate_capture::Options),
     /// Build the book, and see that its links lead somewhere.
     Book(book::Options),
+    /// Format every file.
+    Fmt,
+    /// Type-check the host's crates and the image, for an editor with `--json`.
+    Check {
+        /// Print cargo's JSON messages.
+        #[arg(long)]
+        json: bool,
+    },
     /// Check formatting, and run clippy for the host and for the image's target, with warnings as errors.
     Lint,
     /// Build the image in two copies of the sources with different names, and compare.
@@ -105,13 +113,13 @@ enum Command {
         #[arg(long)]
         fix: bool,
     },
-    /// Run every check a change must pass: formatting, clippy, verify-elf, tests, a boot with each loader, and ten seconds
-    /// of every fuzz target.
+    /// Run every check a change must pass: formatting, clippy, dependencies, `abi/`, verify-elf, tests, the page about adding
+    /// a call, a boot with each loader, and five seconds of every fuzz target.
     Ci {
         /// Also build the image twice and compare.
         #[arg(long)]
         full: bool,
-        /// Only formatting, clippy and verify-elf.
+        /// Only formatting, clippy, dependencies, `abi/` and verify-elf.
         #[arg(long, conflicts_with = "full")]
         quick: bool,
     },
@@ -155,6 +163,8 @@ fn execute(command: Command) -> Result<()> {
         Command::Walkthrough => walkthrough::execute(&root),
         Command::ValidateCapture(options) => validate_capture::run(&options, &HeapMeter::default()),
         Command::Book(options) => book::execute(&root, options),
+        Command::Fmt => lint::reformat(&root),
+        Command::Check { json } => lint::check(&root, json),
         Command::Lint => lint::all(&root),
         Command::Reproduce => repro::check(&root),
         Command::Doctor { fix } => doctor::examine(&root, fix),

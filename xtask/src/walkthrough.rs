@@ -30,7 +30,7 @@ enum Step {
     Change { path: String, from: String, to: String },
 }
 
-/// The steps of a page: of its fenced blocks those in `sh`, and those that name a `file=`.
+/// The steps of a page: of its fenced blocks those marked `sh,scratch`, and those that name a `file=`.
 fn steps(page: &str) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     let mut lines = page.lines();
@@ -48,7 +48,7 @@ fn steps(page: &str) -> Result<Vec<Step>> {
         }
         let file = info.split(',').find_map(|word| word.trim().strip_prefix("file="));
         match (info.split(',').next().unwrap_or_default(), file) {
-            ("sh", None) => {
+            ("sh", None) if info.ends_with(",scratch") => {
                 let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
                 steps.extend(body.lines().filter(|line| !line.is_empty()).map(|line| Step::Run(words(line))));
             }
@@ -175,8 +175,8 @@ mod tests {
 
     #[test]
     fn blocks_become_steps_in_their_order() {
-        let page = "a\n```sh\ncargo a b\n\ncargo c\n```\n1. b\n\n   ```rust,ignore,file=x/y.rs\n   fn f() {\n       g();\n   }\n   \
-                    ```\n```diff,file=z\n-one\n+two\n+three\n```\n```rust\nnot(this)\n```\n";
+        let page = "a\n```sh,scratch\ncargo a b\n\ncargo c\n```\n1. b\n\n   ```rust,ignore,file=x/y.rs\n   fn f() {\n       g();\n   }\n   \
+                    ```\n```diff,file=z\n-one\n+two\n+three\n```\n```rust\nnot(this)\n```\n```sh\ncargo not this\n```\n";
         let run = |words: &[&str]| Step::Run(words.iter().map(ToString::to_string).collect());
         let expected = [
             run(&["cargo", "a", "b"]),
@@ -185,7 +185,7 @@ mod tests {
             Step::Change { path: "z".into(), from: "one\n".into(), to: "two\nthree\n".into() },
         ];
         assert_eq!(steps(page).unwrap(), expected);
-        assert!(steps("```sh\ncargo a\n").is_err());
+        assert!(steps("```sh,scratch\ncargo a\n").is_err());
         assert!(steps("```diff,file=z\n+two\n```\n").is_err());
     }
 
