@@ -23,6 +23,7 @@ extern crate alloc;
 
 mod boot;
 mod end_of_boot;
+mod frozen;
 pub mod intercept;
 mod kdata;
 mod kexec;
