@@ -30,6 +30,8 @@ pub enum Find {
     Qemu,
     /// A C++ compiler.
     Cxx,
+    /// Another C compiler than the usual one, and its C++.
+    Clang,
     /// The program that unpacks captures.
     Zstd,
     /// The faster test runner.
@@ -64,13 +66,14 @@ pub struct Missing {
 
 impl Find {
     /// Everything, in the order of the report.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Rust,
         Self::Lints,
         Self::Source,
         Self::Linker,
         Self::Qemu,
         Self::Cxx,
+        Self::Clang,
         Self::Zstd,
         Self::Nextest,
         Self::Mdbook,
@@ -83,7 +86,14 @@ impl Find {
     pub fn is_optional(self) -> bool {
         matches!(
             self,
-            Self::Cxx | Self::Zstd | Self::Nextest | Self::Mdbook | Self::Kernel | Self::Captures | Self::Miri
+            Self::Cxx
+                | Self::Clang
+                | Self::Zstd
+                | Self::Nextest
+                | Self::Mdbook
+                | Self::Kernel
+                | Self::Captures
+                | Self::Miri
         )
     }
 
@@ -95,6 +105,7 @@ impl Find {
             Self::Linker => "linking the image",
             Self::Qemu => "`cargo xtask run` and the tests that boot the image",
             Self::Cxx => "`cargo xtask fuzz`: libFuzzer is C++",
+            Self::Clang => "compiling `abi/vsm.h` with a second compiler",
             Self::Zstd => "tests on captures of real kernels",
             Self::Nextest => "faster tests with a time limit for each",
             Self::Mdbook => "`cargo xtask book`",
@@ -123,6 +134,7 @@ impl Find {
             }),
             // The name that the compilation of libFuzzer asks for.
             Self::Cxx => program("c++", "g++", str::to_owned),
+            Self::Clang => program("clang++", "clang", str::to_owned),
             Self::Zstd => program("zstd", "zstd", str::to_owned),
             Self::Nextest => {
                 if find_program("cargo-nextest").is_none() {
@@ -180,6 +192,7 @@ impl Find {
             Self::Linker => apt_install(&["lld"], self.purpose()),
             Self::Qemu => apt_install(&["qemu-system-x86"], self.purpose()),
             Self::Cxx => apt_install(&["g++"], self.purpose()),
+            Self::Clang => apt_install(&["clang"], self.purpose()),
             Self::Zstd => apt_install(&["zstd"], self.purpose()),
             Self::Mdbook => {
                 eprintln!("installing mdbook (needed for {})", self.purpose());
@@ -202,6 +215,7 @@ impl fmt::Display for Find {
             Self::Linker => "linker",
             Self::Qemu => "qemu-system-x86_64",
             Self::Cxx => "c++",
+            Self::Clang => "clang",
             Self::Zstd => "zstd",
             Self::Nextest => "cargo-nextest",
             Self::Mdbook => "mdbook",
@@ -308,7 +322,8 @@ pub fn examine(root: &Path, fix: bool) -> Result<()> {
         // These make more checks run; the other optional things are the person's choice.
         if finding.state.is_err()
             && fix
-            && (!what.is_optional() || matches!(what, Find::Cxx | Find::Zstd | Find::Mdbook | Find::Kernel))
+            && (!what.is_optional()
+                || matches!(what, Find::Cxx | Find::Clang | Find::Zstd | Find::Mdbook | Find::Kernel))
         {
             match ensure(what) {
                 Ok(()) => finding = what.look(root),

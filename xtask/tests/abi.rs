@@ -3,9 +3,78 @@
 use std::fs;
 use std::path::PathBuf;
 
-use xtask::abi::{Table, compile, compile_header, dump};
+use xtask::abi::{Table, check, compile, compile_header, dump};
 use xtask::verify::Image;
 use xtask::{image, workspace};
+
+/// What `abi --check` looks at, in a directory of its own.
+fn copy() -> tempfile::TempDir {
+    let (root, copy) = (workspace::root(), tempfile::tempdir().unwrap());
+    for file in FILES {
+        let to = copy.path().join(file);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(root.join(file), to).unwrap();
+    }
+    copy
+}
+
+const FILES: [&str; 6] =
+    ["abi/vsm.lock", "abi/vsm.h", "abi/vsm.json", "abi/vsm.md", "README.md", "vsm_handlers/src/table.rs"];
+
+#[test]
+fn what_follows_from_the_table_is_not_stale() {
+    check(&workspace::root()).unwrap();
+    check(copy().path()).unwrap();
+}
+
+#[test]
+fn each_file_that_is_stale_or_gone_is_named() {
+    let changes = [
+        ("abi/vsm.h", "#define VSM_CALL_LOCK_REGS 0x1ffe2", "#define VSM_CALL_LOCK_REGS 0x1ffe3"),
+        ("abi/vsm.json", "LockRegs", "LockLegs"),
+        ("abi/vsm.md", "EPERM", "EPREM"),
+        ("README.md", "| LockRegs | boot |", "| LockRegs | any |"),
+        ("vsm_handlers/src/table.rs", "pub const ABI_VERSION: u32 = ", "pub const ABI_VERSION: u32 = 9"),
+    ];
+    for (file, from, to) in changes {
+        let copy = copy();
+        let path = copy.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{file}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let error = check(copy.path()).expect_err(file).to_string();
+        assert_eq!(error, format!("{file} is stale: cargo xtask abi"));
+    }
+    for file in ["abi/vsm.h", "abi/vsm.json", "abi/vsm.md"] {
+        let copy = copy();
+        fs::remove_file(copy.path().join(file)).unwrap();
+        assert!(check(copy.path()).expect_err(file).to_string().contains(&format!("{file} is stale")));
+    }
+    let copy = copy();
+    fs::remove_file(copy.path().join("abi/vsm.lock")).unwrap();
+    assert!(check(copy.path()).unwrap_err().to_string().contains("has no entry in abi/vsm.lock yet"));
+}
+
+/// By the command's own way: the lock of the repository against a table that is another.
+#[test]
+fn a_lock_that_promises_something_else_is_told_with_what_changed() {
+    let changes = [
+        ("0x1ffe2 LockRegs since=1 phase=boot", "0x1ffe2 LockRegs since=1 phase=any", "the rules of LockRegs changed"),
+        ("token: token, 1,", "token: token, 2,", "the parameters of FreeModuleInit changed"),
+        ("| ENOENT EIO EACCES", "| EIO EACCES", "the errnos of PatchText changed"),
+        ("0x1ffe2 LockRegs", "0x1ffee LockRegs", "LockRegs was renumbered from 0x1ffee to 0x1ffe2"),
+        ("0x1ffe2 LockRegs", "0x1ffe2 LockLegs", "0x1ffe2 belongs to LockLegs"),
+    ];
+    for (from, to, words) in changes {
+        let copy = copy();
+        let path = copy.path().join("abi/vsm.lock");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let error = check(copy.path()).expect_err(words).to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
 
 fn header() -> PathBuf {
     workspace::root().join("abi/vsm.h")
@@ -55,16 +124,12 @@ fn a_driver_may_have_the_structures_already_and_has_their_layout_checked() {
     assert!(error.contains("heki_range.epa"), "{error}");
 }
 
-/// The image, built if it is not there yet.
+/// The image as the sources are: an older one has another table.
 fn good() -> Vec<u8> {
-    let root = workspace::root();
-    let present =
-        std::env::var_os("VTL1_IMAGE").map_or_else(|| workspace::image_dir(&root).join("vmlinux"), PathBuf::from);
-    let file = if present.is_file() {
-        present
-    } else {
-        image::build(&root, image::Options { debug: false, quiet: true }).unwrap().vmlinux
-    };
+    let file = std::env::var_os("VTL1_IMAGE").map_or_else(
+        || image::build(&workspace::root(), image::Options { debug: false, quiet: true }).unwrap().vmlinux,
+        PathBuf::from,
+    );
     fs::read(file).unwrap()
 }
 

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, qword_ptr, rax, rbx};
 use litebox_platform_lvbs::hv::HypercallCode;
-use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN, VsmFunction as F};
+use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction as F};
 
 use super::report::{Report, Step, show_result};
-use super::{Options, kernel_data, story_kexec, story_modules, story_optee};
+use super::{Options, kernel_data, story_calls, story_kexec, story_modules, story_optee};
 use crate::engine::SharedState;
 use crate::machine::driver::CallResult;
 use crate::machine::start::Arrival;
@@ -32,7 +32,7 @@ const RING_BYTES: u64 = 256 << 10;
 /// Plays the life.
 pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mut Report) -> Result<()> {
     let mut boot_vp = Vtl0::new(machine)?;
-    let mut stage = Stage { machine, report };
+    let mut stage = Stage { machine, report, trace: options.trace };
     let start = boot_vp.prepare_vtl1(options.generation, options.cpus, image)?;
     let [rdi, rsi, rdx, r8] = start.arguments;
     let parameters = format!("rdi={rdi:#x} rsi={rsi:#x} rdx={rdx:#x}");
@@ -62,11 +62,12 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     stage.call(&mut boot_vp, F::LockRegs, [0; 3], "-EPERM")?;
     stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "-EPERM")?;
-    for id in [VSM_BASE - 1, 0x1_ffed, VSM_BASE + VSM_TABLE_LEN as u64, F::LockRegs.id() | 1 << 32] {
+    for id in [VSM_BASE - 1, 0x1_ffed, F::LockRegs.id() | 1 << 32] {
         stage.raw_call(&mut boot_vp, "unknown id", id, [0; 3], "-EINVAL")?;
     }
     stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "-EPERM")?;
+    story_calls::play(&mut stage, &mut boot_vp)?;
     story_modules::play(&mut stage, &mut boot_vp, &kernel_data.modules)?;
     story_optee::play(&mut stage, &mut boot_vp)?;
     story_kexec::play(&mut stage, &mut boot_vp, kernel_data.kernels.as_ref())?;
@@ -197,6 +198,8 @@ fn attack(options: &Options, stage: &mut Stage<'_>, vtl0: &mut Vtl0) -> Result<(
 pub(super) struct Stage<'a> {
     pub(super) machine: &'a Arc<Machine>,
     report: &'a mut Report,
+    /// Whether each step is announced, above what the trace has of it.
+    trace: bool,
 }
 
 impl Stage<'_> {
@@ -220,6 +223,9 @@ impl Stage<'_> {
         expected: &str,
         act: impl FnOnce(&mut Vtl0) -> Result<String>,
     ) -> Result<()> {
+        if self.trace {
+            println!("VP {}: {what} {parameters}", vtl0.processor().vp());
+        }
         let (instructions, hypercalls) = (vtl0.processor().vtl1_instructions(), self.hypercalls());
         let result = act(vtl0).with_context(|| {
             format!("{what} {parameters}\nVTL1's console:\n{}", self.machine.console_lines().join("\n"))
@@ -256,7 +262,14 @@ impl Stage<'_> {
         })
     }
 
-    fn raw_call(&mut self, vtl0: &mut Vtl0, what: &str, id: u64, parameters: [u64; 3], expected: &str) -> Result<()> {
+    pub(super) fn raw_call(
+        &mut self,
+        vtl0: &mut Vtl0,
+        what: &str,
+        id: u64,
+        parameters: [u64; 3],
+        expected: &str,
+    ) -> Result<()> {
         let [a1, a2, a3] = parameters;
         let shown = format!("{id:#x} ({a1:#x}, {a2:#x}, {a3:#x})");
         self.step(vtl0, what, &shown, expected, |vtl0| {

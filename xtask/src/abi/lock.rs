@@ -17,6 +17,9 @@ const HEAD: &str = "\
 # id name since=version phase=… caller=… result=… | parameter: kind, registers, bits | errnos
 ";
 
+/// Stands for the result of a call that has none yet.
+const NOT_IMPLEMENTED: &str = " not_implemented";
+
 /// An entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -53,6 +56,8 @@ pub enum Drift {
     Reused { id: u64, was: String, is: String },
     /// A call's parameters, errnos or rules are others than they were.
     Changed { name: String, what: &'static str, was: String, is: String },
+    /// A call that was not implemented is: nothing was promised of it but its id.
+    Implemented { name: String },
     /// A call is not declared any more.
     Gone { name: String, id: u64 },
     /// A call has no entry.
@@ -62,7 +67,7 @@ pub enum Drift {
 impl Drift {
     /// Whether `cargo xtask abi` takes it without being asked.
     fn is_harmless(&self) -> bool {
-        matches!(self, Self::New { .. })
+        matches!(self, Self::New { .. } | Self::Implemented { .. })
     }
 
     /// Whether it is never taken.
@@ -88,6 +93,9 @@ impl fmt::Display for Drift {
             Self::Gone { name, id } => {
                 write!(f, "{name} ({id:#x}) is gone; to retire its id for good: cargo xtask abi --accept")
             }
+            Self::Implemented { name } => {
+                write!(f, "{name} is implemented, and abi/vsm.lock does not say how yet: cargo xtask abi")
+            }
             Self::New { name, id } => write!(f, "{name} ({id:#x}) has no entry in abi/vsm.lock yet: cargo xtask abi"),
         }
     }
@@ -98,7 +106,7 @@ fn promise(call: &Call) -> String {
     let rules = if call.implemented {
         format!("phase={} caller={} result={}", call.phase, call.caller, call.reply)
     } else {
-        format!("phase={} caller={} not_implemented", call.phase, call.caller)
+        format!("phase={} caller={}{NOT_IMPLEMENTED}", call.phase, call.caller)
     };
     let params: Vec<String> = call
         .params
@@ -181,6 +189,10 @@ impl Lock {
                 continue;
             }
             let (was, is) = (entry.promise.as_deref().unwrap_or_default(), promise(call));
+            if was.contains(NOT_IMPLEMENTED) && !is.contains(NOT_IMPLEMENTED) {
+                drifts.push(Drift::Implemented { name });
+                continue;
+            }
             let parts = was.split(" | ").zip(is.split(" | ")).zip(["rules", "parameters", "errnos"]);
             for ((was, is), what) in parts.filter(|((was, is), _)| was != is) {
                 drifts.push(Drift::Changed { name: name.clone(), what, was: was.to_owned(), is: is.to_owned() });
@@ -329,6 +341,21 @@ mod tests {
         let (mut table, lock) = sound();
         "any".clone_into(&mut table.calls[2].phase);
         refused(&lock, &table, false, "the rules of LockRegs changed");
+    }
+
+    #[test]
+    fn to_implement_a_call_breaks_no_promise_and_to_take_it_back_does() {
+        let (mut table, mut lock) = sound();
+        let entries = lock.entries.len();
+        let taken = Call { id: 0x1_ffff, name: "Taken".to_owned(), implemented: false, ..table.calls[0].clone() };
+        table.calls.push(taken);
+        lock.update(&table, false).unwrap();
+        table.calls.last_mut().unwrap().implemented = true;
+        assert_eq!(lock.drifts(&table), [Drift::Implemented { name: "Taken".to_owned() }]);
+        lock.update(&table, false).unwrap();
+        assert_eq!((lock.drifts(&table), lock.version(), lock.entries.len()), (vec![], 3, entries + 2));
+        table.calls.last_mut().unwrap().implemented = false;
+        refused(&lock, &table, false, "the rules of Taken changed");
     }
 
     #[test]

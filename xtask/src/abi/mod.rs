@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 
 pub use compile::{compile, compile_header};
 use lock::Lock;
-pub use model::{Call, Param, Source, Table};
+pub use model::{Call, Param, Source, Table, snake_case};
 
 /// What to do.
 #[derive(Args, Clone, Debug, Default)]
@@ -103,6 +103,14 @@ fn read(root: &Path, path: &str) -> Result<String> {
 /// The lock; an empty one where there is none yet.
 fn read_lock(root: &Path) -> Result<Lock> {
     if root.join(LOCK).exists() { Lock::parse(&read(root, LOCK)?) } else { Ok(Lock::default()) }
+}
+
+/// Every id that the lock has, retired ones included.
+///
+/// # Errors
+/// The lock cannot be read.
+pub fn locked_ids(root: &Path) -> Result<Vec<u64>> {
+    Ok(read_lock(root)?.entries.iter().map(|entry| entry.id).collect())
 }
 
 /// Writes what is stale.

@@ -1,7 +1,7 @@
 //! The commands in the book, and how they are carried out.
 //!
 //! A fenced block marked `sh` is something a person can type. A block marked `sh,hyper-v` needs a guest of Hyper-V and is
-//! only shown. What a person would fill in is filled in here, long runs are made short, and what `.ci/run` does by itself is
+//! only shown, one marked `sh,scratch` is carried out by `cargo xtask walkthrough`. What a person would fill in is filled in here, long runs are made short, and what `.ci/run` does by itself is
 //! not done a second time.
 
 use std::fmt;
@@ -50,7 +50,7 @@ impl fmt::Display for BookCommand {
 pub fn all(pages: &[Page]) -> Vec<BookCommand> {
     let mut commands: Vec<BookCommand> = Vec::new();
     for page in pages {
-        for block in blocks::blocks(&page.text).iter().filter(|block| block.is("sh")) {
+        for block in blocks::blocks(&page.text).iter().filter(|block| block.is("sh") && !block.is("scratch")) {
             let mut goes_on = false;
             for (line, text) in (block.line..).zip(&block.lines) {
                 let text = text.split(" #").next().unwrap_or_default().trim();
