@@ -23,7 +23,7 @@
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
 #define VSM_ABI_VERSION 2
-#define VSM_ABI_HASH 0x14634ba3f7d298b5ULL
+#define VSM_ABI_HASH 0xd51e23ff4e86529eULL
 
 /*
  * EnableAPsVtl: Enables VTL1 on the processors of a cpu mask, before Linux starts them.
@@ -202,8 +202,25 @@
 /*
  * KexecValidate: Verifies a kexec image, or forgets one.
  * When: at any time. From: any processor.
- * -ENOTSUP: this build has no implementation of the call
+ * RSI, RDX = list: as a HEKI list; 0 and 0 for none
+ * R8 = flags: one bit each
+ * Returns 0.
  * -EIO: VTL1 has failed and serves no calls
+ * -EINVAL: list: a number of ranges without a list
+ * -EFAULT: list: as for a HEKI list
+ * -EACCES: list: as for a HEKI list
+ * -ENOMEM: list: as for a HEKI list
+ * -EINVAL: flags: a flag that is not defined
+ * -EINVAL: an image that breaks a rule, or is not made of the signed kernel
+ * -EACCES: a frame or a destination that is somebody else's
+ * -ENODATA: the kernel has no signature
+ * -ENOPKG: the signature is of a kind that is not supported
+ * -EBADMSG: the file or the signature is broken
+ * -ENOKEY: nobody whom VTL1 knows has signed it
+ * -EKEYREJECTED: the signature does not hold, its signer may not sign, or signer or file is revoked
+ * -EFAULT: a part that is not memory
+ * -ENOMEM: VTL1 has no memory for the image
+ * -EIO: the hypervisor refuses
  */
 #define VSM_CALL_KEXEC_VALIDATE 0x1ffea
 

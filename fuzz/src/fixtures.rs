@@ -27,6 +27,11 @@ pub const CHAIN: &[u8] = include_bytes!("../fixtures/chain.cms");
 /// A PE file with the signer's signature, without a checksum.
 pub const IMAGE: &[u8] = include_bytes!("../fixtures/image.pe");
 
+/// A kernel that can be loaded for kexec, with a signature, and the P-256 certificate of who has signed it.
+pub const KERNEL_FILE: &[u8] = include_bytes!("../fixtures/kernel.pe");
+/// See [`KERNEL_FILE`].
+pub const KERNEL_SIGNER: &[u8] = include_bytes!("../fixtures/kernel.der");
+
 /// Symbols and seed of the made-up kernel that the made-up modules are for.
 pub const KERNEL: (usize, u64) = (5, 1);
 
@@ -56,6 +61,9 @@ fn unsigned() -> [Module; 2] {
 mod tests {
     use std::path::Path;
 
+    use vsm_sim::vtl0::authenticode;
+    use vsm_sim::vtl0::signer::Signer;
+
     use super::*;
     use crate::openssl::{self, Openssl};
     use crate::pe::{Image, PE_IMAGE, description, entry, message};
@@ -77,6 +85,8 @@ mod tests {
         image.put(image.optional + 64, 0);
         let [first, second] =
             unsigned().map(|module| openssl.sign(&module.file, &[&signer], &[], &["-noattr", "-md", "sha512"]));
+        let kernels = Signer::authority("kernels").expect("openssl");
+        let kernel = authenticode::sign(&authenticode::made_up(0x1234, 1), &kernels).expect("openssl");
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
         for (name, bytes) in [
             ("authority.der", &authority.der),
@@ -88,6 +98,8 @@ mod tests {
             ("first.cms", &first),
             ("second.cms", &second),
             ("image.pe", &image.bytes),
+            ("kernel.pe", &kernel),
+            ("kernel.der", &kernels.certificate().to_vec()),
         ] {
             std::fs::write(directory.join(name), bytes).expect("a file");
         }

@@ -42,6 +42,7 @@ pub struct Everything {
     intercepts: [(u64, u64, u64); 2],
     kernel_data: Option<String>,
     modules: String,
+    kexec: String,
     certificates: (usize, usize),
     has_ring: bool,
 }
@@ -59,6 +60,7 @@ impl Everything {
             intercepts: [0, 1].map(|vp| machine.partition().cr_intercepts(vp)),
             kernel_data: platform.vtl0().kernel_data().map(ToString::to_string),
             modules: format!("{:?}", platform.vtl0().modules().lock()),
+            kexec: format!("{:?}", platform.vtl0().kexec().lock()),
             certificates: platform.vtl0().keys().lock().counts(),
             has_ring: platform.log_ring().lock().is_some(),
         }
@@ -122,7 +124,7 @@ impl Everything {
             assert!(!differs, "{state:?}, but the hypervisor has {:?}", &rights[frames]);
             let expected = match state.owner {
                 Owner::Vtl1 => Permission::NONE,
-                Owner::RingBuffer | Owner::Trampoline => Permission::R,
+                Owner::RingBuffer | Owner::Trampoline | Owner::Kexec { .. } => Permission::R,
                 Owner::Module { kind, .. } if kind.is_text() => Permission::RX,
                 Owner::Module { kind, .. } if kind.is_explained() => Permission::R,
                 _ => continue,

@@ -8,7 +8,7 @@ use vsm_sim::hosted::HostedMachine;
 use vsm_sim::hv::Access;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::kdata::Site;
-use vsm_sim::vtl0::modules::{Frames, Label, Placed};
+use vsm_sim::vtl0::modules::{Frames, Label, Module, Placed};
 use vsm_sim::vtl0::patcher::{Form, poke};
 
 use crate::fixtures::MADE_UP;
@@ -155,18 +155,20 @@ fn check_part(which: usize, kind: Kind, machine: &HostedMachine, physical: impl 
         let mut found = [0; 4096];
         bytes::read(machine.memory(), page, &mut found).expect("RAM");
         for (at, (found, expected)) in (va..).zip(found.iter().zip(expected)) {
-            assert!(found == expected || is_patched(&module.labels, at, *found), "{found:#04x} at {at:#x} of {kind:?}");
+            assert!(found == expected || is_patched(module, at, *found), "{found:#04x} at {at:#x} of {kind:?}");
         }
     }
 }
 
-/// Whether the byte at `va` is one that a patch of a jump label may have put there.
-fn is_patched(labels: &[Label], va: u64, found: u8) -> bool {
-    labels.iter().any(|label| {
+/// Whether the byte at `va` is one that a patch of a jump label may have put there, or is one of a static call.
+fn is_patched(module: &Module, va: u64, found: u8) -> bool {
+    let in_label = module.labels.iter().any(|label| {
         let index = va.checked_sub(label.va).and_then(|index| usize::try_from(index).ok());
         let Some(jump) = index.and_then(|index| label.jump.get(index)) else { return false };
         found == *jump || index == Some(0) && found == 0xcc || [0x66, 0x90, 0x0f, 0x1f, 0x44, 0].contains(&found)
-    })
+    });
+    // What may become of those is `patch_text`'s to say.
+    in_label || module.calls.iter().any(|call| (call.va..call.va + call.compiled.len() as u64).contains(&va))
 }
 
 fn site(placed: &Placed, label: &Label) -> Option<Site> {

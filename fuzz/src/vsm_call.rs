@@ -12,8 +12,9 @@ use vsm_sim::vtl0::lists::Range;
 use vsm_sim::vtl0::log_reader::LogReader;
 
 use crate::calls;
-use crate::fixtures::{AUTHORITY, KERNEL, OTHER, SIGNER};
+use crate::fixtures::{AUTHORITY, KERNEL, KERNEL_SIGNER, OTHER, SIGNER};
 use crate::input::Input;
+use crate::kexec_image;
 use crate::machine::{self, BUFFER_FRAMES, BUFFERS, DIRECT_MAP, Everything, RAM, Reads, VTL1};
 use crate::modules::Modules;
 use crate::pages;
@@ -42,7 +43,12 @@ pub(crate) fn live(data: &[u8], chosen: Option<&CallRow>, told: &mut dyn FnMut(u
         if input.is_empty() {
             break;
         }
-        match input.below(12) {
+        match input.below(13) {
+            12 => {
+                if let Some(image) = kexec_image::place(&mut input, &machine, false) {
+                    list = [image.list, image.ranges];
+                }
+            }
             8 | 9 => list = modules.place(&mut input, &machine),
             10 => list = secondary_key(&mut input, &machine),
             11 => modules.request_patch(&mut input, &machine),
@@ -126,7 +132,7 @@ impl Ring {
 }
 
 /// EnableAPsVtl for both processors, and the second one's first entry.
-fn start_second_processor(machine: &HostedMachine) {
+pub(crate) fn start_second_processor(machine: &HostedMachine) {
     machine.memory().write(BUFFERS << 12, &[3]).expect("RAM");
     assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), BUFFERS, 0, 0), 0, "EnableAPsVtl");
     machine.first_entry(1).expect("the second processor's first entry");
@@ -218,7 +224,7 @@ fn race(input: &mut Input<'_>, machine: &HostedMachine) {
 /// Writes a small kernel's data and the list of them, and spoils some bytes of either.
 fn kernel_data(input: &mut Input<'_>, machine: &HostedMachine) -> [u64; 2] {
     let (kernel, _) = KernelData::made_up(usize::from(input.byte() % 8), u64::from(input.byte()));
-    let kernel = KernelData { certificates: [AUTHORITY, SIGNER].concat(), ..kernel };
+    let kernel = KernelData { certificates: [AUTHORITY, SIGNER, KERNEL_SIGNER].concat(), ..kernel };
     // The list lies in the first two frames.
     let scratch = BUFFERS << 12;
     let (start, end) = ((BUFFERS + 2) << 12, (BUFFERS + BUFFER_FRAMES) << 12);
@@ -288,7 +294,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let key = |spoil: u8| [vec![10, 0, 1, spoil, 0, 0], call(1, 9)].concat();
     let two = [sound_kernel.clone(), module(0, 0), module(1, 0)].concat();
     let (free, unload) = (|number| token(7, number), |number| token(8, number));
+    // The order of its frames, nothing spoilt; then KexecValidate, another in its place, and none.
+    let image = |spoil: u8| [vec![12, 1, 0, spoil, 3, 9, 0], vec![0; 7 * usize::from(spoil)], call(0, 10)].concat();
     vec![
+        [sound_kernel.clone(), image(0), image(0), vec![5, 0, 10, 0, 0, 0, 0], image(1)].concat(),
         [two.clone(), free(1), free(1), unload(1), unload(2), unload(1), module(0, 0)].concat(),
         [two.clone(), patch(0), patch(1), patch(2), unload(2)].concat(),
         [sound_kernel.clone(), boot_of(&list(0), &call), key(0), key(1), two.clone()].concat(),
@@ -342,6 +351,7 @@ mod tests {
             VsmFunction::UnloadModule,
             VsmFunction::CopySecondaryKey,
             VsmFunction::PatchText,
+            VsmFunction::KexecValidate,
         ] {
             assert!(succeeded.contains(&function.id()), "{} never succeeds", function.name());
         }

@@ -11,10 +11,10 @@ use alloc::vec::Vec;
 
 use litebox_platform_lvbs::address::PhysAddr;
 use litebox_platform_lvbs::frames::{Owner, Permission};
-use litebox_platform_lvbs::heki::HekiList;
+use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
 use litebox_platform_lvbs::vsm::BootContext;
 use litebox_platform_lvbs::vtl0::{
-    FetchOnce, KernelData, PatchData, PatchDataMap, Phase, SymbolTable, SymbolTableBuilder,
+    FetchOnce, KernelData, KernelFunctions, PatchData, PatchDataMap, Phase, SymbolTable, SymbolTableBuilder,
 };
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
@@ -86,6 +86,8 @@ fn parse(
     let keys = keys(platform, objects, memory)?;
     let patches = patches(platform, objects, memory)?;
     let (symbols, arch) = symbols(objects, memory)?;
+    let rodata = objects.ranges(Kind::KernelData).next().map_or(0, CheckedRange::va);
+    let functions = KernelFunctions::new(&symbols, rodata)?;
     let mut trampoline_frames = 0u64;
     for range in objects.ranges(Kind::KexecTrampoline) {
         trampoline_frames = trampoline_frames.saturating_add(range.frames()?.count());
@@ -97,6 +99,7 @@ fn parse(
         revoked_certificates,
         blocked_hashes,
         symbols,
+        functions,
         arch,
         patches,
         trampoline_frames,

@@ -24,6 +24,7 @@ extern crate alloc;
 mod arrival;
 mod boot;
 mod end_of_boot;
+mod frozen;
 pub mod intercept;
 mod kdata;
 mod kexec;

@@ -12,7 +12,6 @@ use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::vsm::{CallContext, Flags, Token};
-use litebox_platform_lvbs::vtl0::MemoryContainer;
 use log::info;
 use vsm_macros::vsm_handler;
 
@@ -72,7 +71,7 @@ fn free_module_init(call: &CallContext<'_>, token: Token) -> Result<(), VsmError
     let platform = call.platform();
     let mut registry = platform.frames().lock();
     let mut modules = platform.vtl0().modules().lock();
-    let module = modules.get_mut(token).ok_or(VsmError::NoSuchModule(token.get()))?;
+    let module = modules.get(token).ok_or(VsmError::NoSuchModule(token.get()))?;
     if module.initialised {
         return Err(VsmError::ModuleInitialised(token.get()));
     }
@@ -89,13 +88,11 @@ fn free_module_init(call: &CallContext<'_>, token: Token) -> Result<(), VsmError
         }
     }
     transaction.commit()?;
-    let gone = |gfn: u64| {
-        let in_part = |part: &MemoryContainer| part.frames.iter().any(|run| (run.start()..run.end()).contains(&gfn));
-        module.parts.iter().any(|part| part.kind.is_init() && in_part(part))
-    };
-    module.patches.retain(|site| !gone(site.start().gfn().as_u64()));
-    module.parts.retain(|part| !part.kind.is_init());
-    module.initialised = true;
+    // What the registry still has as the module's stays; that takes no walk over the module's frames for each site.
+    modules.end_initialisation(token, |site| {
+        let owner = registry.get(site.start().gfn().as_u64()).map(|(owner, _)| owner);
+        matches!(owner, Some(Owner::Module { token: of, .. }) if of == token.get())
+    });
     Ok(())
 }
 

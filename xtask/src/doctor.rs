@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::install::{apt_command, apt_install, rustup_component};
+use crate::kernels;
 use crate::process::{capture, find_program, run};
 use crate::toolchain::{self, Linker};
 use crate::workspace;
@@ -35,6 +36,8 @@ pub enum Find {
     Nextest,
     /// What makes the book.
     Mdbook,
+    /// A distribution's signed kernel.
+    Kernel,
     /// Captures of real kernels.
     Captures,
     /// The interpreter that finds undefined behaviour.
@@ -61,7 +64,7 @@ pub struct Missing {
 
 impl Find {
     /// Everything, in the order of the report.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Rust,
         Self::Lints,
         Self::Source,
@@ -71,13 +74,17 @@ impl Find {
         Self::Zstd,
         Self::Nextest,
         Self::Mdbook,
+        Self::Kernel,
         Self::Captures,
         Self::Miri,
     ];
 
     /// Whether the test suite passes without it.
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::Cxx | Self::Zstd | Self::Nextest | Self::Mdbook | Self::Captures | Self::Miri)
+        matches!(
+            self,
+            Self::Cxx | Self::Zstd | Self::Nextest | Self::Mdbook | Self::Kernel | Self::Captures | Self::Miri
+        )
     }
 
     fn purpose(self) -> &'static str {
@@ -91,6 +98,7 @@ impl Find {
             Self::Zstd => "tests on captures of real kernels",
             Self::Nextest => "faster tests with a time limit for each",
             Self::Mdbook => "`cargo xtask book`",
+            Self::Kernel => "tests of kexec on a kernel that a distribution has signed",
             Self::Captures => "tests on what a real kernel had in memory",
             Self::Miri => "finding undefined behaviour in host tests",
         }
@@ -130,6 +138,9 @@ impl Find {
                 }
                 version_of("mdbook", &["--version"]).ok_or_else(|| missing("does not run", &install))
             }
+            Self::Kernel => kernels::present(root).map(|path| path.display().to_string()).ok_or_else(|| {
+                missing("not there; these tests are skipped", "cargo xtask doctor --fix (Debian, amd64)")
+            }),
             Self::Captures => {
                 let directory = workspace::captures_dir(root);
                 if directory.is_dir() {
@@ -174,6 +185,7 @@ impl Find {
                 eprintln!("installing mdbook (needed for {})", self.purpose());
                 run(Command::new("cargo").args(INSTALL_MDBOOK))
             }
+            Self::Kernel => kernels::fetch(&workspace::root()),
             Self::Nextest | Self::Captures | Self::Miri => {
                 bail!("not installed by itself: it is optional")
             }
@@ -193,6 +205,7 @@ impl fmt::Display for Find {
             Self::Zstd => "zstd",
             Self::Nextest => "cargo-nextest",
             Self::Mdbook => "mdbook",
+            Self::Kernel => "signed kernel",
             Self::Captures => "captures",
             Self::Miri => "miri",
         })
@@ -295,7 +308,7 @@ pub fn examine(root: &Path, fix: bool) -> Result<()> {
         // These make more checks run; the other optional things are the person's choice.
         if finding.state.is_err()
             && fix
-            && (!what.is_optional() || matches!(what, Find::Cxx | Find::Zstd | Find::Mdbook))
+            && (!what.is_optional() || matches!(what, Find::Cxx | Find::Zstd | Find::Mdbook | Find::Kernel))
         {
             match ensure(what) {
                 Ok(()) => finding = what.look(root),

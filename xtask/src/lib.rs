@@ -10,6 +10,7 @@ pub mod explain;
 pub mod fuzz;
 pub mod image;
 pub mod install;
+pub mod kernels;
 pub mod lint;
 pub mod map;
 pub mod process;

@@ -58,8 +58,8 @@ fn a_driver_may_have_the_structures_already_and_has_their_layout_checked() {
 /// The image, built if it is not there yet.
 fn good() -> Vec<u8> {
     let root = workspace::root();
-    let present = std::env::var_os("VTL1_IMAGE")
-        .map_or_else(|| workspace::image_dir(&root).join("vmlinux"), PathBuf::from);
+    let present =
+        std::env::var_os("VTL1_IMAGE").map_or_else(|| workspace::image_dir(&root).join("vmlinux"), PathBuf::from);
     let file = if present.is_file() {
         present
     } else {

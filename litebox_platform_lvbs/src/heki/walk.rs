@@ -98,6 +98,28 @@ impl VsmParam for HekiList {
     }
 }
 
+/// A list that need not be there: two zeros say that it is not.
+impl VsmParam for Option<HekiList> {
+    const REGISTERS: usize = 2;
+    const KIND: &'static str = "HEKI list, or 0 and 0";
+    const UNIT: &'static str = "as a HEKI list; 0 and 0 for none";
+    const BITS: u64 = HekiList::BITS;
+    const ERRORS: &'static [ErrnoMeta] = &[
+        ErrnoMeta::new(Errno::Einval, "a number of ranges without a list"),
+        ErrnoMeta::new(Errno::Efault, "as for a HEKI list"),
+        ErrnoMeta::new(Errno::Eacces, "as for a HEKI list"),
+        ErrnoMeta::new(Errno::Enomem, "as for a HEKI list"),
+    ];
+
+    fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        match *registers {
+            [0, 0] => Ok(None),
+            [0, ranges] => Err(VsmError::InvalidParameter { name: "number of ranges of no list", value: ranges }),
+            _ => HekiList::from_registers(platform, registers).map(Some),
+        }
+    }
+}
+
 /// Checks the address of a list page.
 fn list_page(platform: &Platform, raw: u64) -> Result<PhysAddr, VsmError> {
     let page = PhysAddr::new_aligned(raw)?;

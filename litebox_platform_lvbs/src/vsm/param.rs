@@ -17,7 +17,7 @@ use crate::platform::Platform;
     message = "VSM051: `{Self}` is not a parameter type of a VSM call",
     label = "not a parameter type",
     note = "accepted are `PhysAddr`, `PageAddr`, `Option<PageAddr>`, `Vtl0Page`, `Token`, `Flags<DEFINED>`, \
-            `ByteCount`, `HekiList`, and any type that implements `VsmParam`"
+            `ByteCount`, `HekiList`, `Option<HekiList>`, and any type that implements `VsmParam`"
 )]
 pub trait VsmParam: Sized {
     /// How many of the three registers the parameter takes.

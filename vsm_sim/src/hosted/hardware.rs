@@ -116,6 +116,9 @@ impl Hardware for HostedHardware {
     fn read_vtl0(&self, from: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
         let (gpa, len) = (from.as_u64(), into.len());
         self.memory.race_at(RacePoint::BeforeRead { gpa, len });
+        if self.memory.faults() {
+            return Err(MemoryFault(from));
+        }
         self.memory.read(gpa, into).map_err(|_| MemoryFault(from))?;
         self.memory.note_fetch(gpa, len);
         fetches::note(gpa, len, self.partition.protection(gpa >> 12).contains(MapFlags::WRITE));
@@ -126,6 +129,9 @@ impl Hardware for HostedHardware {
     fn write_vtl0(&self, to: PhysAddr, from: &[u8]) -> Result<(), MemoryFault> {
         let gpa = to.as_u64();
         self.memory.race_at(RacePoint::BeforeWrite { gpa, len: from.len() });
+        if self.memory.faults() {
+            return Err(MemoryFault(to));
+        }
         self.memory.write(gpa, from).map_err(|_| MemoryFault(to))
     }
 

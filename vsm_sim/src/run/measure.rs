@@ -12,6 +12,7 @@ use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction};
 use object::{Object, ObjectSymbol};
 
 use super::Options;
+use super::measure_patch::{MOST_SITES, step_cost};
 use crate::engine::SharedState;
 use crate::machine::{Processor, Stop, VTL1, Vtl0};
 use crate::vtl0::bytes;
@@ -41,6 +42,8 @@ pub struct Figures {
     pub intercept: InterceptCosts,
     /// What VTL1 says of its reserve after boot.
     pub reserve: String,
+    /// What a step of a text poke costs: recorded sites, instructions from VTL entry to VTL return.
+    pub patch: Vec<(usize, u64)>,
 }
 
 /// Instructions of the log, measured with a line of 53 characters: that of a refused call.
@@ -92,16 +95,17 @@ impl fmt::Display for Figures {
         let InterceptCosts { carried_out, refused, memory } = self.intercept;
         writeln!(f, "instructions of an intercept that is carried out: {carried_out}, of a #GP: {refused}")?;
         writeln!(f, "instructions of a #GP for an access to memory: {memory}")?;
+        for (sites, instructions) in &self.patch {
+            writeln!(f, "instructions of a step of PatchText with {sites} recorded sites: {instructions}")?;
+        }
         writeln!(f, "reserve after boot: {}", self.reserve)
     }
 }
 
 /// Boots the image as `options` say and measures.
 pub fn measure(options: &Options, image: &[u8]) -> Result<Figures> {
-    let machine = options.machine()?;
-    let mut vtl0 = Vtl0::new(&machine)?;
-    let start = vtl0.prepare_vtl1(options.generation, options.cpus, image)?;
-    let boot = vtl0.boot_vtl1(&start)?.instructions;
+    let (mut vtl0, boot) = booted(options, image)?;
+    let machine = vtl0.machine();
     let entry = table_entry(&vtl0, image)?;
     let [entry_to_handler, handler, handler_to_return] = walk_call(&mut vtl0, entry)?;
     let log = log_costs(&mut vtl0)?;
@@ -113,16 +117,19 @@ pub fn measure(options: &Options, image: &[u8]) -> Result<Figures> {
         .rev()
         .find_map(|line| line.contains("KiB in use").then(|| line.rsplit(", ").next()).flatten())
         .context("VTL1 has not said how much of its reserve is in use")?;
-    Ok(Figures {
-        boot,
-        entry_to_handler,
-        handler,
-        handler_to_return,
-        log,
-        lock,
-        intercept,
-        reserve: reserve.to_owned(),
-    })
+    let reserve = reserve.to_owned();
+    let patch = [100, 10_000, MOST_SITES].map(|sites| Ok((sites, step_cost(&mut booted(options, image)?.0, sites)?)));
+    let patch = patch.into_iter().collect::<Result<_>>()?;
+    Ok(Figures { boot, entry_to_handler, handler, handler_to_return, log, lock, intercept, reserve, patch })
+}
+
+/// A VTL0 whose VTL1 has booted, and the instructions that took.
+fn booted(options: &Options, image: &[u8]) -> Result<(Vtl0, u64)> {
+    let machine = options.machine()?;
+    let mut vtl0 = Vtl0::new(&machine)?;
+    let start = vtl0.prepare_vtl1(options.generation, options.cpus, image)?;
+    let boot = vtl0.boot_vtl1(&start)?.instructions;
+    Ok((vtl0, boot))
 }
 
 /// What the jump table in VTL1's memory holds for [`CALL`].

@@ -7,12 +7,14 @@
 //! | `story_modules` | those that are about modules |
 //! | `story_optee` | those of a driver that looks for OP-TEE |
 //! | [`report`] | the table of what came of them |
-//! | [`measure`] | instruction counts |
+//! | [`measure`], [`measure_patch`] | instruction counts |
 
 mod kernel_data;
 pub mod measure;
+pub mod measure_patch;
 pub mod report;
 pub mod story;
+mod story_kexec;
 mod story_modules;
 mod story_optee;
 

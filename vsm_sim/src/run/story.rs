@@ -11,7 +11,7 @@ use litebox_platform_lvbs::hv::HypercallCode;
 use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN, VsmFunction as F};
 
 use super::report::{Report, Step, show_result};
-use super::{Options, kernel_data, story_modules, story_optee};
+use super::{Options, kernel_data, story_kexec, story_modules, story_optee};
 use crate::engine::SharedState;
 use crate::machine::driver::CallResult;
 use crate::machine::start::Arrival;
@@ -69,6 +69,7 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "-EPERM")?;
     story_modules::play(&mut stage, &mut boot_vp, &kernel_data.modules)?;
     story_optee::play(&mut stage, &mut boot_vp)?;
+    story_kexec::play(&mut stage, &mut boot_vp, kernel_data.kernels.as_ref())?;
     attack(options, &mut stage, &mut boot_vp)?;
     for (what, address) in [("the log ring", ring), ("the kexec trampoline", kernel_data.trampoline)] {
         stage.attempt(&mut boot_vp, &format!("write {what}"), address, |asm| asm.mov(qword_ptr(rbx), rax))?;

@@ -14,14 +14,18 @@
 //! | [`modules`] | what a module's loader puts into memory, and its HEKI list |
 //! | [`made_up`] | a small module that nobody captured |
 //! | [`signer`] | signs modules, with OpenSSL |
+//! | [`kexec`] | what kexec's loader puts into memory, and its HEKI list |
+//! | [`authenticode`] | a small kernel's file, and its signature |
 //! | [`patcher`] | the steps of a text poke |
 //! | [`optee`] | how Linux looks for OP-TEE |
 //! | [`log_reader`] | follows VTL1's log in the ring |
 //! | [`ranges`] | the protections a real machine's VTL0 asks for at boot |
 
+pub mod authenticode;
 pub mod bytes;
 pub mod captures;
 pub mod kdata;
+pub mod kexec;
 pub mod lists;
 pub mod loader;
 pub mod log_reader;

@@ -7,7 +7,7 @@ use std::mem::{offset_of, size_of};
 
 use litebox_platform_lvbs::frames::{MemAttr, ModuleMemoryKind};
 use litebox_platform_lvbs::heki::{HekiPage, HekiRange};
-use litebox_platform_lvbs::vtl0::PatchRequest;
+use litebox_platform_lvbs::vtl0::HekiPatch;
 
 /// A structure.
 #[derive(Clone, Copy, Debug)]
@@ -96,19 +96,19 @@ pub const STRUCTURES: &[Structure] = &[
     Structure {
         name: "heki_patch",
         doc: "Bytes to write into text (PatchText), or a jump-label site: the jump at it.",
-        size: size_of::<PatchRequest>(),
+        size: size_of::<HekiPatch>(),
         open_ended: false,
         fields: &[
             field(
                 "pa",
                 "__u64",
                 2,
-                offset_of!(PatchRequest, pa),
+                offset_of!(HekiPatch, pa),
                 "physical address of the first byte; of the page it goes on in, or 0",
             ),
-            field("size", "__u8", 0, offset_of!(PatchRequest, size), "how many bytes: 1 to 5; a site's 2 or 5"),
-            field("code", "__u8", 5, offset_of!(PatchRequest, code), "the bytes"),
-            field("pad", "__u8", 2, offset_of!(PatchRequest, pad), "not read"),
+            field("size", "__u8", 0, offset_of!(HekiPatch, size), "how many bytes: 1 to 5; a site's 2 or 5"),
+            field("code", "__u8", 5, offset_of!(HekiPatch, code), "the bytes"),
+            field("pad", "__u8", 2, offset_of!(HekiPatch, pad), "not read"),
         ],
     },
     Structure {
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_record_written_by_these_offsets_is_read_as_it_was_meant() {
         let head = vsm_integrity::patch_info::HEADER_BYTES;
-        let mut record = vec![0xff; head + size_of::<PatchRequest>()];
+        let mut record = vec![0xff; head + size_of::<HekiPatch>()];
         let mut put = |at: usize, bytes: &[u8]| record[at..at + bytes.len()].copy_from_slice(bytes);
         put(offset("heki_patch_info", "type"), &0u32.to_le_bytes());
         put(offset("heki_patch_info", "patch_index"), &1u64.to_le_bytes());
