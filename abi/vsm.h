@@ -22,7 +22,7 @@
 	VSM_ASSERT(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
-#define VSM_ABI_VERSION 2
+#define VSM_ABI_VERSION 1
 #define VSM_ABI_HASH 0xd51e23ff4e86529eULL
 
 /*
