@@ -1,10 +1,10 @@
 //! Certificates, messages and a kernel image that OpenSSL has signed, as files: the private keys were thrown away. Those of
-//! the made-up modules are the simulator's.
+//! the made-up modules and of the kernel for kexec are the simulator's.
 //!
 //! `cargo test --manifest-path fuzz/Cargo.toml --lib renew -- --ignored` makes all of them anew, with new keys. That is needed
 //! when the made-up modules of the simulator change, as their signatures are among the files.
 
-pub use vsm_sim::vtl0::signed::{AUTHORITY, CALLED, KERNEL, MADE_UP, OTHER, SIGNER};
+pub use vsm_sim::vtl0::signed::{AUTHORITY, CALLED, KERNEL, KERNEL_FILE, KERNEL_SIGNER, MADE_UP, OTHER, SIGNER};
 
 /// What the messages sign.
 pub const CONTENT: &[u8] = &[0x5a; 1000];
@@ -21,7 +21,9 @@ pub const IMAGE: &[u8] = include_bytes!("../fixtures/image.pe");
 mod tests {
     use std::path::Path;
 
+    use vsm_sim::vtl0::authenticode;
     use vsm_sim::vtl0::signed::unsigned;
+    use vsm_sim::vtl0::signer::Signer;
 
     use super::*;
     use crate::openssl::{self, Openssl};
@@ -46,12 +48,16 @@ mod tests {
             unsigned().map(|module| openssl.sign(&module.file, &[&signer], &[], &["-noattr", "-md", "sha512"]));
         let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR"));
         let simulator = crate_directory.join("../vsm_sim/src/vtl0/fixtures");
+        let kernels = Signer::authority("kernels").expect("openssl");
+        let kernel = authenticode::sign(&authenticode::made_up(0x1234, 1), &kernels).expect("openssl");
         for (name, bytes) in [
             ("authority.der", &authority.der),
             ("signer.der", &signer.der),
             ("other.der", &other.der),
             ("first.cms", &first),
             ("second.cms", &second),
+            ("kernel.pe", &kernel),
+            ("kernel.der", &kernels.certificate().to_vec()),
         ] {
             std::fs::write(simulator.join(name), bytes).expect("a file");
         }

@@ -17,6 +17,9 @@
 //! | [`module_file`] | modules' files, tampered with | the memory that a file explains is the only one; what it gives to others is sound |
 //! | [`module_explain`] | a module's memory in any form, tampered with | accepted exactly when a kernel can have it like that |
 //! | [`kernel_image`] | PE files, tampered with | layout as a model has it; no other file is taken for the signed one |
+//! | [`calls`] | one call for each row of the table, with parameters made from its types | as in `vsm_call` |
+//! | [`kexec_image`] | kernels loaded for kexec, with everything about them spoilt | what Linux would start of an accepted one is the signed kernel |
+//! | [`patch_text`] | requests for text patches, honest and spoilt, on two processors | answered as the model answers; every byte of text is the model's |
 //! | [`vsm_call`] | a life of VTL0: calls with any registers, memory rewritten at any read, failing hypercalls | VTL1 closed, registry and hypervisor agree, all or nothing, no W+X after boot |
 
 // How the tests of vsm_integrity write DER.
@@ -48,6 +51,7 @@ mod openssl;
 #[expect(dead_code, reason = "the crate's own tests need more of it")]
 mod pe;
 
+pub mod calls;
 pub mod certificate;
 pub mod heki_list;
 pub mod kdata_blocklist;
@@ -56,10 +60,12 @@ pub mod kdata_kernel_info;
 pub mod kdata_ksymtab;
 pub mod kdata_patch_info;
 pub mod kernel_image;
+pub mod kexec_image;
 pub mod module_explain;
 pub mod module_file;
 pub mod module_message;
 pub mod module_trailer;
+pub mod patch_text;
 pub mod vsm_call;
 
 use std::path::Path;
@@ -88,6 +94,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "module_file", seeds: module_file::seeds, run: module_file::run },
     Target { name: "module_explain", seeds: module_explain::seeds, run: module_explain::run },
     Target { name: "kernel_image", seeds: kernel_image::seeds, run: kernel_image::run },
+    Target { name: "call", seeds: calls::seeds, run: calls::run },
+    Target { name: "kexec_image", seeds: kexec_image::seeds, run: kexec_image::run },
+    Target { name: "patch_text", seeds: patch_text::seeds, run: patch_text::run },
     Target { name: "vsm_call", seeds: vsm_call::seeds, run: vsm_call::run },
 ];
 

@@ -1,14 +1,12 @@
 //! Target: a life of VTL0. Any call with any registers on any processor, memory rewritten between VTL1's reads, hypercalls
 //! that fail; after each call the rules that hold whatever was called.
 
-use std::collections::BTreeSet;
-
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::vsm::VsmFunction;
+use litebox_platform_lvbs::vsm::{CallRow, VsmFunction};
 use vsm_sim::hosted::HostedMachine;
 use vsm_sim::hv::GuestMemory;
 use vsm_sim::stress::modules::Modules;
-use vsm_sim::stress::{generators, lists};
+use vsm_sim::stress::{generators, kexec, lists};
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::log_reader::LogReader;
 
@@ -21,12 +19,11 @@ const MAX_STEPS: usize = 24;
 /// # Panics
 /// When a rule is broken.
 pub fn run(data: &[u8]) {
-    live(data);
+    live(data, None, &mut |_, _| ());
 }
 
-/// A life as `data` have it; the ids of the calls that succeeded.
-fn live(data: &[u8]) -> BTreeSet<u64> {
-    let mut succeeded = BTreeSet::new();
+/// A life as `data` have it, most of whose calls are `chosen`, if there is one; tells `told` each call's id and result.
+pub(crate) fn live(data: &[u8], chosen: Option<&CallRow>, told: &mut dyn FnMut(u64, i64)) {
     let machine = machine::new();
     start_second_processor(&machine);
     let memory: &dyn GuestMemory = &machine::memory(&machine);
@@ -39,7 +36,12 @@ fn live(data: &[u8]) -> BTreeSet<u64> {
         if input.is_empty() {
             break;
         }
-        match input.below(12) {
+        match input.below(13) {
+            12 => {
+                if let Some(image) = kexec::place(&mut input, memory, &LAYOUT, false) {
+                    list = image.list;
+                }
+            }
             8 | 9 => list = modules.place(&mut input, memory, &LAYOUT),
             10 => list = generators::secondary_key(&mut input, memory, &LAYOUT),
             11 => modules.request_patch(&mut input, memory, &LAYOUT),
@@ -55,7 +57,10 @@ fn live(data: &[u8]) -> BTreeSet<u64> {
                     generators::race(&mut input, &machine, &LAYOUT);
                 }
                 let vp = u32::from(input.byte() & 1);
-                let [id, a1, a2, a3] = generators::registers(&mut input, &LAYOUT, list);
+                let [id, a1, a2, a3] = match chosen {
+                    Some(row) if input.below(4) != 0 => generators::registers_of(&mut input, &LAYOUT, row, list),
+                    _ => generators::registers(&mut input, &LAYOUT, list),
+                };
                 let reads = (kind != 4).then(|| Reads::watch(&machine));
                 let lines = machine.log_lines().len();
                 let result = machine.vtl_call(vp, id, a1, a2, a3);
@@ -65,8 +70,8 @@ fn live(data: &[u8]) -> BTreeSet<u64> {
                 let after = Everything::of(&machine);
                 after.check(&before, result, &machine);
                 modules.check(id, result, a1, &machine);
+                told(id, result);
                 if result >= 0 {
-                    succeeded.insert(id);
                     if id == VsmFunction::SignalEndOfBoot.id() && kind != 3 {
                         after.check_closed();
                     }
@@ -84,7 +89,6 @@ fn live(data: &[u8]) -> BTreeSet<u64> {
             }
         }
     }
-    succeeded
 }
 
 /// VTL0 as a reader of VTL1's log.
@@ -121,7 +125,7 @@ impl Ring {
 }
 
 /// EnableAPsVtl for both processors, and the second one's first entry.
-fn start_second_processor(machine: &HostedMachine) {
+pub(crate) fn start_second_processor(machine: &HostedMachine) {
     machine.memory().write(BUFFERS << 12, &[3]).expect("RAM");
     assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), BUFFERS, 0, 0), 0, "EnableAPsVtl");
     machine.first_entry(1).expect("the second processor's first entry");
@@ -162,7 +166,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let key = |spoil: u8| [vec![10, 0, 1, spoil, 0, 0], call(1, 9)].concat();
     let two = [sound_kernel.clone(), module(0, 0), module(1, 0)].concat();
     let (free, unload) = (|number| token(7, number), |number| token(8, number));
+    // The order of its frames, nothing spoilt; then KexecValidate, another in its place, and none.
+    let image = |spoil: u8| [vec![12, 1, 0, spoil, 3, 9, 0], vec![0; 7 * usize::from(spoil)], call(0, 10)].concat();
     vec![
+        [sound_kernel.clone(), image(0), image(0), vec![5, 0, 10, 0, 0, 0, 0], image(1)].concat(),
         [two.clone(), free(1), free(1), unload(1), unload(2), unload(1), module(0, 0)].concat(),
         [two.clone(), patch(0), patch(1), patch(2), unload(2)].concat(),
         [sound_kernel.clone(), boot_of(&list(0), &call), key(0), key(1), two.clone()].concat(),
@@ -193,10 +200,18 @@ fn boot_of(list: &[u8], call: &impl Fn(u8, u8) -> Vec<u8>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn the_seeds_reach_the_success_of_every_call_of_a_boot() {
-        let succeeded: BTreeSet<u64> = seeds().iter().flat_map(|seed| live(seed)).collect();
+        let mut succeeded = BTreeSet::new();
+        for seed in seeds() {
+            live(&seed, None, &mut |id, result| {
+                if result >= 0 {
+                    succeeded.insert(id);
+                }
+            });
+        }
         for function in [
             VsmFunction::LockRegs,
             VsmFunction::SignalEndOfBoot,
@@ -208,6 +223,7 @@ mod tests {
             VsmFunction::UnloadModule,
             VsmFunction::CopySecondaryKey,
             VsmFunction::PatchText,
+            VsmFunction::KexecValidate,
         ] {
             assert!(succeeded.contains(&function.id()), "{} never succeeds", function.name());
         }

@@ -14,6 +14,7 @@
 //! | [`frames`] | the frame registry: who owns a frame, what VTL0 may do with it | image, host |
 //! | [`vtl0`] | what VTL1 knows of VTL0, and typed pointers into its memory | image, host |
 //! | [`loader`] | what VTL0's loader says at the first entry | image, host |
+//! | [`optee`] | OP-TEE's registers and numbers | image, host |
 //! | [`logging`] | the log: lines, the ring that VTL0 reads, limits | image, host |
 //! | [`hardware`] | the seam between the above and the machine (or the simulator's model) | image, host |
 //! | [`sha_extensions`] | SHA-256 by the processor | image, host |
@@ -35,6 +36,7 @@ pub mod heki;
 pub mod hv;
 pub mod loader;
 pub mod logging;
+pub mod optee;
 pub mod platform;
 pub mod sha_extensions;
 pub mod sort;

@@ -11,6 +11,12 @@ use litebox_platform_lvbs::vsm::{VsmJumpTable, dispatch};
 #[unsafe(link_section = ".vsm_table")]
 static VSM_JUMP_TABLE: VsmJumpTable = vsm_handlers::VSM_TABLE;
 
+/// What the file says about the calls, for `cargo xtask abi dump`. The section is not part of what is loaded.
+// SAFETY: nothing else in the image has this section, and nothing that runs refers to it.
+#[unsafe(link_section = ".vsm_abi")]
+#[used]
+static VSM_ABI: [u8; vsm_handlers::ABI.len()] = vsm_handlers::ABI;
+
 /// Serves one VTL call of processor `vp`; the other arguments are VTL0's RDI, RSI, RDX and R8.
 ///
 /// The only indirect call in here goes through [`VSM_JUMP_TABLE`], with the index clamped.

@@ -11,10 +11,10 @@ use alloc::vec::Vec;
 
 use litebox_platform_lvbs::address::PhysAddr;
 use litebox_platform_lvbs::frames::{Owner, Permission};
-use litebox_platform_lvbs::heki::HekiList;
+use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
 use litebox_platform_lvbs::vsm::BootContext;
 use litebox_platform_lvbs::vtl0::{
-    FetchOnce, KernelData, PatchData, PatchDataMap, Phase, SymbolTable, SymbolTableBuilder,
+    FetchOnce, KernelData, KernelFunctions, PatchData, PatchDataMap, Phase, SymbolTable, SymbolTableBuilder,
 };
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
@@ -42,7 +42,22 @@ const MAX_CERTIFICATES: usize = 256;
 /// -EBUSY for a second call; -EFAULT for a broken list, a range that is not memory, bytes that are named twice; -EINVAL
 /// for an unknown kind, data that break a rule, and a trampoline that is not made of pages; -EACCES for frames of VTL1,
 /// or a trampoline in frames that are somebody else's; -ENOMEM; -EIO when the hypervisor refuses.
-#[vsm_handler(VsmFunction::LoadKData, phase = boot, caller = any)]
+#[vsm_handler(
+    VsmFunction::LoadKData,
+    phase = boot,
+    caller = any,
+    errors(
+        EBUSY = "kernel data have been taken already",
+        EFAULT = "a range that is not memory, or bytes that are named twice",
+        EINVAL = "an unknown kind, data that break a rule, a trampoline that is not made of pages",
+        EACCES = "frames of VTL1, or a trampoline in frames of somebody else",
+        ENOMEM = "VTL1 has no memory for the data",
+        ENOSPC = "more certificates than VTL1 keeps",
+        EBADMSG = "a revoked certificate that is none",
+        ENOPKG = "a revoked certificate whose key is not supported",
+        EIO = "the hypervisor refuses",
+    ),
+)]
 fn load_kdata(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError> {
     let platform = call.platform();
     platform.vtl0().check_no_kernel_data(&platform.frames().lock())?;
@@ -71,6 +86,8 @@ fn parse(
     let keys = keys(platform, objects, memory)?;
     let patches = patches(platform, objects, memory)?;
     let (symbols, arch) = symbols(objects, memory)?;
+    let rodata = objects.ranges(Kind::KernelData).next().map_or(0, CheckedRange::va);
+    let functions = KernelFunctions::new(&symbols, rodata)?;
     let mut trampoline_frames = 0u64;
     for range in objects.ranges(Kind::KexecTrampoline) {
         trampoline_frames = trampoline_frames.saturating_add(range.frames()?.count());
@@ -82,6 +99,7 @@ fn parse(
         revoked_certificates,
         blocked_hashes,
         symbols,
+        functions,
         arch,
         patches,
         trampoline_frames,

@@ -42,7 +42,22 @@ const _: () = assert!(MAX_CERTIFICATE_BYTES as u64 <= 64 * PAGE_SIZE);
 /// that is no authority, and what is revoked; -EBADMSG for what is no certificate, -ENOPKG for a key that is not supported,
 /// -ENOSPC when there are 64; -EFAULT for a broken list, -EINVAL for one that breaks a rule; -EACCES for frames of VTL1;
 /// -ENOMEM.
-#[vsm_handler(VsmFunction::CopySecondaryKey, phase = any, caller = any)]
+#[vsm_handler(
+    VsmFunction::CopySecondaryKey,
+    phase = any,
+    caller = any,
+    errors(
+        ENOKEY = "no trusted certificate has the issuer's name",
+        EKEYREJECTED = "a signature that does not hold, an issuer that is no authority, what is revoked",
+        EBADMSG = "no certificate",
+        ENOPKG = "a key that is not supported",
+        ENOSPC = "there are 64 secondary keys",
+        EFAULT = "a range that is not memory",
+        EINVAL = "a list that breaks a rule",
+        EACCES = "frames of VTL1",
+        ENOMEM = "VTL1 has no memory for the key",
+    ),
+)]
 fn copy_secondary_key(call: &CallContext<'_>, list: HekiList) -> Result<(), VsmError> {
     let platform = call.platform();
     let mut fetched = FetchOnce::new(platform);

@@ -5,7 +5,7 @@
 //!
 //! | file | calls |
 //! |---|---|
-//! | `boot` | EnableAPsVtl, BootAPs, SignalEndOfBoot |
+//! | `boot`, with `arrival` and `end_of_boot` | EnableAPsVtl, BootAPs, SignalEndOfBoot |
 //! | `registers` | LockRegs |
 //! | `memory` | ProtectMemory |
 //! | `ringbuffer` | AllocateRingbufferMemory |
@@ -15,14 +15,17 @@
 //! | `kexec` | KexecValidate |
 //! | `patch` | PatchText |
 //! | `optee` | OpteeMessage |
+//! | `query` | Query |
 //! | [`intercept`] | none: what VTL0 is stopped at |
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod arrival;
 mod boot;
 mod end_of_boot;
+mod frozen;
 pub mod intercept;
 mod kdata;
 mod kexec;
@@ -33,11 +36,14 @@ mod module;
 mod objects;
 mod optee;
 mod patch;
+mod query;
 mod registers;
 mod ringbuffer;
 mod table;
+mod unlisted;
 
 pub use intercept::handle_intercept;
 pub use listing::Listing;
 pub use registers::before_return;
-pub use table::{GATE, ROWS, VSM_TABLE, VsmTable};
+pub use table::{ABI, ABI_HASH, ABI_VERSION, GATE, ROWS, VSM_TABLE, VsmTable};
+pub use unlisted::{Unlisted, unlisted, unlisted_in};

@@ -19,7 +19,17 @@ use vsm_macros::vsm_handler;
 /// -EFAULT for a broken list or range; -EINVAL for an address that is not page-aligned or attributes that are no
 /// permission; -ENOMEM; -EIO when the hypervisor refuses, as it does where a permission would change and there is no
 /// memory.
-#[vsm_handler(VsmFunction::ProtectMemory, phase = boot, caller = any)]
+#[vsm_handler(
+    VsmFunction::ProtectMemory,
+    phase = boot,
+    caller = any,
+    errors(
+        EFAULT = "a range that breaks a rule",
+        EINVAL = "a range that is not page-aligned, or attributes that are no permission",
+        ENOMEM = "VTL1 has no memory for the registry",
+        EIO = "the hypervisor refuses, as it does where a permission would change and there is no memory",
+    ),
+)]
 fn protect_memory(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError> {
     let platform = call.platform();
     let mut registry = platform.frames().lock();

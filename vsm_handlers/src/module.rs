@@ -12,7 +12,6 @@ use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::vsm::{CallContext, Flags, Token};
-use litebox_platform_lvbs::vtl0::MemoryContainer;
 use log::info;
 use vsm_macros::vsm_handler;
 
@@ -31,7 +30,23 @@ const INIT_FLAGS: u64 = 7;
 /// broken signature, -ENOKEY for an unknown signer, -EKEYREJECTED for a signature that does not hold; -EINVAL for memory or
 /// a file that VTL1 cannot explain, and for parts that break a rule; -EFAULT for a broken list; -EACCES for frames of
 /// somebody else; -ENOMEM; -EIO when the hypervisor refuses.
-#[vsm_handler(VsmFunction::ValidateModule, phase = any, caller = any)]
+#[vsm_handler(
+    VsmFunction::ValidateModule,
+    phase = any,
+    caller = any,
+    errors(
+        ENODATA = "the module has no signature",
+        ENOPKG = "the signature is of a kind that is not supported",
+        EBADMSG = "the signature is no message",
+        ENOKEY = "nobody whom VTL1 knows has signed it",
+        EKEYREJECTED = "the signature does not hold, or its signer may not sign",
+        EINVAL = "memory or a file that VTL1 cannot explain, a part that breaks a rule",
+        EFAULT = "a part that is not memory",
+        EACCES = "frames of somebody else",
+        ENOMEM = "VTL1 has no memory for the module",
+        EIO = "the hypervisor refuses",
+    ),
+)]
 fn validate_module(call: &CallContext<'_>, list: HekiList, flags: Flags<INIT_FLAGS>) -> Result<Token, VsmError> {
     let _ = flags;
     validate::validate(call, list)
@@ -41,12 +56,22 @@ fn validate_module(call: &CallContext<'_>, list: HekiList, flags: Flags<INIT_FLA
 ///
 /// Once for a module. -EINVAL for a token of no module, -EBUSY for a module that has been initialised, -ENOMEM, -EIO when
 /// the hypervisor refuses; nothing has changed then.
-#[vsm_handler(VsmFunction::FreeModuleInit, phase = any, caller = any)]
+#[vsm_handler(
+    VsmFunction::FreeModuleInit,
+    phase = any,
+    caller = any,
+    errors(
+        EINVAL = "there is no such module",
+        EBUSY = "the module has been initialised",
+        ENOMEM = "VTL1 has no memory for the registry",
+        EIO = "the hypervisor refuses",
+    ),
+)]
 fn free_module_init(call: &CallContext<'_>, token: Token) -> Result<(), VsmError> {
     let platform = call.platform();
     let mut registry = platform.frames().lock();
     let mut modules = platform.vtl0().modules().lock();
-    let module = modules.get_mut(token).ok_or(VsmError::NoSuchModule(token.get()))?;
+    let module = modules.get(token).ok_or(VsmError::NoSuchModule(token.get()))?;
     if module.initialised {
         return Err(VsmError::ModuleInitialised(token.get()));
     }
@@ -63,13 +88,11 @@ fn free_module_init(call: &CallContext<'_>, token: Token) -> Result<(), VsmError
         }
     }
     transaction.commit()?;
-    let gone = |gfn: u64| {
-        let in_part = |part: &MemoryContainer| part.frames.iter().any(|run| (run.start()..run.end()).contains(&gfn));
-        module.parts.iter().any(|part| part.kind.is_init() && in_part(part))
-    };
-    module.patches.retain(|site| !gone(site.start().gfn().as_u64()));
-    module.parts.retain(|part| !part.kind.is_init());
-    module.initialised = true;
+    // What the registry still has as the module's stays; that takes no walk over the module's frames for each site.
+    modules.end_initialisation(token, |site| {
+        let owner = registry.get(site.start().gfn().as_u64()).map(|(owner, _)| owner);
+        matches!(owner, Some(Owner::Module { token: of, .. }) if of == token.get())
+    });
     Ok(())
 }
 
@@ -77,7 +100,17 @@ fn free_module_init(call: &CallContext<'_>, token: Token) -> Result<(), VsmError
 ///
 /// -EINVAL for a token of no module, -EBUSY for a module that another one uses, -ENOMEM, -EIO when the hypervisor refuses;
 /// nothing has changed then.
-#[vsm_handler(VsmFunction::UnloadModule, phase = any, caller = any)]
+#[vsm_handler(
+    VsmFunction::UnloadModule,
+    phase = any,
+    caller = any,
+    errors(
+        EINVAL = "there is no such module",
+        EBUSY = "another module uses it",
+        ENOMEM = "VTL1 has no memory for the registry",
+        EIO = "the hypervisor refuses",
+    ),
+)]
 fn unload_module(call: &CallContext<'_>, token: Token) -> Result<(), VsmError> {
     let platform = call.platform();
     let mut registry = platform.frames().lock();

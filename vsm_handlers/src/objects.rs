@@ -33,6 +33,12 @@ pub(crate) trait ObjectKind: Copy + Ord + 'static {
         false
     }
 
+    /// Whether the object is a set of pages, of which virtual addresses say nothing: the driver merges ranges of such a list
+    /// by physical addresses alone (LVBS contract §5.1).
+    fn is_page_set(self) -> bool {
+        false
+    }
+
     /// The kind with the number `raw`.
     ///
     /// # Errors
@@ -86,6 +92,13 @@ impl<K: ObjectKind> Objects<K> {
         let mut bytes = 0u64;
         let mut previous_end = None;
         for range in self.ranges(kind) {
+            bytes = bytes.saturating_add(range.byte_count());
+            if bytes > kind.max_bytes() {
+                return Err(kind.refuse(range.va(), "there are more bytes than VTL1 takes"));
+            }
+            if kind.is_page_set() {
+                continue;
+            }
             let end = virtual_end(range).ok_or_else(|| kind.refuse(range.va(), "addresses must not wrap around"))?;
             match previous_end {
                 Some(previous) if range.va() < previous => {
@@ -95,10 +108,6 @@ impl<K: ObjectKind> Objects<K> {
                     return Err(kind.refuse(range.va(), "ranges must be contiguous in virtual memory"));
                 }
                 _ => previous_end = Some(end),
-            }
-            bytes = bytes.saturating_add(range.byte_count());
-            if bytes > kind.max_bytes() {
-                return Err(kind.refuse(range.va(), "there are more bytes than VTL1 takes"));
             }
         }
         Ok(())

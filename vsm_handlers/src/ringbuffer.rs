@@ -24,7 +24,19 @@ const MAX_BYTES: u64 = 16 << 20;
 /// -EINVAL for an address or size that is not page-aligned or a size that is too large; -EFAULT for memory that ends
 /// beyond physical addresses; -EACCES for a frame that belongs to somebody; -EBUSY when there is a ring; -ENOMEM; -EIO
 /// when the hypervisor refuses, as it does for memory that does not exist.
-#[vsm_handler(VsmFunction::AllocateRingbufferMemory, phase = boot, caller = any)]
+#[vsm_handler(
+    VsmFunction::AllocateRingbufferMemory,
+    phase = boot,
+    caller = any,
+    errors(
+        EINVAL = "a size that is not page-aligned, or more than 16 MiB",
+        EFAULT = "memory that ends beyond physical addresses",
+        EACCES = "a frame that belongs to somebody",
+        EBUSY = "there is a ring already",
+        ENOMEM = "VTL1 has no memory or no addresses for the ring",
+        EIO = "the hypervisor refuses, as it does for memory that does not exist",
+    ),
+)]
 fn allocate_ringbuffer_memory(call: &BootContext<'_>, memory: PageAddr, size: ByteCount) -> Result<(), VsmError> {
     let platform = call.platform();
     let start = memory.start().as_u64();

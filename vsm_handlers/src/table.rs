@@ -3,7 +3,7 @@
 //! `vsm_rows!` names every declared call, so a call without a handler does not compile here; two handlers for one
 //! do not compile where they stand. The runner puts [`VSM_TABLE`] into the image's read-only memory.
 
-use litebox_platform_lvbs::vsm::{CallRow, Gate, VsmFunction, VsmJumpTable};
+use litebox_platform_lvbs::vsm::{CallRow, Gate, VsmFunction, VsmJumpTable, describe};
 
 /// Stands for the table: `#[vsm_handler]` implements `Handles` on it, once per call.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,15 @@ pub const ROWS: [CallRow; VsmFunction::COUNT] = litebox_platform_lvbs::vsm_rows!
 
 /// The jump table.
 pub const VSM_TABLE: VsmJumpTable = VsmJumpTable::new(&ROWS);
+
+/// The version of what VTL0 sees of the table. `cargo xtask abi` raises it with every new entry of `abi/vsm.lock`.
+pub const ABI_VERSION: u32 = 1;
+
+/// The number that VTL0 and VTL1 agree on if their tables are the same ([`describe::hash`]).
+pub const ABI_HASH: u64 = describe::hash(&ROWS);
+
+/// The table in words ([`describe`]); the runner puts it into a section of the file that is not loaded.
+pub static ABI: [u8; describe::len(&ROWS)] = describe::bytes(&ROWS);
 
 /// The rules tested before a handler runs.
 pub const GATE: Gate = Gate::new(&ROWS);

@@ -10,6 +10,7 @@
 //! | [`keys`] | who may sign, and whether a signed message holds |
 //! | [`elf`] | relocatable objects, such as kernel modules |
 //! | [`module`] | a module in memory, explained from its signed file |
+//! | [`kexec`] | what kexec would start, and which bytes of a signed file that is |
 //! | [`kernel_info`] | where the kernel's export tables are, and what its alternatives call |
 //! | [`ksymtab`] | the export tables themselves, through a view of virtual memory |
 //! | [`pe`] | signed kernel images |
@@ -26,6 +27,7 @@ pub mod der;
 pub mod elf;
 mod error;
 pub mod kernel_info;
+pub mod kexec;
 pub mod keys;
 pub mod ksymtab;
 pub mod module;

@@ -5,6 +5,8 @@
 //! and trust the contributor's source in nothing: a mistake is one error, at its own line, naming what is accepted.
 #![forbid(unsafe_code)]
 
+mod codes;
+mod documentation;
 mod errors;
 mod functions;
 mod handler;
@@ -15,7 +17,7 @@ use proc_macro::TokenStream;
 ///
 /// ```ignore
 /// /// Signals that VTL0 has finished booting.
-/// #[vsm_handler(VsmFunction::SignalEndOfBoot, phase = boot, caller = any)]
+/// #[vsm_handler(VsmFunction::SignalEndOfBoot, phase = boot, caller = any, errors())]
 /// fn signal_end_of_boot(call: &BootContext<'_>) -> Result<(), VsmError> {
 ///     call.boot_call().end_boot()
 /// }
@@ -27,12 +29,16 @@ use proc_macro::TokenStream;
 /// |---|---|---|
 /// | `phase` (required) | `boot`, `runtime`, `any` | before the end of boot, after it, or both |
 /// | `caller` (required) | `bsp`, `any` | from the boot processor, or from every one |
-/// | `not_implemented` | | the call answers -ENOTSUP; the function is written `fn name() {}` |
+/// | `errors` (required) | `(EINVAL = "when", …)` | the handler's own errnos, and when each occurs |
+/// | `not_implemented` | | the call answers -ENOTSUP; the function is written `fn name() {}`, without `errors` |
 /// | `table` | a path | the table's type; `crate::VsmTable` if left out |
 ///
 /// The function has a doc comment, takes `&BootContext<'_>` (if `phase = boot`) or `&CallContext<'_>`, then up to
 /// three parameters by value, whose types implement `VsmParam` and take at most three registers together. It
 /// returns `Result<T, VsmError>`, where `T` implements `VsmReply`.
+///
+/// What the gate answers, and what the parameters' types refuse with, follows from the rest and is not listed in `errors`.
+/// Every result of a call in a test is compared with the list.
 ///
 /// It expands to an implementation of `Handles` for the call's marker type. So a second handler for a call is E0119,
 /// a missing one is E0277 at the table.

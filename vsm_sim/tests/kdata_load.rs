@@ -48,7 +48,7 @@ fn assert_loaded(machine: &HostedMachine, kernel: &KernelData, exports: &[Export
     assert_eq!(data.arch.len(), 84 + 5);
     // Every 24-byte patch behind both 48-byte headers.
     assert_eq!(data.patches.len(), (kernel.patches.len() - 2 * 48) / 24);
-    assert_eq!(data.patches.at(PhysAddr::new(0x100_0000).unwrap()).unwrap().jump()[1], 0x10);
+    assert_eq!(data.patches.at(PhysAddr::new(0x100_0000).unwrap()).unwrap().code()[1], 0x10);
     assert_eq!(data.trampoline_frames, kernel.trampoline_pages);
 }
 

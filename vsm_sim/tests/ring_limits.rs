@@ -9,7 +9,7 @@ use vsm_sim::hv::{GuestMemory, Injection};
 use zerocopy::FromZeros;
 
 /// Control word, CR0 mask, CR4 mask (LVBS contract, LOCK_REGS).
-const LOCKED: (u64, u64, u64) = (0x7f_d543, 0x8001_0001, 0xffff_ffff_ffff_de3f);
+const LOCKED: (u64, u64, u64) = (0xff_d557, 0x8001_0001, 0xffff_ffff_ffff_de3f);
 
 fn machine() -> HostedMachine {
     let mut machine = HostedMachine::new(HostedConfig::default());
@@ -67,7 +67,7 @@ fn a_processor_that_was_not_locked_is_locked_when_it_is_seen() {
     machine.first_entry(1).unwrap();
     assert_eq!(machine.vtl_call(0, VsmFunction::LockRegs.id(), 0, 0, 0), 0);
     // During boot nobody is locked but those who ask.
-    machine.vtl_call(1, VsmFunction::OpteeMessage.id(), 0, 0, 0);
+    machine.vtl_call(1, VsmFunction::OpteeMessage.id(), u64::MAX, 0, 0);
     assert_eq!(machine.partition().cr_intercepts(1), (0, 0, 0));
     assert_eq!(end_boot(&machine), 0);
     assert_eq!(machine.partition().cr_intercepts(1), (0, 0, 0));

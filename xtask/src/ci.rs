@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use crate::{fuzz, image, lint, repro, run, stress, suite, verify};
+use crate::{abi, fuzz, image, lint, repro, run, stress, suite, verify, walkthrough};
 
 /// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
 const FUZZ_SECONDS: u64 = 5;
@@ -16,7 +16,7 @@ const FUZZ_SECONDS: u64 = 5;
 /// How much to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// Formatting, clippy and the linked file; no tests, no machine, no fuzzing.
+    /// Formatting, clippy, dependencies, what follows from the table, and the linked file; no tests, no machine, no fuzzing.
     Quick,
     /// Everything but reproducibility.
     Normal,
@@ -85,9 +85,13 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
     step("clippy (host)", &|| lint::host(root));
     step("clippy (fuzz)", &|| lint::fuzz(root));
     step("clippy (image)", &|| lint::image(root));
+    step("dependencies", &|| lint::deny(root));
+    step("abi", &|| abi::check(root));
     step("verify-elf", &|| verify_built(root));
+    step("abi dump", &|| abi::dump::execute(root, None));
     if extent != Extent::Quick {
         step("test", &|| suite::run_all(root, &suite::Options::default()));
+        step("walkthrough", &|| walkthrough::execute(root));
         step("run --loader g2", &|| machine(root, &["--loader", "g2"]));
         step("run --loader g3", &|| machine(root, &["--loader", "g3"]));
         step("fuzz", &|| fuzz::short(root, FUZZ_SECONDS));

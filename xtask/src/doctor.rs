@@ -7,9 +7,13 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::install::{apt_command, apt_install, rustup_component};
+use crate::kernels;
 use crate::process::{capture, find_program, run};
 use crate::toolchain::{self, Linker};
 use crate::workspace;
+
+/// How cargo installs mdbook: the part that builds a book.
+const INSTALL_MDBOOK: [&str; 5] = ["install", "--locked", "--quiet", "--no-default-features", "mdbook"];
 
 /// Something a command of this project needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +30,16 @@ pub enum Find {
     Qemu,
     /// A C++ compiler.
     Cxx,
+    /// Another C compiler than the usual one, and its C++.
+    Clang,
     /// The program that unpacks captures.
     Zstd,
     /// The faster test runner.
     Nextest,
+    /// What makes the book.
+    Mdbook,
+    /// A distribution's signed kernel.
+    Kernel,
     /// Captures of real kernels.
     Captures,
     /// The interpreter that finds undefined behaviour.
@@ -56,22 +66,35 @@ pub struct Missing {
 
 impl Find {
     /// Everything, in the order of the report.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Rust,
         Self::Lints,
         Self::Source,
         Self::Linker,
         Self::Qemu,
         Self::Cxx,
+        Self::Clang,
         Self::Zstd,
         Self::Nextest,
+        Self::Mdbook,
+        Self::Kernel,
         Self::Captures,
         Self::Miri,
     ];
 
     /// Whether the test suite passes without it.
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::Cxx | Self::Zstd | Self::Nextest | Self::Captures | Self::Miri)
+        matches!(
+            self,
+            Self::Cxx
+                | Self::Clang
+                | Self::Zstd
+                | Self::Nextest
+                | Self::Mdbook
+                | Self::Kernel
+                | Self::Captures
+                | Self::Miri
+        )
     }
 
     fn purpose(self) -> &'static str {
@@ -82,8 +105,11 @@ impl Find {
             Self::Linker => "linking the image",
             Self::Qemu => "`cargo xtask run` and the tests that boot the image",
             Self::Cxx => "`cargo xtask fuzz`: libFuzzer is C++",
+            Self::Clang => "compiling `abi/vsm.h` with a second compiler",
             Self::Zstd => "tests on captures of real kernels",
             Self::Nextest => "faster tests with a time limit for each",
+            Self::Mdbook => "`cargo xtask book`",
+            Self::Kernel => "tests of kexec on a kernel that a distribution has signed",
             Self::Captures => "tests on what a real kernel had in memory",
             Self::Miri => "finding undefined behaviour in host tests",
         }
@@ -108,6 +134,7 @@ impl Find {
             }),
             // The name that the compilation of libFuzzer asks for.
             Self::Cxx => program("c++", "g++", str::to_owned),
+            Self::Clang => program("clang++", "clang", str::to_owned),
             Self::Zstd => program("zstd", "zstd", str::to_owned),
             Self::Nextest => {
                 if find_program("cargo-nextest").is_none() {
@@ -116,6 +143,16 @@ impl Find {
                 version_of("cargo-nextest", &["nextest", "--version"])
                     .ok_or_else(|| missing("does not run", "cargo install --locked cargo-nextest"))
             }
+            Self::Mdbook => {
+                let install = format!("cargo {}", INSTALL_MDBOOK.join(" "));
+                if find_program("mdbook").is_none() {
+                    return Err(missing("not installed", &install));
+                }
+                version_of("mdbook", &["--version"]).ok_or_else(|| missing("does not run", &install))
+            }
+            Self::Kernel => kernels::present(root).map(|path| path.display().to_string()).ok_or_else(|| {
+                missing("not there; these tests are skipped", "cargo xtask doctor --fix (Debian, amd64)")
+            }),
             Self::Captures => {
                 let directory = workspace::captures_dir(root);
                 if directory.is_dir() {
@@ -155,7 +192,13 @@ impl Find {
             Self::Linker => apt_install(&["lld"], self.purpose()),
             Self::Qemu => apt_install(&["qemu-system-x86"], self.purpose()),
             Self::Cxx => apt_install(&["g++"], self.purpose()),
+            Self::Clang => apt_install(&["clang"], self.purpose()),
             Self::Zstd => apt_install(&["zstd"], self.purpose()),
+            Self::Mdbook => {
+                eprintln!("installing mdbook (needed for {})", self.purpose());
+                run(Command::new("cargo").args(INSTALL_MDBOOK))
+            }
+            Self::Kernel => kernels::fetch(&workspace::root()),
             Self::Nextest | Self::Captures | Self::Miri => {
                 bail!("not installed by itself: it is optional")
             }
@@ -172,8 +215,11 @@ impl fmt::Display for Find {
             Self::Linker => "linker",
             Self::Qemu => "qemu-system-x86_64",
             Self::Cxx => "c++",
+            Self::Clang => "clang",
             Self::Zstd => "zstd",
             Self::Nextest => "cargo-nextest",
+            Self::Mdbook => "mdbook",
+            Self::Kernel => "signed kernel",
             Self::Captures => "captures",
             Self::Miri => "miri",
         })
@@ -273,8 +319,12 @@ pub fn examine(root: &Path, fix: bool) -> Result<()> {
     let mut lacking = Vec::new();
     for what in Find::ALL {
         let mut finding = what.look(root);
-        // These two make more checks run; the other optional things are the person's choice.
-        if finding.state.is_err() && fix && (!what.is_optional() || matches!(what, Find::Cxx | Find::Zstd)) {
+        // These make more checks run; the other optional things are the person's choice.
+        if finding.state.is_err()
+            && fix
+            && (!what.is_optional()
+                || matches!(what, Find::Cxx | Find::Clang | Find::Zstd | Find::Mdbook | Find::Kernel))
+        {
             match ensure(what) {
                 Ok(()) => finding = what.look(root),
                 Err(error) => eprintln!("{error:#}"),

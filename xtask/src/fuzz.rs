@@ -4,7 +4,7 @@
 //! toolchain that builds the project will do, a stable one too; libFuzzer is C++ and wants a compiler for that. Nothing is
 //! skipped: what is missing is installed, or an error that says what to type.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,6 +33,9 @@ const COVERAGE: [&str; 7] = [
 ];
 /// Where a target's program writes its seeds (`vsm_fuzz::SEEDS_VARIABLE`).
 const SEEDS_VARIABLE: &str = "VSM_FUZZ_SEEDS";
+/// The program of all calls, and what tells it which (`vsm_fuzz::calls::CALL_VARIABLE`).
+const CALL_PROGRAM: &str = "call";
+const CALL_VARIABLE: &str = "VSM_FUZZ_CALL";
 /// An input that takes longer has hung, in seconds.
 const TIMEOUT: u32 = 25;
 /// More memory than this, in MiB, is a finding, and so is a single piece of it that is larger than the second: VTL1's heap is a
@@ -109,9 +112,9 @@ pub fn short(root: &Path, seconds: u64) -> Result<()> {
 
 fn list(root: &Path) -> Result<()> {
     for name in targets(root)? {
-        let source = root.join("fuzz/src").join(format!("{name}.rs"));
+        let source = root.join(source_of(&name));
         let text = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
-        println!("{name:<20} {}", purpose(&text));
+        println!("{name:<32} {}", purpose(&text));
     }
     Ok(())
 }
@@ -124,7 +127,7 @@ fn purpose(source: &str) -> String {
     text.strip_prefix("Target: ").unwrap_or(&text).to_owned()
 }
 
-/// The targets' names, sorted: one program each.
+/// The targets' names, sorted: one program each, and one for every call of the table.
 fn targets(root: &Path) -> Result<Vec<String>> {
     let directory = root.join("fuzz/fuzz_targets");
     let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
@@ -135,8 +138,35 @@ fn targets(root: &Path) -> Result<Vec<String>> {
             names.push(name.to_string_lossy().into_owned());
         }
     }
+    // The program of the calls is as many targets as there are calls.
+    names.retain(|name| name != CALL_PROGRAM);
+    names.extend(vsm_handlers::ROWS.iter().map(|row| format!("{CALL_PROGRAM}_{}", row.meta.name)));
     names.sort();
     Ok(names)
+}
+
+/// The handler's name, for the target of a call.
+fn call_of(target: &str) -> Option<&str> {
+    target.strip_prefix(CALL_PROGRAM)?.strip_prefix('_')
+}
+
+/// The program of a target.
+fn program_of(target: &str) -> &str {
+    if call_of(target).is_some() { CALL_PROGRAM } else { target }
+}
+
+/// The file that describes a target.
+fn source_of(target: &str) -> String {
+    format!("fuzz/src/{}.rs", if call_of(target).is_some() { "calls" } else { target })
+}
+
+/// What a target's program is started with.
+fn command_of(programs: &Path, target: &str) -> Command {
+    let mut command = Command::new(programs.join(program_of(target)));
+    if let Some(call) = call_of(target) {
+        command.env(CALL_VARIABLE, call);
+    }
+    command
 }
 
 fn directory(root: &Path) -> PathBuf {
@@ -163,7 +193,7 @@ fn build(root: &Path, names: &[String], sanitize: bool) -> Result<PathBuf> {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .args(["build", "--release", "--quiet", "--features", "libfuzzer", "--target", TARGET, "--target-dir"])
         .arg(&built);
-    for name in names {
+    for name in names.iter().map(|name| program_of(name)).collect::<BTreeSet<_>>() {
         command.args(["--bin", name]);
     }
     eprintln!("building {} with {}", names.join(", "), toolchain.name);
@@ -183,7 +213,7 @@ fn run_targets(root: &Path, options: &Run) -> Result<()> {
     let programs = build(root, &names, options.sanitize)?;
     if let Some(input) = &options.input {
         for name in &names {
-            run(Command::new(programs.join(name)).arg(input))?;
+            run(command_of(&programs, name).arg(input))?;
         }
         return Ok(());
     }
@@ -207,7 +237,7 @@ fn run_side_by_side(root: &Path, programs: &Path, names: Vec<String>, options: &
             scope.spawn(|| {
                 while let Some(name) = locked(&queue) {
                     eprintln!("{name}: {} s", options.seconds);
-                    let outcome = run_one(root, &programs.join(&name), &name, options.seconds);
+                    let outcome = run_one(root, command_of(programs, &name), &name, options.seconds);
                     let outcome = outcome.unwrap_or_else(|error| Outcome {
                         name,
                         failure: Some(format!("{error:#}")),
@@ -228,7 +258,7 @@ fn run_side_by_side(root: &Path, programs: &Path, names: Vec<String>, options: &
 }
 
 /// Runs one target; its output goes into a file.
-fn run_one(root: &Path, program: &Path, name: &str, seconds: u64) -> Result<Outcome> {
+fn run_one(root: &Path, mut command: Command, name: &str, seconds: u64) -> Result<Outcome> {
     let directory = directory(root);
     let (corpus, findings) = (directory.join("corpus").join(name), directory.join("findings"));
     let log = directory.join(format!("{name}.log"));
@@ -236,7 +266,6 @@ fn run_one(root: &Path, program: &Path, name: &str, seconds: u64) -> Result<Outc
         fs::create_dir_all(needed).with_context(|| format!("cannot make {}", needed.display()))?;
     }
     let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let mut command = Command::new(program);
     command
         .env(SEEDS_VARIABLE, &corpus)
         .arg(&corpus)
@@ -324,10 +353,18 @@ mod tests {
         assert!(names.len() >= 13, "{names:?}");
         let manifest = fs::read_to_string(root.join("fuzz/Cargo.toml")).unwrap();
         for name in names {
-            let source = fs::read_to_string(root.join(format!("fuzz/src/{name}.rs"))).unwrap();
+            let source = fs::read_to_string(root.join(source_of(&name))).unwrap();
             assert!(source.starts_with("//! Target: "), "{name}");
             assert!(!purpose(&source).is_empty(), "{name}");
-            assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not in the manifest");
+            assert!(manifest.contains(&format!("name = \"{}\"", program_of(&name))), "{name} is not in the manifest");
+        }
+    }
+
+    #[test]
+    fn every_call_of_the_table_is_a_target() {
+        let names = targets(&workspace::root()).unwrap();
+        for row in &vsm_handlers::ROWS {
+            assert!(names.contains(&format!("call_{}", row.meta.name)), "{names:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::run;
+use crate::process::{find_program, run};
 use crate::{image, toolchain};
 
 /// The cargo that runs this command, so that the same toolchain is used.
@@ -27,6 +27,40 @@ pub fn format(root: &Path) -> Result<()> {
         .context("to format everything, type: cargo fmt --all")?;
     run(host_cargo(root).args(["fmt", "--manifest-path", FUZZ_MANIFEST, "--", "--check"]))
         .with_context(|| format!("to format the fuzz targets, type: cargo fmt --manifest-path {FUZZ_MANIFEST}"))
+}
+
+/// Formats every file, the fuzz targets' too.
+///
+/// # Errors
+/// rustfmt is missing, or a file cannot be parsed.
+pub fn reformat(root: &Path) -> Result<()> {
+    run(host_cargo(root).args(["fmt", "--all"]))?;
+    run(host_cargo(root).args(["fmt", "--manifest-path", FUZZ_MANIFEST]))
+}
+
+/// Type-checks the host's crates, tests included, and the image for its target. With `json` in cargo's form for editors.
+///
+/// # Errors
+/// Something does not compile, or no toolchain with the library source can be had.
+pub fn check(root: &Path, json: bool) -> Result<()> {
+    let form: &[&str] = if json { &["--message-format", "json"] } else { &[] };
+    let host = run(host_cargo(root).args(["check", "--workspace", "--all-targets", "--quiet"]).args(form));
+    let toolchain = toolchain::find()?;
+    let linker = image::linker(&toolchain)?;
+    let image = run(image::cargo(root, &toolchain, &linker, "check").args(["--release", "--quiet"]).args(form));
+    host.and(image)
+}
+
+/// cargo-deny with the project's `deny.toml`. Says so where it is not installed.
+///
+/// # Errors
+/// A dependency is not allowed.
+pub fn deny(root: &Path) -> Result<()> {
+    if find_program("cargo-deny").is_none() {
+        println!("skipped: cargo-deny is not installed (cargo install --locked cargo-deny)");
+        return Ok(());
+    }
+    run(host_cargo(root).args(["deny", "check"]))
 }
 
 /// Clippy for everything that runs on the host, tests included; every warning is an error.

@@ -8,7 +8,10 @@ use clap::{Parser, Subcommand};
 use peak_alloc::PeakAlloc;
 use vsm_sim::validate::accept::Meter;
 use xtask::ci::{self, Extent};
-use xtask::{doctor, fuzz, image, lint, map, repro, run, stress, suite, validate_capture, workspace};
+use xtask::{
+    abi, book, doctor, explain, fuzz, image, lint, map, new_call, repro, run, stress, suite, validate_capture,
+    walkthrough, workspace,
+};
 
 /// Counts heap, for the memory that the validation of a module takes.
 #[global_allocator]
@@ -81,11 +84,31 @@ enum Command {
         /// The file; without it the image is built and checked.
         file: Option<PathBuf>,
     },
+    /// Write everything that follows from the table of the calls, or check it: `abi/` and the README's table.
+    Abi(abi::Options),
+    /// Explain a diagnostic of the macros, as VSM010; without a code list them all.
+    Explain(explain::Options),
+    /// Add a call: its row, a handler that answers -ENOTSUP, a test, a step of the simulator, and what follows from the row.
+    NewCall(new_call::Options),
+    /// Do what the page about adding a call says, in a scratch copy.
+    ///
+    /// Ends with status 0 only if the call is created, implemented by the page's own text, tested, and answers in the machine.
+    Walkthrough,
     /// Validate modules that a real kernel has loaded, from a capture of its memory.
     ///
     /// Prints for each module what explained its bytes, how long that took and how much memory. Ends with status 0 only
     /// if every module is accepted and, with `--mutate`, every change of one is refused.
     ValidateCapture(validate_capture::Options),
+    /// Build the book, and see that its links lead somewhere.
+    Book(book::Options),
+    /// Format every file.
+    Fmt,
+    /// Type-check the host's crates and the image, for an editor with `--json`.
+    Check {
+        /// Print cargo's JSON messages.
+        #[arg(long)]
+        json: bool,
+    },
     /// Check formatting, and run clippy for the host and for the image's target, with warnings as errors.
     Lint,
     /// Build the image in two copies of the sources with different names, and compare.
@@ -96,13 +119,13 @@ enum Command {
         #[arg(long)]
         fix: bool,
     },
-    /// Run every check a change must pass: formatting, clippy, verify-elf, tests, a boot with each loader, some seconds of
-    /// every fuzz target, and a minute of stress.
+    /// Run every check a change must pass: formatting, clippy, dependencies, `abi/`, verify-elf, tests, the page about adding
+    /// a call, a boot with each loader, some seconds of every fuzz target, and a minute of stress.
     Ci {
         /// Also build the image twice and compare.
         #[arg(long)]
         full: bool,
-        /// Only formatting, clippy and verify-elf.
+        /// Only formatting, clippy, dependencies, `abi/` and verify-elf.
         #[arg(long, conflicts_with = "full")]
         quick: bool,
     },
@@ -141,7 +164,14 @@ fn execute(command: Command) -> Result<()> {
         }
         Command::VerifyElf { file: Some(file) } => ci::verify_file(&file),
         Command::VerifyElf { file: None } => ci::verify_built(&root),
+        Command::Abi(options) => abi::execute(&root, &options),
+        Command::Explain(options) => explain::execute(&root, &options),
+        Command::NewCall(options) => new_call::execute(&root, &options),
+        Command::Walkthrough => walkthrough::execute(&root),
         Command::ValidateCapture(options) => validate_capture::run(&options, &HeapMeter::default()),
+        Command::Book(options) => book::execute(&root, options),
+        Command::Fmt => lint::reformat(&root),
+        Command::Check { json } => lint::check(&root, json),
         Command::Lint => lint::all(&root),
         Command::Reproduce => repro::check(&root),
         Command::Doctor { fix } => doctor::examine(&root, fix),
@@ -162,6 +192,27 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    /// A command that the book names in a sentence is one that there is.
+    #[test]
+    fn the_book_mentions_only_commands_that_there_are() {
+        let mentioned = book::commands::mentioned(&book::pages(&workspace::root()).unwrap());
+        assert!(mentioned.len() > 20, "the book mentions commands");
+        for (place, words) in mentioned {
+            let words = std::iter::once("xtask".to_owned()).chain(words);
+            if let Err(error) = Cli::try_parse_from(words) {
+                let shows_help = [ErrorKind::DisplayHelp, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
+                assert!(shows_help.contains(&error.kind()), "{place}: {error}");
+            }
         }
     }
 }

@@ -42,17 +42,23 @@ pub fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies every file that git knows or would take: what a clone has, plus what is not committed yet.
-fn copy_sources(root: &Path, to: &Path) -> Result<()> {
+/// Every file that git knows or would take, from the root: what a clone has, plus what is not committed yet.
+///
+/// # Errors
+/// Git does not say.
+pub fn source_files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut git = Command::new("git");
-    let list = capture(git.current_dir(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
-    for name in list.split('\0').filter(|name| !name.is_empty()) {
-        let source = root.join(name);
-        // A file that is deleted but not yet committed as such is not part of the sources.
-        if !source.is_file() {
-            continue;
-        }
-        let target = to.join(name);
+    // A repository that belongs to another user is as good.
+    git.args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let list = capture(git.current_dir(root))?;
+    let names = list.split('\0').filter(|name| !name.is_empty());
+    // A file that is deleted but not yet committed as such is not part of the sources.
+    Ok(names.filter(|name| root.join(name).is_file()).map(PathBuf::from).collect())
+}
+
+fn copy_sources(root: &Path, to: &Path) -> Result<()> {
+    for name in source_files(root)? {
+        let (source, target) = (root.join(&name), to.join(&name));
         if let Some(directory) = target.parent() {
             fs::create_dir_all(directory)?;
         }

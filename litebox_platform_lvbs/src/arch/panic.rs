@@ -12,6 +12,7 @@ use super::vtl_switch::return_to_vtl0;
 use super::{logger, messages};
 use crate::error::VsmError;
 use crate::hv::{HvRegisterName, InputVtl, PendingEvent, calls};
+use crate::vsm::VsmFunction;
 
 static FAILED: AtomicBool = AtomicBool::new(false);
 /// Whether VTL0 can be returned to at all: set by boot before the first VTL return.
@@ -41,6 +42,11 @@ pub fn fail(message: fmt::Arguments<'_>) -> ! {
     }
     // A second panic on the same processor comes from answering the first one: just go on answering.
     if !vp.panicked.replace(true) {
+        if vp.in_call.get()
+            && let Some(function) = VsmFunction::from_id(vp.vtl0.get().rdi)
+        {
+            logger::print_panic(format_args!("the latest call of VP {} is {}", vp.index, function.name()));
+        }
         inject_general_protection();
     }
     serve_failed(vp)

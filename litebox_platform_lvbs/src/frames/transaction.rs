@@ -9,7 +9,7 @@ use crate::error::VsmError;
 use crate::hardware::Hardware;
 use crate::vtl0::Phase;
 
-use super::list::{Interval, State};
+use super::list::{END, Interval, State};
 use super::owner::Owner;
 use super::permission::Permission;
 use super::registry::{FrameRegistry, breaks_write_xor_execute};
@@ -104,6 +104,23 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
+    /// Stages that all frames of `owner` become nobody's with `permission`. For an owner that goes, or whose frames are
+    /// then staged anew. Cannot fail, and allocates nothing.
+    pub fn release_all(&mut self, owner: Owner, permission: Permission) {
+        if matches!(owner, Owner::Nobody | Owner::Vtl1) {
+            return;
+        }
+        let list = &mut self.registry.list;
+        for (from, to, _) in list.overlapping(0, END).filter(|(.., interval)| interval.owner == owner) {
+            self.touched.add(from, to);
+        }
+        list.change(0, END, |interval| {
+            if interval.owner == owner {
+                interval.stage(State { owner: Owner::Nobody, permission });
+            }
+        });
+    }
+
     /// Takes back what is staged for `frames`: with the next [`Self::apply`] or [`Self::commit`] they are as they were
     /// before the transaction. For frames that were frozen only while VTL1 looked at them.
     ///
@@ -120,17 +137,19 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// VTL0's memory that this transaction has frozen, as bytes: the pieces one after another, in whole pages. What the
-    /// bytes are cannot change while the view lives, for the transaction cannot change either.
+    /// VTL0's memory that this transaction has frozen, or that somebody's claim keeps frozen, as bytes: the pieces one after
+    /// another, in whole pages. What the bytes are cannot change while the view lives, for the transaction cannot change
+    /// either.
     ///
     /// # Errors
-    /// [`VsmError::NotFrozen`] for a frame that VTL0 can write, or that this transaction has not claimed;
+    /// [`VsmError::NotFrozen`] for a frame that VTL0 can write, or that is nobody's and not claimed by this transaction;
     /// [`VsmError::OutOfMemory`].
     pub fn view<'v>(&'v self, pieces: &'v [ViewPiece<'v>]) -> Result<FrozenView<'v>, VsmError> {
         for frames in pieces.iter().filter_map(ViewPiece::frames) {
             let mut overlapping = self.registry.list.overlapping(frames.start(), frames.end());
             let open = overlapping.find(|(.., interval)| {
-                interval.in_force.contains(Permission::WRITE) || !interval.is_changed() || interval.owner == Owner::Vtl1
+                let claimed = interval.is_changed() || interval.owner != Owner::Nobody;
+                interval.in_force.contains(Permission::WRITE) || !claimed || interval.owner == Owner::Vtl1
             });
             if let Some((start, ..)) = open {
                 return Err(VsmError::NotFrozen(Gfn::new(start)?.start()));

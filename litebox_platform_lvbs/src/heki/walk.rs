@@ -7,10 +7,10 @@
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::address::{FrameRange, PAGE_SIZE, PHYS_ADDR_BITS, PhysAddr, is_canonical};
-use crate::error::VsmError;
+use crate::error::{Errno, VsmError};
 use crate::frames::{MemAttr, Owner};
 use crate::platform::Platform;
-use crate::vsm::VsmParam;
+use crate::vsm::{ErrnoMeta, VsmParam};
 use crate::vtl0::FetchOnce;
 
 use super::layout::{HekiPage, HekiRange, RANGES_PER_PAGE};
@@ -77,11 +77,45 @@ impl HekiList {
 impl VsmParam for HekiList {
     const REGISTERS: usize = 2;
     const KIND: &'static str = "HEKI list (physical address of the first page, number of ranges)";
+    const UNIT: &'static str = "the physical address in bytes of a `struct heki_page`, a multiple of 4096, below 2^52, outside \
+                                VTL1; then how many ranges all pages of the list have together, 1 to 2^20";
+    const BITS: u64 = (1 << PHYS_ADDR_BITS) - 1;
+    const ERRORS: &'static [ErrnoMeta] = &[
+        ErrnoMeta::new(
+            Errno::Efault,
+            "an address that is none, a list page or a range that breaks a rule or is not memory",
+        ),
+        ErrnoMeta::new(Errno::Einval, "a list page that is not page-aligned"),
+        ErrnoMeta::new(Errno::Eacces, "a list page in a frame of VTL1"),
+        ErrnoMeta::new(Errno::Enomem, "a list in more places than VTL1 has memory to remember"),
+    ];
 
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         match *registers {
             [first, ranges] => Self::new(platform, first, ranges),
             _ => Err(VsmError::InvalidParameter { name: Self::KIND, value: u64::MAX }),
+        }
+    }
+}
+
+/// A list that need not be there: two zeros say that it is not.
+impl VsmParam for Option<HekiList> {
+    const REGISTERS: usize = 2;
+    const KIND: &'static str = "HEKI list, or 0 and 0";
+    const UNIT: &'static str = "as a HEKI list; 0 and 0 for none";
+    const BITS: u64 = HekiList::BITS;
+    const ERRORS: &'static [ErrnoMeta] = &[
+        ErrnoMeta::new(Errno::Einval, "a number of ranges without a list"),
+        ErrnoMeta::new(Errno::Efault, "as for a HEKI list"),
+        ErrnoMeta::new(Errno::Eacces, "as for a HEKI list"),
+        ErrnoMeta::new(Errno::Enomem, "as for a HEKI list"),
+    ];
+
+    fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
+        match *registers {
+            [0, 0] => Ok(None),
+            [0, ranges] => Err(VsmError::InvalidParameter { name: "number of ranges of no list", value: ranges }),
+            _ => HekiList::from_registers(platform, registers).map(Some),
         }
     }
 }

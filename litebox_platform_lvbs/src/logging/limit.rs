@@ -38,12 +38,14 @@ pub enum LogKind {
     RefusedModule,
     /// Who signed a module.
     SignedModule,
+    /// What became of a kexec image.
+    KexecImage,
     /// An entry for no known reason.
     OddEntry,
 }
 
 /// Kinds of event.
-const KINDS: usize = VSM_TABLE_LEN + 12;
+const KINDS: usize = VSM_TABLE_LEN + 13;
 const _: () = assert!(FIRST.is_power_of_two());
 
 impl LogKind {
@@ -63,7 +65,8 @@ impl LogKind {
             Self::FailedUnlock => other(8),
             Self::RefusedModule => other(9),
             Self::SignedModule => other(10),
-            Self::OddEntry => other(11),
+            Self::KexecImage => other(11),
+            Self::OddEntry => other(12),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! signature is reported once, at that type.
 
 use super::context::CallContext;
+use super::errors::ErrnoMeta;
 use super::function::{VsmCall, VsmFunction};
 use super::gate::{CallerRule, PhaseRule};
 use super::param::VsmParam;
@@ -17,10 +18,10 @@ pub type Entry = fn(&CallContext<'_>, &[u64; 3]) -> Result<u32, VsmError>;
 
 /// The handler of call `C`. Implemented through `#[vsm_handler(VsmFunction::X, …)]` on a function, never by hand.
 #[diagnostic::on_unimplemented(
-    message = "VSM call `{C}` has no handler",
+    message = "VSM050: VSM call `{C}` has no handler",
     label = "this table needs a handler for every declared call",
-    note = "annotate a function with `#[vsm_handler(VsmFunction::…, phase = …, caller = …)]`, and with the flag \
-            `not_implemented` if the call is to answer -ENOTSUP"
+    note = "annotate a function with `#[vsm_handler(VsmFunction::…, phase = …, caller = …, errors(…))]`, and \
+            with the flag `not_implemented` if the call is to answer -ENOTSUP"
 )]
 pub trait Handles<C: VsmCall> {
     /// What the attribute and the signature say.
@@ -40,8 +41,14 @@ pub struct ParamMeta {
     pub name: &'static str,
     /// Its kind ([`VsmParam::KIND`]).
     pub kind: &'static str,
+    /// Its unit and bounds ([`VsmParam::UNIT`]).
+    pub unit: &'static str,
     /// How many registers it takes.
     pub registers: usize,
+    /// The bits that may be set in each of them ([`VsmParam::BITS`]).
+    pub bits: u64,
+    /// The errnos with which its type refuses ([`VsmParam::ERRORS`]).
+    pub errors: &'static [ErrnoMeta],
 }
 
 /// What is known of a handler.
@@ -59,6 +66,9 @@ pub struct HandlerMeta {
     pub params: &'static [ParamMeta],
     /// The reply's kind ([`VsmReply::KIND`]).
     pub reply: &'static str,
+    /// The handler's own errnos, as its attribute lists them; those of the gate and of the parameters' types follow from
+    /// the rest ([`CallRow::errnos`]).
+    pub errors: &'static [ErrnoMeta],
     /// The handler's documentation, line by line.
     pub doc: &'static str,
     /// The source file of the handler.
@@ -99,7 +109,8 @@ impl<T> Param<T> {
     where
         T: VsmParam,
     {
-        let meta = ParamMeta { name, kind: T::KIND, registers: T::REGISTERS };
+        let meta =
+            ParamMeta { name, kind: T::KIND, unit: T::UNIT, registers: T::REGISTERS, bits: T::BITS, errors: T::ERRORS };
         Self { meta, parse: T::from_registers }
     }
 

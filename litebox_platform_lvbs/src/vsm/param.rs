@@ -6,23 +6,30 @@
 
 use core::num::NonZeroU32;
 
+use super::errors::ErrnoMeta;
 use crate::address::{Gfn, PHYS_ADDR_BITS, PhysAddr};
-use crate::error::VsmError;
+use crate::error::{Errno, VsmError};
 use crate::frames::Owner;
 use crate::platform::Platform;
 
 /// A type that a handler can take, made from one or more registers of a call.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a parameter type of a VSM call",
+    message = "VSM051: `{Self}` is not a parameter type of a VSM call",
     label = "not a parameter type",
     note = "accepted are `PhysAddr`, `PageAddr`, `Option<PageAddr>`, `Vtl0Page`, `Token`, `Flags<DEFINED>`, \
-            `ByteCount`, `HekiList`, and any type that implements `VsmParam`"
+            `ByteCount`, `HekiList`, `Option<HekiList>`, and any type that implements `VsmParam`"
 )]
 pub trait VsmParam: Sized {
     /// How many of the three registers the parameter takes.
     const REGISTERS: usize;
     /// How listings and messages name this kind of parameter.
     const KIND: &'static str;
+    /// What the number is: its unit and bounds, register by register where there are several.
+    const UNIT: &'static str;
+    /// The bits that may be set in each of its registers.
+    const BITS: u64;
+    /// The errnos with which the type itself refuses, when its registers are read and when what they name is.
+    const ERRORS: &'static [ErrnoMeta];
 
     /// Checks the registers, of which there are [`Self::REGISTERS`].
     ///
@@ -30,6 +37,15 @@ pub trait VsmParam: Sized {
     /// The rule that VTL0 broke.
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError>;
 }
+
+/// The bits of a physical address (Intel SDM vol. 3 §4.1.4), and of a page's.
+const ADDRESS_BITS: u64 = (1 << PHYS_ADDR_BITS) - 1;
+const PAGE_BITS: u64 = ADDRESS_BITS & !0xfff;
+
+const NO_ADDRESS: ErrnoMeta = ErrnoMeta::new(Errno::Efault, "not a physical address: 2^52 or more");
+const NO_FRAME: ErrnoMeta = ErrnoMeta::new(Errno::Efault, "not a frame number: 2^40 or more");
+const NOT_ALIGNED: ErrnoMeta = ErrnoMeta::new(Errno::Einval, "not page-aligned");
+const OF_VTL1: ErrnoMeta = ErrnoMeta::new(Errno::Eacces, "a frame of VTL1");
 
 /// The register of a parameter that takes exactly one.
 fn one(registers: &[u64], name: &'static str) -> Result<u64, VsmError> {
@@ -52,6 +68,9 @@ fn refuse_vtl1(platform: &Platform, pa: PhysAddr) -> Result<PhysAddr, VsmError> 
 impl VsmParam for PhysAddr {
     const REGISTERS: usize = 1;
     const KIND: &'static str = "physical address";
+    const UNIT: &'static str = "bytes from the start of guest-physical memory, any alignment, below 2^52, outside VTL1";
+    const BITS: u64 = ADDRESS_BITS;
+    const ERRORS: &'static [ErrnoMeta] = &[NO_ADDRESS, OF_VTL1];
 
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         refuse_vtl1(platform, Self::new(one(registers, Self::KIND)?)?)
@@ -73,6 +92,10 @@ impl PageAddr {
 impl VsmParam for PageAddr {
     const REGISTERS: usize = 1;
     const KIND: &'static str = "page address";
+    const UNIT: &'static str =
+        "bytes from the start of guest-physical memory, a multiple of 4096, below 2^52, outside VTL1";
+    const BITS: u64 = PAGE_BITS;
+    const ERRORS: &'static [ErrnoMeta] = &[NO_ADDRESS, NOT_ALIGNED, OF_VTL1];
 
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         refuse_vtl1(platform, PhysAddr::new_aligned(one(registers, Self::KIND)?)?).map(Self)
@@ -83,6 +106,9 @@ impl VsmParam for PageAddr {
 impl VsmParam for Option<PageAddr> {
     const REGISTERS: usize = 1;
     const KIND: &'static str = "page address or 0";
+    const UNIT: &'static str = "as a page address; 0 for none";
+    const BITS: u64 = PAGE_BITS;
+    const ERRORS: &'static [ErrnoMeta] = PageAddr::ERRORS;
 
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         match one(registers, Self::KIND)? {
@@ -113,6 +139,10 @@ impl Vtl0Page {
 impl VsmParam for Vtl0Page {
     const REGISTERS: usize = 1;
     const KIND: &'static str = "frame number";
+    const UNIT: &'static str =
+        "pages of 4096 bytes from the start of guest-physical memory (a PFN), below 2^40, outside VTL1";
+    const BITS: u64 = ADDRESS_BITS >> 12;
+    const ERRORS: &'static [ErrnoMeta] = &[NO_FRAME, OF_VTL1];
 
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         let gfn = Gfn::new(one(registers, Self::KIND)?)?;
@@ -152,6 +182,9 @@ impl Token {
 impl VsmParam for Token {
     const REGISTERS: usize = 1;
     const KIND: &'static str = "token";
+    const UNIT: &'static str = "what ValidateModule returned: 1 to 0x7fffffff";
+    const BITS: u64 = Self::MAX as u64;
+    const ERRORS: &'static [ErrnoMeta] = &[ErrnoMeta::new(Errno::Einval, "a token outside 1..=0x7fffffff")];
 
     fn from_registers(_: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         Self::new(one(registers, Self::KIND)?)
@@ -179,6 +212,9 @@ impl<const DEFINED: u64> Flags<DEFINED> {
 impl<const DEFINED: u64> VsmParam for Flags<DEFINED> {
     const REGISTERS: usize = 1;
     const KIND: &'static str = "flags";
+    const UNIT: &'static str = "one bit each";
+    const BITS: u64 = DEFINED;
+    const ERRORS: &'static [ErrnoMeta] = &[ErrnoMeta::new(Errno::Einval, "a flag that is not defined")];
 
     fn from_registers(_: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         let value = one(registers, Self::KIND)?;
@@ -204,6 +240,9 @@ impl ByteCount {
 impl VsmParam for ByteCount {
     const REGISTERS: usize = 1;
     const KIND: &'static str = "bytes";
+    const UNIT: &'static str = "1 to 2^52 bytes";
+    const BITS: u64 = PAGE_BITS | (PAGE_BITS << 1) | 0xfff;
+    const ERRORS: &'static [ErrnoMeta] = &[ErrnoMeta::new(Errno::Einval, "no bytes, or more than 2^52")];
 
     fn from_registers(_: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         let value = one(registers, Self::KIND)?;

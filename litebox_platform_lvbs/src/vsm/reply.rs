@@ -7,7 +7,7 @@ use super::param::Token;
 
 /// A success value of a VSM call.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be the reply of a VSM call",
+    message = "VSM052: `{Self}` cannot be the reply of a VSM call",
     label = "not a reply type",
     note = "a handler returns `Result<(), VsmError>` for a plain success, or `Result<Token, VsmError>`; any other \
             number could be taken for an errno"

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::functions::KernelFunctions;
 use super::patches::PatchDataMap;
 use super::symbols::SymbolTable;
 
@@ -20,6 +21,8 @@ pub struct KernelData {
     pub blocked_hashes: usize,
     /// The symbols that modules may use.
     pub symbols: SymbolTable,
+    /// The functions among them, which static calls of modules may lead to.
+    pub functions: KernelFunctions,
     /// The rest of `struct heki_kinfo`, after the export tables: paravirt operations and thunks.
     pub arch: Vec<u64>,
     /// The sites of the kernel's jump labels.

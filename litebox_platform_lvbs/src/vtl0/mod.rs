@@ -5,22 +5,28 @@
 
 pub mod control_regs;
 pub mod fetch;
+pub mod functions;
 pub mod kdata;
+pub mod kexec;
 pub mod modules;
 pub mod patch_step;
 pub mod patches;
 pub mod phase;
 pub mod ptr;
+pub mod static_calls;
 pub mod symbols;
 
 pub use control_regs::ControlRegMap;
 pub use fetch::FetchOnce;
+pub use functions::{KernelFunctions, ModuleFunctions};
 pub use kdata::KernelData;
+pub use kexec::{KexecImages, KexecMemoryMetadata, KexecSlot};
 pub use modules::{MemoryContainer, ModuleMemory, ModuleMemoryMetadataMap};
-pub use patch_step::{PatchRequest, PatchStep};
-pub use patches::{PatchData, PatchDataMap};
+pub use patch_step::{HekiPatch, PatchRequest, PatchStep};
+pub use patches::{PatchData, PatchDataMap, SiteKind};
 pub use phase::{BootPhase, Phase};
 pub use ptr::{PhysConstPtr, PhysMutPtr};
+pub use static_calls::StaticCalls;
 pub use symbols::{Symbol, SymbolTable, SymbolTableBuilder};
 
 use spin::once::Once;
@@ -42,6 +48,7 @@ pub struct Vtl0KernelInfo {
     kernel_data: Once<KernelData, Wait>,
     keys: Mutex<KeyStore>,
     modules: Mutex<ModuleMemoryMetadataMap>,
+    kexec: Mutex<KexecImages>,
 }
 
 impl Vtl0KernelInfo {
@@ -79,6 +86,13 @@ impl Vtl0KernelInfo {
     #[must_use]
     pub fn modules(&self) -> &Mutex<ModuleMemoryMetadataMap> {
         &self.modules
+    }
+
+    /// The kexec images that VTL1 has accepted. Where the registry's lock is needed too, that one comes first; the keys'
+    /// comes last.
+    #[must_use]
+    pub fn kexec(&self) -> &Mutex<KexecImages> {
+        &self.kexec
     }
 
     /// Keeps what LoadKData brought. Allocates nothing, and cannot fail once [`Self::check_no_kernel_data`] has said yes

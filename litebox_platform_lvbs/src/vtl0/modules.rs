@@ -12,7 +12,8 @@ use crate::error::VsmError;
 use crate::frames::ModuleMemoryKind;
 use crate::vsm::Token;
 
-use super::patches::PatchDataMap;
+use super::functions::{ModuleFunctions, ModuleTexts};
+use super::patches::{PatchData, PatchDataMap};
 use super::symbols::SymbolTable;
 
 /// The most bytes of a module's file (LVBS contract §5.7).
@@ -66,6 +67,8 @@ pub struct ModuleMemory {
     pub uses: Vec<Token>,
     /// Where its text may be patched.
     pub patches: PatchDataMap,
+    /// Where static calls may lead in it.
+    pub functions: ModuleFunctions,
     /// Whether it has been initialised: FreeModuleInit has come.
     pub initialised: bool,
 }
@@ -75,6 +78,8 @@ pub struct ModuleMemory {
 pub struct ModuleMemoryMetadataMap {
     /// In the order they were accepted.
     modules: Vec<ModuleMemory>,
+    /// Where their text is in VTL0's virtual memory.
+    texts: ModuleTexts,
     /// The token given last.
     last: u32,
     /// How this kernel rewrites code, as the modules accepted so far have shown: the next one must not contradict it.
@@ -92,6 +97,7 @@ impl ModuleMemoryMetadataMap {
             return Err(FULL);
         }
         self.modules.try_reserve(1).map_err(|_| FULL)?;
+        self.texts.reserve()?;
         let mut token = self.last;
         // Ends: there are far more tokens than modules.
         loop {
@@ -106,6 +112,7 @@ impl ModuleMemoryMetadataMap {
     /// Keeps a module for which [`Self::prepare`] has made room.
     pub fn insert(&mut self, module: ModuleMemory) {
         self.last = module.token.get();
+        self.texts.insert(module.token, &module.parts);
         self.modules.push(module);
     }
 
@@ -120,8 +127,32 @@ impl ModuleMemoryMetadataMap {
         self.modules.iter_mut().find(|module| module.token == token)
     }
 
+    /// Notes that a module has been initialised: its parts for initialisation are gone, and so are the functions in them and
+    /// the patch sites that `keep` is false for. Allocates nothing.
+    pub fn end_initialisation(&mut self, token: Token, keep: impl FnMut(&PatchData) -> bool) {
+        self.texts.remove_init(token);
+        if let Some(module) = self.get_mut(token) {
+            module.patches.retain(keep);
+            module.functions.remove_init();
+            module.parts.retain(|part| !part.kind.is_init());
+            module.initialised = true;
+        }
+    }
+
+    /// Whether a function starts at VTL0's virtual address `va` that code of the module `caller` may call, or code of it that
+    /// is for initialisation only: nobody else calls what goes when its module has been initialised.
+    #[must_use]
+    pub fn has_function(&self, va: u64, caller: Token, caller_is_init: bool) -> bool {
+        let Some(text) = self.texts.at(va) else { return false };
+        if text.init && (text.token != caller || !caller_is_init) {
+            return false;
+        }
+        self.get(text.token).is_some_and(|module| module.functions.contains(text.init, va - text.start))
+    }
+
     /// Forgets a module.
     pub fn remove(&mut self, token: Token) {
+        self.texts.remove(token);
         self.modules.retain(|module| module.token != token);
     }
 
@@ -168,6 +199,7 @@ mod tests {
             exports: SymbolTable::default(),
             uses: uses.to_vec(),
             patches: PatchDataMap::default(),
+            functions: ModuleFunctions::default(),
             initialised: false,
         }
     }

@@ -1,35 +1,84 @@
-//! Where VTL0's kernel may have its text patched: the sites of its jump labels, as LoadKData found them.
+//! Where VTL0's text may be patched: the jump labels of its kernel, as LoadKData found them, and the jump labels and static
+//! calls of a module, as its signed file has them.
 //!
-//! A site is a jump that may become a NOP of the same size and back. Sites are kept by physical address, for that is
-//! how VTL0 names them when it asks. No two of them share a byte, so that a patch of one is never half of another.
+//! Sites are kept by physical address, for that is how VTL0 names them when it asks. No two of them share a byte, so that a
+//! patch of one is never half of another. What a site may become is `patch_step`'s to say.
 
 use alloc::vec::Vec;
+
+use vsm_integrity::module::Shape;
 
 use crate::address::{PAGE_SIZE, PhysAddr};
 use crate::error::VsmError;
 use crate::sort::heap_sort;
 
-/// A site, 24 bytes.
+/// The most bytes of a site: those of a conditional jump.
+pub const MAX_SITE: usize = 6;
+/// The most sites of a module; the largest that were seen have some 1,500.
+pub const MAX_MODULE_SITES: usize = 1 << 16;
+
+/// What a site is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SiteKind {
+    /// A jump that may become a NOP of the same size, and back.
+    JumpLabel,
+    /// A branch that may go elsewhere, or nowhere.
+    StaticCall {
+        /// What it was compiled to.
+        shape: Shape,
+        /// VTL0's virtual address of its first byte.
+        va: u64,
+    },
+}
+
+/// A site, 40 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PatchData {
     start: PhysAddr,
-    /// Where the bytes that do not fit the first page go on.
-    next_page: Option<PhysAddr>,
-    jump: [u8; 5],
+    /// The page with the bytes that do not fit the first one; 0 where there are none.
+    next_page: u64,
+    kind: SiteKind,
+    code: [u8; MAX_SITE],
     len: u8,
 }
 
+const _: () = assert!(size_of::<PatchData>() == 40);
+
 impl PatchData {
-    /// A site at `start` whose jump is `jump`; where the page ends it goes on at `next_page`.
+    /// A jump label at `start` whose jump is `jump`; where the page ends it goes on at `next_page`.
     ///
     /// # Errors
-    /// [`VsmError::InvalidParameter`] when the jump has not 1 to 5 bytes, or when `next_page` is not there exactly when
+    /// [`VsmError::InvalidParameter`] when the jump has not 2 or 5 bytes, or when `next_page` is not there exactly when
     /// it is needed; [`VsmError::NotPageAligned`].
     pub fn new(start: PhysAddr, next_page: Option<PhysAddr>, jump: &[u8]) -> Result<Self, VsmError> {
+        if !matches!(jump.len(), 2 | 5) {
+            return Err(VsmError::InvalidParameter { name: "patch site", value: start.as_u64() });
+        }
+        Self::site(start, next_page, SiteKind::JumpLabel, jump)
+    }
+
+    /// A static call at `start`, which VTL0 has at `va`, compiled to `code`.
+    ///
+    /// # Errors
+    /// As [`Self::new`], for code of another size than its shape's.
+    pub fn static_call(
+        start: PhysAddr,
+        next_page: Option<PhysAddr>,
+        shape: Shape,
+        va: u64,
+        code: &[u8],
+    ) -> Result<Self, VsmError> {
+        if code.len() != shape.size() {
+            return Err(VsmError::InvalidParameter { name: "patch site", value: start.as_u64() });
+        }
+        Self::site(start, next_page, SiteKind::StaticCall { shape, va }, code)
+    }
+
+    fn site(start: PhysAddr, next_page: Option<PhysAddr>, kind: SiteKind, bytes: &[u8]) -> Result<Self, VsmError> {
         let invalid = VsmError::InvalidParameter { name: "patch site", value: start.as_u64() };
-        let mut bytes = [0; 5];
-        let len = u8::try_from(jump.len()).map_err(|_| invalid)?;
-        bytes.get_mut(..jump.len()).filter(|place| !place.is_empty()).ok_or(invalid)?.copy_from_slice(jump);
+        let mut code = [0; MAX_SITE];
+        let len = u8::try_from(bytes.len()).map_err(|_| invalid)?;
+        code.get_mut(..bytes.len()).filter(|place| !place.is_empty()).ok_or(invalid)?.copy_from_slice(bytes);
         if let Some(next) = next_page.filter(|next| !next.is_page_aligned()) {
             return Err(VsmError::NotPageAligned(next.as_u64()));
         }
@@ -37,7 +86,11 @@ impl PatchData {
         if straddles != next_page.is_some() || next_page.is_some_and(|next| next.gfn() == start.gfn()) {
             return Err(invalid);
         }
-        Ok(Self { start, next_page, jump: bytes, len })
+        let next_page = next_page.map_or(0, PhysAddr::as_u64);
+        if straddles && next_page == 0 {
+            return Err(invalid);
+        }
+        Ok(Self { start, next_page, kind, code, len })
     }
 
     /// The first byte's address.
@@ -49,13 +102,19 @@ impl PatchData {
     /// Where the bytes that do not fit the first page go on.
     #[must_use]
     pub fn next_page(&self) -> Option<PhysAddr> {
-        self.next_page
+        PhysAddr::new(self.next_page).ok().filter(|page| page.as_u64() != 0)
     }
 
-    /// The jump, 1 to 5 bytes.
+    /// What it is.
     #[must_use]
-    pub fn jump(&self) -> &[u8] {
-        self.jump.get(..usize::from(self.len)).unwrap_or_default()
+    pub fn kind(&self) -> SiteKind {
+        self.kind
+    }
+
+    /// The instruction that was compiled: for a jump label its jump.
+    #[must_use]
+    pub fn code(&self) -> &[u8] {
+        self.code.get(..usize::from(self.len)).unwrap_or_default()
     }
 
     /// The site's bytes as physical spans: on the first page, and on the second if there is one. Half-open.
@@ -63,12 +122,12 @@ impl PatchData {
         let start = self.start.as_u64();
         let on_first = u64::from(self.len).min(PAGE_SIZE - self.start.page_offset());
         let rest = u64::from(self.len) - on_first;
-        let second = self.next_page.map(|next| (next.as_u64(), next.as_u64() + rest));
+        let second = self.next_page().map(|next| (next.as_u64(), next.as_u64() + rest));
         core::iter::once((start, start + on_first)).chain(second)
     }
 }
 
-/// All patch sites of VTL0's kernel, by physical address.
+/// All patch sites of VTL0's kernel, or of a module, by physical address.
 #[derive(Debug, Default)]
 pub struct PatchDataMap {
     sites: Vec<PatchData>,
@@ -81,10 +140,11 @@ impl PatchDataMap {
     ///
     /// # Errors
     /// [`VsmError::InvalidRange`] when two sites share a byte, [`VsmError::OutOfMemory`].
-    pub fn new(mut sites: Vec<PatchData>) -> Result<Self, VsmError> {
+    pub fn new(sites: Vec<PatchData>) -> Result<Self, VsmError> {
+        let mut sites = trimmed(sites);
         heap_sort(&mut sites, |one, other| one.start < other.start);
         let mut spans = Vec::new();
-        let second_pages = sites.iter().filter(|site| site.next_page.is_some()).count();
+        let second_pages = sites.iter().filter(|site| site.next_page().is_some()).count();
         spans
             .try_reserve_exact(sites.len().saturating_add(second_pages))
             .map_err(|_| VsmError::OutOfMemory("the patch sites"))?;
@@ -97,7 +157,7 @@ impl PatchDataMap {
                 return Err(VsmError::InvalidRange { start, end: last, rule: "patch sites must not overlap" });
             }
         }
-        let torn_site = |site: &PatchData| site.next_page.filter(|_| site.start.page_offset() == PAGE_SIZE - 1);
+        let torn_site = |site: &PatchData| site.next_page().filter(|_| site.start.page_offset() == PAGE_SIZE - 1);
         let mut torn = Vec::new();
         torn.try_reserve_exact(sites.iter().filter_map(torn_site).count())
             .map_err(|_| VsmError::OutOfMemory("the patch sites"))?;
@@ -153,6 +213,16 @@ impl PatchDataMap {
     }
 }
 
+/// The same sites in a buffer of their own size, if there is memory for that: they are kept for long.
+fn trimmed(sites: Vec<PatchData>) -> Vec<PatchData> {
+    let mut exact = Vec::new();
+    if sites.capacity() == sites.len() || exact.try_reserve_exact(sites.len()).is_err() {
+        return sites;
+    }
+    exact.extend_from_slice(&sites);
+    exact
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +274,7 @@ mod tests {
         let map = map.unwrap();
         assert_eq!(map.iter().map(|site| site.start().as_u64()).collect::<Vec<_>>(), [0x1ffe, 0x3000, 0x3005]);
         assert_eq!(map.at(pa(0x1ffe)).unwrap().next_page(), Some(pa(0x9000)));
-        assert_eq!(map.at(pa(0x3000)).unwrap().jump(), LONG);
+        assert_eq!(map.at(pa(0x3000)).unwrap().code(), LONG);
         for wrong in [0x1fff, 0x2000, 0x3001, 0x9000, 0] {
             assert!(map.at(pa(wrong)).is_none(), "{wrong:#x}");
         }
@@ -226,7 +296,7 @@ mod tests {
             (site(0x3ffe, 0x5000, &LONG), site(0x2ffe, 0x5000, &LONG), true),
         ] {
             // Two sites that go on in the same page overlap there as well.
-            let fine = fine && !(left.next_page == right.next_page && left.next_page.is_some());
+            let fine = fine && !(left.next_page == right.next_page && left.next_page != 0);
             for sites in [vec![left, right], vec![right, left], vec![left, right, site(0x8000, 0, &short)]] {
                 assert_eq!(PatchDataMap::new(sites).is_ok(), fine, "{left:?} and {right:?}");
             }
@@ -241,11 +311,18 @@ mod tests {
             (0x1ffe, Some(0x1000), &LONG),
             (0x1ffe, Some(0x3001), &LONG),
             (0x1000, None, &[]),
+            (0x1000, None, &[0xeb]),
             (0x1000, None, &[0; 6]),
         ] {
             assert!(PatchData::new(pa(start), next.map(pa), jump).is_err(), "{start:#x} {next:?} {jump:?}");
         }
         assert!(PatchData::new(pa(0x1ffb), None, &LONG).is_ok());
+        // The page at 0 has no address that could be told from none.
+        assert!(PatchData::new(pa(0x1ffc), Some(pa(0)), &LONG).is_err());
+        let six = [0x0f, 0x84, 0, 0, 0, 0];
+        let call = |start, next, code| PatchData::static_call(pa(start), next, Shape::Conditional(0x84), 0, code);
+        assert!(call(0x1ffa, None, &six).is_ok() && call(0x1ffb, Some(pa(0x5000)), &six).is_ok());
+        assert!(call(0x1ffb, None, &six).is_err() && call(0x1000, None, &six[..5]).is_err());
         assert!(PatchData::new(pa(0x1fff), Some(pa(0x3000)), &LONG).is_ok());
     }
 }

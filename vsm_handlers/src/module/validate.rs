@@ -7,24 +7,26 @@
 use alloc::vec::Vec;
 
 use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
-use litebox_platform_lvbs::frames::{FrozenView, Transaction};
+use litebox_platform_lvbs::frames::{FrozenView, ModuleMemoryKind, Owner, Transaction};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::vsm::{CallContext, Token};
+use litebox_platform_lvbs::vtl0::patches::MAX_MODULE_SITES;
 use litebox_platform_lvbs::vtl0::{
-    FetchOnce, MemoryContainer, ModuleMemory as Module, ModuleMemoryMetadataMap, PatchData, PatchDataMap, SymbolTable,
-    SymbolTableBuilder,
+    FetchOnce, MemoryContainer, ModuleFunctions, ModuleMemory as Module, ModuleMemoryMetadataMap, PatchData,
+    PatchDataMap, SymbolTable, SymbolTableBuilder,
 };
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
 use vsm_integrity::kernel_info;
-use vsm_integrity::module::{Explained, ModuleError, ModuleMemory, Plan, Range};
+use vsm_integrity::module::{Explained, Kind, ModuleError, ModuleMemory, Plan, Range};
 use vsm_integrity::patch_info;
 use vsm_integrity::signature::{SignedMessage, trailer};
 
-use super::memory::{self, File, NamedFrames, Pieces};
+use super::memory;
 use super::parts::Part;
 use super::symbols::KnownSymbols;
+use crate::frozen::{File, NamedFrames, Pieces};
 use crate::objects::{ObjectKind, Objects};
 
 /// Verifies a module, gives its memory the permissions that it has in Linux, and remembers it.
@@ -39,7 +41,8 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
     let mut named = NamedFrames::default();
     let parts = memory::claim(&objects, token, &mut named, &mut transaction)?;
-    let file = File::claim(&objects, token, &mut fetched, &mut named, &mut transaction)?;
+    let owner = Owner::Module { token: token.get(), kind: ModuleMemoryKind::RoData };
+    let file = File::claim((&objects, Part::File), owner, &mut fetched, &mut named, &mut transaction)?;
     named.check(&mut fetched)?;
     drop((objects, fetched));
     if let Some(other) = parts.iter().find_map(|part| modules.at(part.va, part.size())) {
@@ -47,13 +50,13 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     }
     transaction.apply()?;
     let frozen = Frozen { call, parts: &parts, modules: &modules, transaction: &transaction };
-    let Accepted { exports, uses, patches, explained } = frozen.judge(&file, &wanted_sites)?;
+    let Accepted { exports, uses, patches, functions, explained } = frozen.judge(&file, &wanted_sites)?;
     file.release(&mut transaction)?;
     memory::promote(&parts, token, &mut transaction)?;
     transaction.commit()?;
     info!("ValidateModule: module {} is accepted, {} bytes explained", token.get(), explained.statistics.total());
     modules.habits = explained.habits;
-    modules.insert(Module { token, parts, exports, uses, patches, initialised: false });
+    modules.insert(Module { token, parts, exports, uses, patches, functions, initialised: false });
     Ok(token)
 }
 
@@ -62,6 +65,7 @@ struct Accepted {
     exports: SymbolTable,
     uses: Vec<Token>,
     patches: PatchDataMap,
+    functions: ModuleFunctions,
     explained: Explained,
 }
 
@@ -82,7 +86,7 @@ impl Frozen<'_> {
         let mut pieces = Vec::new();
         pieces.try_reserve_exact(self.parts.len()).map_err(out_of_memory)?;
         for part in self.parts {
-            pieces.push(if part.kind.is_explained() { Some(Pieces::of_part(part)?) } else { None });
+            pieces.push(if part.kind.is_explained() { Some(Pieces::of_frames(&part.frames)?) } else { None });
         }
         let mut views: Vec<Option<FrozenView<'_>>> = Vec::new();
         views.try_reserve_exact(self.parts.len()).map_err(out_of_memory)?;
@@ -117,24 +121,39 @@ impl Frozen<'_> {
         let mut exports = Exports(SymbolTableBuilder::default());
         plan.exports(explained.per_cpu.map(|(offset, _)| offset), |export| exports.keep(&export))
             .map_err(|error| error.into_vsm(refused))?;
-        let mut sites = Vec::new();
-        plan.jump_labels(|label| {
-            sites.try_reserve(1).map_err(|_| Failure::Vsm(OUT))?;
-            sites.push(self.site(label.va, label.jump())?);
-            Ok(())
-        })
-        .map_err(|error: Failure| error.into_vsm(refused))?;
-        let patches = accepted_sites(&PatchDataMap::new(sites)?, wanted_sites)?;
-        Ok(Accepted { exports: exports.0.finish(), uses: known.used()?, patches, explained })
+        let patches = self.patches(&plan, wanted_sites)?;
+        let [text, init] = [Kind::Text, Kind::InitText].map(|kind| plan.functions(kind).map_err(refused));
+        let functions = ModuleFunctions::new(text?, init?);
+        Ok(Accepted { exports: exports.0.finish(), uses: known.used()?, patches, functions, explained })
     }
 
-    /// The patch site at virtual address `va`.
-    fn site(&self, va: u64, jump: &[u8]) -> Result<PatchData, VsmError> {
+    /// Where the module may be patched: the jump labels that VTL0 wants and the signed file has, and all static calls of the
+    /// file, of which VTL0 says nothing.
+    fn patches(&self, plan: &Plan<'_>, wanted: &[u8]) -> Result<PatchDataMap, VsmError> {
+        let refused = |error| self.refused(error);
+        let mut labels = Vec::new();
+        plan.jump_labels(|label| {
+            let (start, next_page) = self.place(label.va, label.jump().len())?;
+            keep(&mut labels, PatchData::new(start, next_page, label.jump())?)
+        })
+        .map_err(|error: Failure| error.into_vsm(refused))?;
+        let mut sites = accepted_sites(&PatchDataMap::new(labels)?, wanted)?;
+        plan.static_calls(|call| {
+            let (start, next_page) = self.place(call.va, call.compiled().len())?;
+            keep(&mut sites, PatchData::static_call(start, next_page, call.shape, call.va, call.compiled())?)
+        })
+        .map_err(|error: Failure| error.into_vsm(refused))?;
+        PatchDataMap::new(sites)
+    }
+
+    /// The physical address of the byte at virtual address `va`, and the page in which `size` bytes from there on end, if
+    /// that is another one.
+    fn place(&self, va: u64, size: usize) -> Result<(PhysAddr, Option<PhysAddr>), VsmError> {
         let pa = |va| self.parts.iter().find_map(|part| part.physical(va)).ok_or(VsmError::InvalidVirtualAddress(va));
-        let last = va.wrapping_add(jump.len() as u64).wrapping_sub(1);
+        let last = va.wrapping_add(size as u64).wrapping_sub(1);
         let next_page = last - last % PAGE_SIZE;
         let next_page = if va < next_page { Some(PhysAddr::new(pa(next_page)?)?) } else { None };
-        PatchData::new(PhysAddr::new(pa(va)?)?, next_page, jump)
+        Ok((PhysAddr::new(pa(va)?)?, next_page))
     }
 
     /// Tells what is wrong with the module, and what VTL0 gets to hear of it.
@@ -163,8 +182,18 @@ fn verify<'f>(platform: &Platform, vp: u32, file: &'f [u8]) -> Result<&'f [u8], 
     })
 }
 
-/// The sites that VTL0 wants to patch, each of which the signed file must have.
-fn accepted_sites(signed: &PatchDataMap, wanted: &[u8]) -> Result<PatchDataMap, VsmError> {
+/// Keeps another patch site, up to a limit.
+fn keep(sites: &mut Vec<PatchData>, site: PatchData) -> Result<(), Failure> {
+    if sites.len() >= MAX_MODULE_SITES {
+        return Err(Failure::Vsm(VsmError::Module("a module must not have more than 65536 patch sites")));
+    }
+    sites.try_reserve(1).map_err(|_| Failure::Vsm(OUT))?;
+    sites.push(site);
+    Ok(())
+}
+
+/// The jump labels that VTL0 wants to patch, each of which the signed file must have.
+fn accepted_sites(signed: &PatchDataMap, wanted: &[u8]) -> Result<Vec<PatchData>, VsmError> {
     let mut sites = Vec::new();
     for site in patch_info::sites(wanted) {
         let site = site.map_err(|error| Part::Patches.refuse(error.offset as u64, error.rule))?;
@@ -176,7 +205,7 @@ fn accepted_sites(signed: &PatchDataMap, wanted: &[u8]) -> Result<PatchDataMap, 
         sites.try_reserve(1).map_err(out_of_memory)?;
         sites.push(wanted);
     }
-    PatchDataMap::new(sites)
+    Ok(sites)
 }
 
 /// What the module exports, in the making.
@@ -225,4 +254,18 @@ const OUT: VsmError = VsmError::OutOfMemory("a module");
 
 fn out_of_memory<T>(_: T) -> VsmError {
     OUT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_has_so_many_patch_sites_and_no_more() {
+        let site = PatchData::new(PhysAddr::new(0x1000).unwrap(), None, &[0xeb, 0]).unwrap();
+        let mut sites = Vec::new();
+        assert!((0..MAX_MODULE_SITES).all(|_| keep(&mut sites, site).is_ok()));
+        assert!(matches!(keep(&mut sites, site), Err(Failure::Vsm(VsmError::Module(_)))));
+        assert_eq!(sites.len(), MAX_MODULE_SITES);
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
+use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::dispatch;
 use litebox_platform_lvbs::{Platform, VsmError};
@@ -70,13 +71,22 @@ pub fn kernel(machine: &Machine) -> Platform {
         vtl1_region: FrameRange::from_gfns(VTL1_START, VTL1_END).unwrap(),
         possible_cpus: CPUS,
         boot_vp: BOOT_VP,
+        loader: Generation::G2,
     };
     Platform::new(Box::new(machine.clone()), config).unwrap()
 }
 
 /// Makes a VSM call through the real table.
 pub fn call(platform: &Platform, vp: u32, registers: [u64; 4]) -> i64 {
-    dispatch(&VSM_TABLE, &GATE, platform, vp, registers)
+    check(registers[0], dispatch(&VSM_TABLE, &GATE, platform, vp, registers))
+}
+
+/// The result, which must be one that the call's row lists.
+pub fn check(id: u64, result: i64) -> i64 {
+    if let Some(unlisted) = vsm_handlers::unlisted(id, result) {
+        panic!("{unlisted}");
+    }
+    result
 }
 
 /// Ends the boot, by the call that does so.

@@ -1,13 +1,16 @@
 //! Ids and the gate: only exact ids reach a handler, and only when the gate says so.
 //!
-//! The handlers are replaced by recorders; everything else is what the image uses. What is expected is written down
-//! here by hand, not taken from the table under test.
+//! The handlers are replaced by recorders; everything else is what the image uses. What is expected is what the lock
+//! has, and the lock of the contract's calls what is written down here by hand; nothing is taken from the table under test.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use crate::common::{BOOT_VP, CPUS, Machine, call, end_boot, kernel};
 use litebox_platform_lvbs::vsm::{
-    CallContext, CallRow, CallerRule, Entry, Gate, HandlerMeta, PhaseRule, VsmFunction, VsmJumpTable, dispatch,
+    CallContext, CallRow, CallerRule, Entry, Gate, HandlerMeta, PhaseRule, VSM_BASE, VSM_RESERVED, VSM_TABLE_LEN,
+    VsmFunction, VsmJumpTable, dispatch,
 };
 use litebox_platform_lvbs::vtl0::Phase;
 use litebox_platform_lvbs::{Platform, VsmError};
@@ -25,24 +28,18 @@ fn record<const ROW: usize>(_: &CallContext<'_>, registers: &[u64; 3]) -> Result
     Ok(7)
 }
 
+/// As many recorders as a table can have places.
+macro_rules! recorders {
+    ($($row:literal)*) => { [$(record::<$row>),*] };
+}
+
 /// The real rows with recorders in the handlers' places.
 fn recorders() -> VsmJumpTable {
-    const ENTRIES: [Entry; 14] = [
-        record::<0>,
-        record::<1>,
-        record::<2>,
-        record::<3>,
-        record::<4>,
-        record::<5>,
-        record::<6>,
-        record::<7>,
-        record::<8>,
-        record::<9>,
-        record::<10>,
-        record::<11>,
-        record::<12>,
-        record::<13>,
-    ];
+    #[rustfmt::skip]
+    const ENTRIES: [Entry; 64] = recorders!(
+        0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+        32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
+    );
     let mut entries = ENTRIES.into_iter();
     VsmJumpTable::new(&ROWS.map(|row| CallRow { entry: entries.next().unwrap(), ..row }))
 }
@@ -58,24 +55,62 @@ fn reached(table: &VsmJumpTable, platform: &Platform, vp: u32, id: u64) -> (Opti
     (reached.map(|(row, _)| row), result)
 }
 
-/// When and by whom each call may be made: before the end of boot, after it, by a processor that is not the boot
-/// processor (LVBS contract §4, §5.6).
-const RULES: [(u64, bool, bool, bool); 14] = [
-    (0x1_ffe0, true, false, false),
-    (0x1_ffe1, true, false, false),
-    (0x1_ffe2, true, false, true),
-    (0x1_ffe3, true, false, true),
-    (0x1_ffe4, true, false, true),
-    (0x1_ffe5, true, false, true),
-    (0x1_ffe6, true, true, true),
-    (0x1_ffe7, true, true, true),
-    (0x1_ffe8, true, true, true),
-    (0x1_ffe9, true, true, true),
-    (0x1_ffea, true, true, true),
-    (0x1_ffeb, true, true, true),
-    (0x1_ffec, true, false, true),
-    (0x1_fff0, true, true, true),
-];
+/// When and by whom a call may be made.
+#[derive(Clone, Copy)]
+struct Rule {
+    id: u64,
+    /// Before the end of boot, and after it.
+    boot: bool,
+    runtime: bool,
+    /// By a processor that is not the boot processor.
+    other_vp: bool,
+}
+
+/// The rules of all calls, by ascending id, as the lock has them: what VTL0 was promised, written down apart from the rows.
+fn rules() -> &'static [Rule] {
+    static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
+    RULES.get_or_init(|| {
+        let mut newest = BTreeMap::new();
+        for line in include_str!("../../../abi/vsm.lock").lines().filter(|line| line.starts_with("0x")) {
+            let mut words = line.split_whitespace();
+            let id = u64::from_str_radix(&words.next().unwrap()[2..], 16).unwrap();
+            let words: Vec<&str> = words.collect();
+            let rule = Rule {
+                id,
+                boot: words.contains(&"phase=boot") || words.contains(&"phase=any"),
+                runtime: words.contains(&"phase=runtime") || words.contains(&"phase=any"),
+                other_vp: words.contains(&"caller=any"),
+            };
+            newest.insert(id, (!words.contains(&"retired")).then_some(rule));
+        }
+        newest.into_values().flatten().collect()
+    })
+}
+
+/// What the contract says (§4, §5.6), by hand: the lock promises nothing else of these calls.
+#[test]
+fn the_lock_has_the_rules_of_the_contract() {
+    const CONTRACT: [(u64, bool, bool, bool); 14] = [
+        (0x1_ffe0, true, false, false),
+        (0x1_ffe1, true, false, false),
+        (0x1_ffe2, true, false, true),
+        (0x1_ffe3, true, false, true),
+        (0x1_ffe4, true, false, true),
+        (0x1_ffe5, true, false, true),
+        (0x1_ffe6, true, true, true),
+        (0x1_ffe7, true, true, true),
+        (0x1_ffe8, true, true, true),
+        (0x1_ffe9, true, true, true),
+        (0x1_ffea, true, true, true),
+        (0x1_ffeb, true, true, true),
+        (0x1_ffec, true, false, true),
+        (0x1_fff0, true, true, true),
+    ];
+    for (id, boot, runtime, other_vp) in CONTRACT {
+        let rule = rules().iter().find(|rule| rule.id == id).unwrap_or_else(|| panic!("{id:#x} is not in the lock"));
+        assert_eq!((rule.boot, rule.runtime, rule.other_vp), (boot, runtime, other_vp), "{id:#x}");
+    }
+}
 
 #[test]
 fn the_gate_is_exhaustively_what_was_written_down() {
@@ -84,7 +119,8 @@ fn the_gate_is_exhaustively_what_was_written_down() {
         if ended {
             end_boot(&platform);
         }
-        for (row, (id, boot, runtime, other_vp)) in RULES.into_iter().enumerate() {
+        for (row, rule) in rules().iter().enumerate() {
+            let Rule { id, boot, runtime, other_vp } = *rule;
             for vp in 0..CPUS {
                 let allowed = (if ended { runtime } else { boot }) && (other_vp || vp == BOOT_VP);
                 let expected = if allowed { (Some(row), 7) } else { (None, -1) };
@@ -96,7 +132,7 @@ fn the_gate_is_exhaustively_what_was_written_down() {
 
 /// The row that must be reached for `id` on the boot processor during boot.
 fn expected_row(id: u64) -> Option<usize> {
-    RULES.iter().position(|rule| rule.0 == id)
+    rules().iter().position(|rule| rule.id == id)
 }
 
 /// An id that reaches exactly what it must, both before and after the end of boot.
@@ -106,7 +142,7 @@ fn assert_exact(table: &VsmJumpTable, before: &Platform, after: &Platform, id: u
     assert_eq!(reached(table, before, BOOT_VP, id), expected, "{id:#x}");
     let after_boot = match row {
         None => (None, -22),
-        Some(row) if RULES[row].2 => (Some(row), 7),
+        Some(row) if rules()[row].runtime => (Some(row), 7),
         Some(_) => (None, -1),
     };
     assert_eq!(reached(table, after, BOOT_VP, id), after_boot, "{id:#x} after the end of boot");
@@ -128,8 +164,8 @@ fn only_exact_ids_reach_a_handler() {
         assert_exact(&table, &before, &after, low.wrapping_sub(0x1_ffe0));
         assert_exact(&table, &before, &after, low.wrapping_neg());
     }
-    let holes = [0x1_ffed, 0x1_ffee, 0x1_ffef];
-    assert!(holes.iter().all(|id| VsmFunction::from_id(*id).is_none()));
+    let holes = [VSM_BASE - 1, VSM_BASE + VSM_TABLE_LEN as u64];
+    assert!(VSM_RESERVED.iter().chain(&holes).all(|id| VsmFunction::from_id(*id).is_none()));
 }
 
 #[test]
@@ -163,7 +199,7 @@ fn calls_that_are_not_implemented_say_so_when_the_gate_is_open() {
     }
     end_boot(&platform);
     for row in ROWS.iter().filter(|row| !row.meta.implemented) {
-        let runtime = RULES[expected_row(row.function.id()).unwrap()].2;
+        let runtime = rules()[expected_row(row.function.id()).unwrap()].runtime;
         let expected = if runtime { -95 } else { -1 };
         assert_eq!(call(&platform, BOOT_VP, [row.function.id(), 0, 0, 0]), expected, "{}", row.function.name());
     }
@@ -221,7 +257,9 @@ fn other_phase(phase: PhaseRule) -> PhaseRule {
 
 #[test]
 fn the_gate_is_closed_where_no_call_is() {
-    for index in (13..16).chain([17, 18, 63, 64, 65, usize::MAX]) {
+    let holes = (0..VSM_TABLE_LEN).filter(|index| VsmFunction::from_id(VsmFunction::id_at(*index)).is_none());
+    assert_eq!(holes.clone().count(), VSM_RESERVED.len());
+    for index in holes.chain([VSM_TABLE_LEN, VSM_TABLE_LEN + 1, 63, 64, 65, usize::MAX]) {
         for phase in [Phase::Boot, Phase::Runtime] {
             assert!(
                 matches!(GATE.admit(index, phase, BOOT_VP, BOOT_VP), Err(VsmError::UnknownFunction(_))),

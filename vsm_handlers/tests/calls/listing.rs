@@ -16,7 +16,7 @@ fn every_call_has_a_line_that_says_whether_it_is_implemented() {
         assert_eq!(line.ends_with("| not implemented |"), !row.meta.implemented, "{line}");
     }
     assert_eq!(lines[0], "| `0x1ffe0` | EnableAPsVtl | boot | bsp | `present`: frame number | 0 | implemented |");
-    assert_eq!(lines[13], "| `0x1fff0` | OpteeMessage | any | any | | | not implemented |");
+    assert_eq!(lines[13], "| `0x1fff0` | OpteeMessage | any | any | `registers`: frame number | 0 | implemented |");
 }
 
 #[test]

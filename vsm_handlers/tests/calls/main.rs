@@ -3,5 +3,7 @@
 mod boot;
 mod common;
 mod dispatch;
+mod errors;
 mod listing;
 mod params;
+mod query;

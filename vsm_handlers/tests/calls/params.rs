@@ -2,6 +2,7 @@
 
 use crate::common::{Machine, VTL1_END, VTL1_START, kernel};
 use litebox_platform_lvbs::address::PhysAddr;
+use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::vsm::{ByteCount, Flags, PageAddr, Param, Registers, Token, VsmParam, Vtl0Page};
 use litebox_platform_lvbs::{Errno, Platform, VsmError};
 use proptest::prelude::*;
@@ -47,6 +48,21 @@ fn addresses_end_at_2_to_52_and_pages_are_aligned() {
     assert_eq!(errno::<Option<PageAddr>>(&platform, 1), Some(Errno::Einval));
     assert_eq!(read::<Option<PageAddr>>(&platform, 0), Ok(None));
     assert!(read::<Option<PageAddr>>(&platform, 0x1000).unwrap().is_some());
+}
+
+#[test]
+fn a_list_that_need_not_be_there_is_all_there_or_not_at_all() {
+    let platform = kernel(&Machine::default());
+    let list = |first, ranges| {
+        let parameter = Param::<Option<HekiList>>::new("list");
+        Registers::new(&[first, ranges, 0]).take(&parameter, &platform).map_err(|error: VsmError| error.errno())
+    };
+    assert_eq!(list(0, 0), Ok(None));
+    assert_eq!(list(0x1000, 3).unwrap().unwrap().range_count(), 3);
+    assert_eq!(list(0, 1), Err(Errno::Einval));
+    assert_eq!(list(0x1000, 0), Err(Errno::Efault));
+    assert_eq!(list(0x1008, 1), Err(Errno::Einval));
+    assert_eq!(list(VTL1_START << 12, 1), Err(Errno::Eacces));
 }
 
 #[test]

@@ -13,6 +13,8 @@ const ABSOLUTE: u16 = 0xfff1;
 const COMMON: u16 = 0xfff2;
 /// `SHN_XINDEX`: the index is elsewhere.
 const EXTENDED: u16 = 0xffff;
+/// `STT_FUNC`: the symbol is a function.
+const FUNCTION: u8 = 2;
 
 /// How strongly a symbol is bound (`STB_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct Symbol {
     pub name: u32,
     /// How strongly it is bound.
     pub binding: Binding,
+    /// Whether it is a function.
+    pub is_function: bool,
     /// Where it is defined.
     pub place: Place,
     /// Its offset in the section, or its number.
@@ -69,6 +73,8 @@ impl Symbol {
             2 => Binding::Weak,
             _ => return Err("a symbol must be local, global or weak"),
         };
-        Ok(Self { name: u32_at(&bytes, 0).ok_or(NONE)?, binding, place, value: u64_at(&bytes, 8).ok_or(NONE)? })
+        let is_function = info & 0xf == FUNCTION;
+        let (name, value) = (u32_at(&bytes, 0).ok_or(NONE)?, u64_at(&bytes, 8).ok_or(NONE)?);
+        Ok(Self { name, binding, is_function, place, value })
     }
 }

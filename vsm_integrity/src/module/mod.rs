@@ -14,10 +14,11 @@
 //! | [`plan`] | all of that together |
 //! | [`explain`] | the comparison with memory |
 //! | [`habits`] | what is decided once for all sites |
-//! | [`exports`], [`patch_sites`] | what an accepted module adds: symbols, and sites of text patches |
+//! | [`exports`], [`patch_sites`], [`static_calls`] | what an accepted module adds: symbols, functions, sites of text patches |
 //!
 //! The bytes are looked at where they are, so VTL1 freezes them first. A caller makes a [`ModuleMemory`] of the ranges and
-//! a [`Plan`] of the file, calls [`Plan::explain`], and then asks for [`Plan::exports`] and [`Plan::jump_labels`].
+//! a [`Plan`] of the file, calls [`Plan::explain`], and then asks for [`Plan::exports`], [`Plan::jump_labels`],
+//! [`Plan::static_calls`] and [`Plan::functions`].
 
 mod clusters;
 pub mod error;
@@ -33,6 +34,7 @@ pub mod relocate;
 mod rewrites;
 mod sites;
 mod sorted;
+pub mod static_calls;
 pub mod statistics;
 pub mod symbols;
 mod walk;
@@ -43,5 +45,6 @@ pub use explain::Explained;
 pub use habits::Habits;
 pub use memory::{Kind, ModuleMemory, Range};
 pub use plan::Plan;
+pub use static_calls::{Instruction, Shape, StaticCall};
 pub use statistics::{Reason, Statistics};
 pub use symbols::{Export, Resolver};

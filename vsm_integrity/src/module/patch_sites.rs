@@ -1,5 +1,5 @@
-//! Where the signed file lets the kernel patch code while the module runs: jump labels, and calls that go through
-//! trampolines (static calls).
+//! Where the signed file lets the kernel patch code while the module runs: jump labels. Static calls are in
+//! [`static_calls`](super::static_calls).
 //!
 //! VTL0 says again where its jump labels are (MOD_PATCH, LVBS contract §5.9); that list is compared with this one.
 
@@ -32,17 +32,6 @@ impl JumpLabel {
     pub fn jump(&self) -> &[u8] {
         self.code.get(..usize::from(self.length)).unwrap_or_default()
     }
-}
-
-/// A call of a trampoline that the kernel may make a direct one (Linux `struct static_call_site`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StaticCall {
-    /// Address of the call or jump.
-    pub va: u64,
-    /// Address of the key, without its lowest two bits.
-    pub key: u64,
-    /// The lowest two bits: whether it is a jump, and whether it is needed for initialisation only.
-    pub flags: u8,
 }
 
 impl Plan<'_> {
@@ -95,34 +84,8 @@ impl Plan<'_> {
         Ok(JumpLabel { va, kind, code, length, key: key & !3, key_bits })
     }
 
-    /// Calls `keep` with every call of a trampoline, in the file's order.
-    ///
-    /// # Errors
-    /// When the table is damaged, or what `keep` returns.
-    pub fn static_calls<E: From<ModuleError>>(
-        &self,
-        mut keep: impl FnMut(StaticCall) -> Result<(), E>,
-    ) -> Result<(), E> {
-        const NAME: &[u8] = b".static_call_sites";
-        let Some(section) = self.elf.find(NAME).filter(Section::is_loaded) else { return Ok(()) };
-        let size = self.elf.bytes(&section).len();
-        let relocations = self.relocations.of(&self.elf, section.index);
-        let mut next = 0;
-        for offset in (0..size).step_by(8) {
-            let refused = |rule| E::from(ModuleError::section(NAME, offset, rule));
-            let mut field =
-                |at: usize| self.place(&relocations, &mut next, (offset + at) as u64, RelocationType::Relative32);
-            let va = field(0).map_err(refused)?;
-            let key = field(4).map_err(refused)?;
-            let place = self.layout.find(va).filter(|(kind, _)| kind.is_text());
-            place.ok_or_else(|| refused("a static call must be in the module's code"))?;
-            keep(StaticCall { va, key: key & !3, flags: u8::try_from(key & 3).unwrap_or_default() })?;
-        }
-        Ok(())
-    }
-
     /// The address that the distance at `offset` of a section refers to.
-    fn place(
+    pub(super) fn place(
         &self,
         relocations: &Ordered<'_>,
         next: &mut usize,

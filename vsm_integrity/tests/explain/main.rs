@@ -14,6 +14,7 @@ mod per_cpu;
 mod retpolines;
 mod returns;
 mod small_sites;
+mod static_calls;
 mod symbols;
 mod tables;
 mod world;

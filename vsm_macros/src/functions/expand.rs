@@ -5,6 +5,7 @@ use quote::quote;
 use syn::LitInt;
 
 use super::parse::Call;
+use crate::documentation;
 
 /// The expansion for a checked, non-empty list.
 pub fn expand(calls: &[Call]) -> TokenStream {
@@ -42,6 +43,7 @@ fn enumeration(calls: &[Call], base: u64, base_literal: &LitInt) -> TokenStream 
     let docs: Vec<_> = calls.iter().map(|call| &call.docs).collect();
     let ids: Vec<_> = calls.iter().map(|call| &call.literal).collect();
     let indices: Vec<_> = calls.iter().map(|call| usize::try_from(call.id - base).unwrap_or(usize::MAX)).collect();
+    let texts: Vec<_> = calls.iter().map(|call| documentation::text(&call.docs)).collect();
     let spellings: Vec<_> = names.iter().map(ToString::to_string).collect();
     let count = calls.len();
     quote! {
@@ -77,6 +79,14 @@ fn enumeration(calls: &[Call], base: u64, base_literal: &LitInt) -> TokenStream 
             pub const fn name(self) -> &'static str {
                 match self {
                     #(Self::#names => #spellings,)*
+                }
+            }
+
+            /// The declaration's documentation, line by line.
+            #[must_use]
+            pub const fn doc(self) -> &'static str {
+                match self {
+                    #(Self::#names => #texts,)*
                 }
             }
 

@@ -9,7 +9,8 @@ use syn::punctuated::Punctuated;
 use syn::{Attribute, Ident, LitInt, Token};
 
 use super::MAX_TABLE_LEN;
-use crate::errors::Errors;
+use crate::codes::Code;
+use crate::errors::{self, Errors};
 
 /// One declared call.
 pub struct Call {
@@ -35,8 +36,9 @@ impl Parse for Line {
         let docs = input.call(Attribute::parse_outer)?;
         let name = input.parse()?;
         input.parse::<Token![=]>()?;
-        let literal =
-            input.parse().map_err(|error| syn::Error::new(error.span(), "a VSM call's id is an integer literal"))?;
+        let literal = input
+            .parse()
+            .map_err(|wrong| errors::error(Code::IdLiteral, wrong.span(), "a VSM call's id is an integer literal"))?;
         Ok(Self { docs, name, literal })
     }
 }
@@ -57,7 +59,7 @@ pub fn parse(declaration: TokenStream, errors: &mut Errors) -> Vec<Call> {
         }
     }
     if calls.is_empty() && errors.is_empty() {
-        errors.at_span(proc_macro2::Span::call_site(), "no VSM call is declared");
+        errors.at_span(Code::NoCalls, proc_macro2::Span::call_site(), "no VSM call is declared");
     }
     calls
 }
@@ -66,33 +68,42 @@ pub fn parse(declaration: TokenStream, errors: &mut Errors) -> Vec<Call> {
 fn check(line: Line, before: &[Call], errors: &mut Errors) -> Option<Call> {
     let Line { docs, name, literal } = line;
     if !docs.iter().any(|attribute| attribute.path().is_ident("doc")) {
-        errors.at(&name, format!("VSM call `{name}` needs a doc comment: what it asks of VTL1"));
+        errors.at(
+            Code::CallUndocumented,
+            &name,
+            format!("VSM call `{name}` needs a doc comment: what it asks of VTL1"),
+        );
     }
     if let Some(other) = docs.iter().find(|attribute| !attribute.path().is_ident("doc")) {
-        errors.at(other, "only doc comments may stand before a declared VSM call");
+        errors.at(Code::CallAttribute, other, "only doc comments may stand before a declared VSM call");
     }
     if before.iter().any(|call| call.name == name) {
-        errors.at(&name, format!("VSM call `{name}` is declared twice"));
+        errors.at(Code::CallTwice, &name, format!("VSM call `{name}` is declared twice"));
         return None;
     }
     let id = match literal.base10_parse::<u64>() {
         Ok(id) => id,
         Err(error) => {
-            errors.push(error);
+            errors.at(Code::IdNumber, &literal, error.to_string());
             return None;
         }
     };
     if let (Some(first), Some(last)) = (before.first(), before.last()) {
         if id == last.id {
-            errors.at(&literal, format!("id {id:#x} belongs to `{}` already", last.name));
+            errors.at(Code::IdTwice, &literal, format!("id {id:#x} belongs to `{}` already", last.name));
             return None;
         }
         if id < last.id {
-            errors.at(&literal, format!("ids ascend, but {id:#x} follows {:#x} (`{}`)", last.id, last.name));
+            errors.at(
+                Code::IdOrder,
+                &literal,
+                format!("ids ascend, but {id:#x} follows {:#x} (`{}`)", last.id, last.name),
+            );
             return None;
         }
         if id - first.id >= MAX_TABLE_LEN {
             errors.at(
+                Code::TableLength,
                 &literal,
                 format!(
                     "the table would have {} places, more than {MAX_TABLE_LEN}: ids lie in {:#x}..={:#x}",

@@ -7,10 +7,13 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Ident, Path, Token};
 
-use crate::errors::Errors;
+use super::errors_list::{self, Listed};
+use crate::codes::Code;
+use crate::errors::{self, Errors};
 
 /// The keys, for messages.
-const KEYS: &str = "`phase = boot|runtime|any`, `caller = bsp|any`, `not_implemented`, `table = path`";
+const KEYS: &str =
+    "`phase = boot|runtime|any`, `caller = bsp|any`, `errors(EINVAL = \"when\", …)`, `not_implemented`, `table = path`";
 
 /// When the call may be made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub struct Attribute {
     pub call: Option<Ident>,
     pub phase: Value<Phase>,
     pub caller: Value<Caller>,
+    /// The handler's own errnos; `None` if the key is absent.
+    pub errors: Option<Vec<Listed>>,
     pub not_implemented: bool,
     pub table: Option<Path>,
 }
@@ -56,6 +61,7 @@ pub struct Rules<'a> {
     pub call: &'a Ident,
     pub phase: Phase,
     pub caller: Caller,
+    pub errors: &'a [Listed],
     pub not_implemented: bool,
     pub table: Path,
 }
@@ -67,6 +73,7 @@ impl Attribute {
             call: self.call.as_ref()?,
             phase: self.phase.read()?,
             caller: self.caller.read()?,
+            errors: self.errors.as_deref().unwrap_or_default(),
             not_implemented: self.not_implemented,
             table: self.table(),
         })
@@ -80,8 +87,14 @@ impl Attribute {
 
 /// Reads the arguments; what is wrong goes to `errors`.
 pub fn parse(arguments: TokenStream, errors: &mut Errors) -> Attribute {
-    let mut attribute =
-        Attribute { call: None, phase: Value::Absent, caller: Value::Absent, not_implemented: false, table: None };
+    let mut attribute = Attribute {
+        call: None,
+        phase: Value::Absent,
+        caller: Value::Absent,
+        errors: None,
+        not_implemented: false,
+        table: None,
+    };
     // After an argument that was not understood, what seems to be missing may be what was meant by it.
     let mut understood = true;
     let result = (|input: ParseStream<'_>| {
@@ -108,10 +121,29 @@ pub fn parse(arguments: TokenStream, errors: &mut Errors) -> Attribute {
 fn report_missing(attribute: &Attribute, errors: &mut Errors) {
     let span = attribute.call.as_ref().map_or_else(Span::call_site, Ident::span);
     if matches!(attribute.phase, Value::Absent) {
-        errors.at_span(span, "missing `phase`: say when the call may be made, `phase = boot|runtime|any`");
+        errors.at_span(
+            Code::PhaseMissing,
+            span,
+            "missing `phase`: say when the call may be made, `phase = boot|runtime|any`",
+        );
     }
     if matches!(attribute.caller, Value::Absent) {
-        errors.at_span(span, "missing `caller`: say which processors may make the call, `caller = bsp|any`");
+        let message = "missing `caller`: say which processors may make the call, `caller = bsp|any`";
+        errors.at_span(Code::CallerMissing, span, message);
+    }
+    match (&attribute.errors, attribute.not_implemented) {
+        (None, false) => errors.at_span(
+            Code::ErrorsMissing,
+            span,
+            "missing `errors`: list the handler's own errnos and when each occurs, `errors(EINVAL = \"when\", …)`; \
+             `errors()` if there are none but those of the gate and of the parameters",
+        ),
+        (Some(_), true) => errors.at_span(
+            Code::ErrorsOfNothing,
+            span,
+            "a handler that is `not_implemented` has no `errors`: that it answers -ENOTSUP follows from the flag",
+        ),
+        _ => {}
     }
 }
 
@@ -119,12 +151,12 @@ fn report_missing(attribute: &Attribute, errors: &mut Errors) {
 fn read_call(input: ParseStream<'_>, attribute: &mut Attribute, errors: &mut Errors) -> syn::Result<bool> {
     const EXPECTED: &str = "the first argument names the call: `VsmFunction::X`";
     if input.is_empty() {
-        return Err(syn::Error::new(Span::call_site(), EXPECTED));
+        return Err(errors::error(Code::Call, Span::call_site(), EXPECTED));
     }
     if input.peek(Ident) && input.peek2(Token![=]) {
-        return Err(syn::Error::new(input.span(), EXPECTED));
+        return Err(errors::error(Code::Call, input.span(), EXPECTED));
     }
-    let path: Path = input.parse().map_err(|error| syn::Error::new(error.span(), EXPECTED))?;
+    let path: Path = input.parse().map_err(|wrong| errors::error(Code::Call, wrong.span(), EXPECTED))?;
     let mut segments = path.segments.iter().rev();
     let plain = path.segments.iter().all(|segment| segment.arguments.is_none());
     match (segments.next(), segments.next()) {
@@ -133,7 +165,7 @@ fn read_call(input: ParseStream<'_>, attribute: &mut Attribute, errors: &mut Err
             Ok(true)
         }
         _ => {
-            errors.at(&path, EXPECTED);
+            errors.at(Code::Call, &path, EXPECTED);
             Ok(false)
         }
     }
@@ -143,27 +175,28 @@ fn read_call(input: ParseStream<'_>, attribute: &mut Attribute, errors: &mut Err
 fn read_key(input: ParseStream<'_>, attribute: &mut Attribute, errors: &mut Errors) -> syn::Result<bool> {
     let key = input
         .call(Ident::parse_any)
-        .map_err(|error| syn::Error::new(error.span(), format!("expected one of {KEYS}")))?;
+        .map_err(|wrong| errors::error(Code::Key, wrong.span(), format!("expected one of {KEYS}")))?;
     let spelling = key.to_string();
     let twice = match spelling.as_str() {
         "phase" => !matches!(attribute.phase, Value::Absent),
         "caller" => !matches!(attribute.caller, Value::Absent),
+        "errors" => attribute.errors.is_some(),
         "not_implemented" => attribute.not_implemented,
         "table" => attribute.table.is_some(),
         _ => {
-            errors.at(&key, format!("unknown key `{key}`; accepted are {KEYS}"));
+            errors.at(Code::Key, &key, format!("unknown key `{key}`; accepted are {KEYS}"));
             skip_value(input)?;
             return Ok(false);
         }
     };
     if twice {
-        errors.at(&key, format!("`{key}` is given twice"));
+        errors.at(Code::Twice, &key, format!("`{key}` is given twice"));
         skip_value(input)?;
         return Ok(true);
     }
     match spelling.as_str() {
         "phase" => {
-            attribute.phase = read_value(input, &key, errors, |word| match word {
+            attribute.phase = read_value(input, &key, Code::Phase, errors, |word| match word {
                 "boot" => Ok(Phase::Boot),
                 "runtime" => Ok(Phase::Runtime),
                 "any" => Ok(Phase::Any),
@@ -171,12 +204,13 @@ fn read_key(input: ParseStream<'_>, attribute: &mut Attribute, errors: &mut Erro
             })?;
         }
         "caller" => {
-            attribute.caller = read_value(input, &key, errors, |word| match word {
+            attribute.caller = read_value(input, &key, Code::Caller, errors, |word| match word {
                 "bsp" => Ok(Caller::Bsp),
                 "any" => Ok(Caller::Any),
                 _ => Err("accepted are `bsp` (the boot processor only), `any`"),
             })?;
         }
+        "errors" => attribute.errors = Some(errors_list::parse(input, &key, errors)?),
         "table" => {
             input.parse::<Token![=]>()?;
             attribute.table = Some(input.parse()?);
@@ -184,7 +218,7 @@ fn read_key(input: ParseStream<'_>, attribute: &mut Attribute, errors: &mut Erro
         _ => {
             attribute.not_implemented = true;
             if input.peek(Token![=]) {
-                errors.at(&key, "`not_implemented` is a flag and takes no value");
+                errors.at(Code::FlagValue, &key, "`not_implemented` is a flag and takes no value");
                 skip_value(input)?;
             }
         }
@@ -196,11 +230,12 @@ fn read_key(input: ParseStream<'_>, attribute: &mut Attribute, errors: &mut Erro
 fn read_value<T>(
     input: ParseStream<'_>,
     key: &Ident,
+    code: Code,
     errors: &mut Errors,
     look_up: impl Fn(&str) -> Result<T, &'static str>,
 ) -> syn::Result<Value<T>> {
     if !input.peek(Token![=]) {
-        errors.at(key, format!("`{key}` needs a value: {}", look_up("").err().unwrap_or_default()));
+        errors.at(code, key, format!("`{key}` needs a value: {}", look_up("").err().unwrap_or_default()));
         return Ok(Value::Wrong);
     }
     input.parse::<Token![=]>()?;
@@ -210,16 +245,16 @@ fn read_value<T>(
         Err(accepted) => {
             let message = format!("unknown value of `{key}`; {accepted}");
             if value.is_empty() {
-                errors.at(key, message);
+                errors.at(code, key, message);
             } else {
-                errors.at(&value, message);
+                errors.at(code, &value, message);
             }
             Value::Wrong
         }
     })
 }
 
-/// Passes over `= …` up to the next comma.
+/// Passes over `= …` or `(…)` up to the next comma.
 fn skip_value(input: ParseStream<'_>) -> syn::Result<()> {
     value_tokens(input).map(drop)
 }
@@ -229,7 +264,7 @@ fn value_tokens(input: ParseStream<'_>) -> syn::Result<TokenStream> {
     let mut value = TokenStream::new();
     while !input.is_empty() && !input.peek(Token![,]) {
         if !value.is_empty() && input.peek(Ident) && input.peek2(Token![=]) {
-            return Err(input.error("expected `,` between two arguments"));
+            return Err(errors::error(Code::Syntax, input.span(), "expected `,` between two arguments"));
         }
         value.extend([input.parse::<proc_macro2::TokenTree>()?]);
     }

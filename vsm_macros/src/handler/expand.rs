@@ -6,6 +6,7 @@ use syn::spanned::Spanned;
 use syn::{ItemFn, Path};
 
 use super::attribute::{Attribute, Caller, Phase, Rules};
+use super::errors_list::Listed;
 use super::signature::Handler;
 use crate::errors::Errors;
 
@@ -68,6 +69,7 @@ pub fn after_errors(errors: &Errors, attribute: &Attribute, item: &TokenStream, 
                 implemented: false,
                 params: &[],
                 reply: "",
+                errors: &[],
                 doc: "",
                 file: "",
                 line: 0,
@@ -117,6 +119,9 @@ fn meta(rules: &Rules<'_>, function: &ItemFn, handler: &Handler<'_>) -> TokenStr
     };
     let implemented = !rules.not_implemented;
     let params = constants(handler);
+    let errors = rules.errors.iter().map(|Listed { errno, when }| {
+        quote!(::litebox_platform_lvbs::vsm::ErrnoMeta::new(::litebox_platform_lvbs::Errno::#errno, #when))
+    });
     let reply = if implemented { quote!(REPLY.kind()) } else { quote!("") };
     quote! {
         ::litebox_platform_lvbs::vsm::HandlerMeta {
@@ -126,6 +131,7 @@ fn meta(rules: &Rules<'_>, function: &ItemFn, handler: &Handler<'_>) -> TokenStr
             implemented: #implemented,
             params: &[#(#params.meta()),*],
             reply: #reply,
+            errors: &[#(#errors),*],
             doc: #doc,
             file: ::core::file!(),
             line: ::core::line!(),
@@ -140,7 +146,7 @@ fn registers_check(function: &ItemFn, names: &[syn::Ident]) -> TokenStream {
     quote_spanned! {span=>
         const _: () = ::core::assert!(
             #sum <= ::litebox_platform_lvbs::vsm::Registers::COUNT,
-            "the parameters of a VSM call take at most three registers together",
+            "VSM053: the parameters of a VSM call take at most three registers together",
         );
     }
 }

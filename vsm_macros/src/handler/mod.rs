@@ -5,6 +5,7 @@
 //! then finds its handler, and the mistake stays one error.
 
 mod attribute;
+mod errors_list;
 mod expand;
 mod parameter;
 mod signature;
@@ -15,6 +16,7 @@ mod tests;
 use proc_macro2::TokenStream;
 use syn::ItemFn;
 
+use crate::codes::Code;
 use crate::errors::Errors;
 
 /// What the macro expands to.
@@ -22,7 +24,7 @@ pub fn expand(arguments: TokenStream, item: &TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let attribute = attribute::parse(arguments, &mut errors);
     let Ok(function) = syn::parse2::<ItemFn>(item.clone()) else {
-        errors.at(&first_line(item), "`#[vsm_handler]` stands before a function with a body");
+        errors.at(Code::Item, &first_line(item), "`#[vsm_handler]` stands before a function with a body");
         return expand::after_errors(&errors, &attribute, item, true);
     };
     let signature = signature::check(&function, &attribute, &mut errors);

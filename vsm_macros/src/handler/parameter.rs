@@ -3,6 +3,7 @@
 use quote::ToTokens;
 use syn::{Ident, Pat, PatType, Type};
 
+use crate::codes::Code;
 use crate::errors::Errors;
 
 /// A parameter after the context.
@@ -17,13 +18,21 @@ pub fn check<'a>(input: &'a PatType, named_lifetimes: bool, errors: &mut Errors)
     let ty = &*input.ty;
     match ty {
         Type::Reference(_) => {
-            errors.at(ty, "a parameter is taken by value: it is made from registers, there is nothing to refer to");
+            errors.at(
+                Code::Reference,
+                ty,
+                "a parameter is taken by value: it is made from registers, there is nothing to refer to",
+            );
         }
         Type::ImplTrait(_) => {
-            errors.at(ty, "a parameter has a named type, not `impl Trait`: the registers are read by that type");
+            errors.at(
+                Code::ImplTrait,
+                ty,
+                "a parameter has a named type, not `impl Trait`: the registers are read by that type",
+            );
         }
         _ if !named_lifetimes && has_lifetime(ty.to_token_stream()) => {
-            errors.at(ty, "a parameter type has no lifetime: it is made from registers");
+            errors.at(Code::Lifetime, ty, "a parameter type has no lifetime: it is made from registers");
         }
         _ => {}
     }
@@ -32,7 +41,7 @@ pub fn check<'a>(input: &'a PatType, named_lifetimes: bool, errors: &mut Errors)
             Some(Parameter { name: &pattern.ident, ty })
         }
         other => {
-            errors.at(other, "a parameter has a plain name: listings of the table show it");
+            errors.at(Code::Pattern, other, "a parameter has a plain name: listings of the table show it");
             None
         }
     }

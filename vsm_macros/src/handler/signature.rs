@@ -6,12 +6,12 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::spanned::Spanned;
-use syn::{
-    Expr, ExprLit, FnArg, GenericArgument, Ident, ItemFn, Lit, Meta, PathArguments, ReturnType, Signature, Type,
-};
+use syn::{FnArg, GenericArgument, Ident, ItemFn, PathArguments, ReturnType, Signature, Type};
 
 use super::attribute::{Attribute, Phase};
 use super::parameter::{self, Parameter};
+use crate::codes::Code;
+use crate::documentation;
 use crate::errors::Errors;
 
 /// A handler may take this many parameters, one register each at least.
@@ -29,13 +29,21 @@ pub struct Handler<'a> {
 
 /// Checks the function; `None` after an error.
 pub fn check<'a>(function: &'a ItemFn, attribute: &Attribute, errors: &mut Errors) -> Option<Handler<'a>> {
-    let doc = documentation(function);
+    let doc = documentation::text(&function.attrs);
     if doc.trim().is_empty() {
-        errors.at(&function.sig.ident, "a handler needs a doc comment: listings of the table show it");
+        errors.at(
+            Code::Undocumented,
+            &function.sig.ident,
+            "a handler needs a doc comment: listings of the table show it",
+        );
     }
     for other in &function.attrs {
         if other.path().segments.last().is_some_and(|segment| segment.ident == "vsm_handler") {
-            errors.at(other, "a function is the handler of one VSM call; write a second function for this one");
+            errors.at(
+                Code::HandlerTwice,
+                other,
+                "a function is the handler of one VSM call; write a second function for this one",
+            );
         }
     }
     let signature = &function.sig;
@@ -71,41 +79,32 @@ pub fn harmless(mut function: ItemFn, not_implemented: bool) -> TokenStream {
     quote!(#quiet const #constant: () = { #function };)
 }
 
-/// The doc comment's text, one line per comment line.
-fn documentation(function: &ItemFn) -> String {
-    let lines = function.attrs.iter().filter_map(|attribute| match &attribute.meta {
-        Meta::NameValue(pair) if pair.path.is_ident("doc") => match &pair.value {
-            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
-            _ => None,
-        },
-        _ => None,
-    });
-    let lines: Vec<String> = lines.map(|line| line.strip_prefix(' ').unwrap_or(&line).to_owned()).collect();
-    lines.join("\n")
-}
-
 /// Refuses what makes a function something else than plain code to be entered with a context and registers.
 fn qualifiers(signature: &Signature, errors: &mut Errors) {
     if let Some(token) = &signature.constness {
-        errors.at(token, "a handler is not `const`: it acts on a running kernel");
+        errors.at(Code::Const, token, "a handler is not `const`: it acts on a running kernel");
     }
     if let Some(token) = &signature.asyncness {
-        errors.at(token, "a handler is not `async`: it has answered when it returns");
+        errors.at(Code::Async, token, "a handler is not `async`: it has answered when it returns");
     }
     if let Some(token) = &signature.unsafety {
-        errors.at(token, "a handler is not `unsafe`: VTL0 calls it with whatever it likes");
+        errors.at(Code::Unsafe, token, "a handler is not `unsafe`: VTL0 calls it with whatever it likes");
     }
     if let Some(abi) = &signature.abi {
-        errors.at(abi, "a handler has Rust's calling convention; the table's entry reads the registers");
+        errors.at(Code::Abi, abi, "a handler has Rust's calling convention; the table's entry reads the registers");
     }
     if let Some(variadic) = &signature.variadic {
-        errors.at(variadic, "a handler is not variadic: a VSM call has three registers");
+        errors.at(Code::Variadic, variadic, "a handler is not variadic: a VSM call has three registers");
     }
     if !signature.generics.params.is_empty() {
-        errors.at(&signature.generics.params, "a handler has no generic parameters and no named lifetimes");
+        errors.at(
+            Code::Generics,
+            &signature.generics.params,
+            "a handler has no generic parameters and no named lifetimes",
+        );
     }
     if let Some(clause) = &signature.generics.where_clause {
-        errors.at(clause, "a handler has no `where` clause");
+        errors.at(Code::Where, clause, "a handler has no `where` clause");
     }
 }
 
@@ -114,18 +113,18 @@ fn qualifiers(signature: &Signature, errors: &mut Errors) {
 fn not_implemented(function: &ItemFn, errors: &mut Errors) {
     const FORM: &str = "a handler that is `not_implemented` is written `fn name() {}`";
     if !function.sig.inputs.is_empty() {
-        errors.at(&function.sig.inputs, format!("{FORM}: it takes no parameters"));
+        errors.at(Code::NotImplemented, &function.sig.inputs, format!("{FORM}: it takes no parameters"));
     } else if let ReturnType::Type(_, returned) = &function.sig.output {
-        errors.at(returned, format!("{FORM}: it returns nothing"));
+        errors.at(Code::NotImplemented, returned, format!("{FORM}: it returns nothing"));
     } else if !function.block.stmts.is_empty() {
-        errors.at(&function.block, format!("{FORM}: its body is empty"));
+        errors.at(Code::NotImplemented, &function.block, format!("{FORM}: its body is empty"));
     }
 }
 
 /// Checks the context and reads the parameters after it.
 fn parameters<'a>(signature: &'a Signature, phase: Option<Phase>, errors: &mut Errors) -> Vec<Parameter<'a>> {
     if let Some(receiver) = signature.receiver() {
-        errors.at(receiver, "a handler is a free function and has no `self`");
+        errors.at(Code::Receiver, receiver, "a handler is a free function and has no `self`");
         return Vec::new();
     }
     let mut inputs = signature.inputs.iter().filter_map(|input| match input {
@@ -133,13 +132,19 @@ fn parameters<'a>(signature: &'a Signature, phase: Option<Phase>, errors: &mut E
         FnArg::Receiver(_) => None,
     });
     match inputs.next() {
-        None => errors.at(&signature.ident, format!("a handler takes {} first", accepted_context(phase))),
+        None => {
+            errors.at(Code::Context, &signature.ident, format!("a handler takes {} first", accepted_context(phase)));
+        }
         Some(first) => context(&first.ty, phase, errors),
     }
     let named_lifetimes = signature.generics.lifetimes().next().is_some();
     let rest: Vec<_> = inputs.collect();
     if let Some(fourth) = rest.get(MAX_PARAMETERS) {
-        errors.at(fourth, "a VSM call has at most three parameters after the context: it has three registers");
+        errors.at(
+            Code::FourParameters,
+            fourth,
+            "a VSM call has at most three parameters after the context: it has three registers",
+        );
     }
     rest.iter().take(MAX_PARAMETERS).filter_map(|input| parameter::check(input, named_lifetimes, errors)).collect()
 }
@@ -171,7 +176,7 @@ fn context(ty: &Type, phase: Option<Phase>, errors: &mut Errors) {
             Some(Phase::Any) => " with `phase = any`",
             None => "",
         };
-        errors.at(ty, format!("a handler{rule} takes {} first", accepted_context(phase)));
+        errors.at(Code::Context, ty, format!("a handler{rule} takes {} first", accepted_context(phase)));
     }
 }
 
@@ -179,12 +184,12 @@ fn context(ty: &Type, phase: Option<Phase>, errors: &mut Errors) {
 fn reply<'a>(signature: &'a Signature, errors: &mut Errors) -> Option<&'a Type> {
     const RULE: &str = "a handler returns `Result<T, VsmError>`, where `T` is `()` or another reply type";
     let ReturnType::Type(_, returned) = &signature.output else {
-        errors.at_span(signature.ident.span(), RULE);
+        errors.at_span(Code::Reply, signature.ident.span(), RULE);
         return None;
     };
     let reply = result_of_vsm_error(returned);
     if reply.is_none() {
-        errors.at_span(returned.span(), RULE);
+        errors.at_span(Code::Reply, returned.span(), RULE);
     }
     reply
 }

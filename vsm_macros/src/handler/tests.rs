@@ -14,7 +14,12 @@ fn assert_expansion(name: &str, arguments: TokenStream, item: &TokenStream) {
 fn with_parameters() {
     assert_expansion(
         "handler_with_parameters",
-        quote!(VsmFunction::ValidateModule, phase = any, caller = any),
+        quote!(
+            VsmFunction::ValidateModule,
+            phase = any,
+            caller = any,
+            errors(EINVAL = "unexplained", EACCES = "another's",)
+        ),
         &quote! {
             /// Verifies a module.
             ///
@@ -30,7 +35,7 @@ fn with_parameters() {
 fn in_the_boot_phase() {
     assert_expansion(
         "handler_boot",
-        quote!(VsmFunction::SignalEndOfBoot, phase = boot, caller = bsp, table = super::Other),
+        quote!(VsmFunction::SignalEndOfBoot, phase = boot, caller = bsp, errors(), table = super::Other),
         &quote! {
             /// Ends the boot.
             pub fn signal_end_of_boot(call: &BootContext<'_>) -> Result<(), VsmError> {

@@ -37,6 +37,15 @@ impl VsmFunction {
             Self::Last => "Last",
         }
     }
+    /// The declaration's documentation, line by line.
+    #[must_use]
+    pub const fn doc(self) -> &'static str {
+        match self {
+            Self::First => "The first.",
+            Self::Second => "The second.",
+            Self::Last => "The last, after a hole.",
+        }
+    }
     /// The call whose id is `id`, all 64 bits compared.
     #[must_use]
     pub const fn from_id(id: u64) -> Option<Self> {

@@ -1,17 +1,20 @@
 ::core::compile_error! {
-    "unknown value of `phase`; accepted are `boot` (before the end of boot), `runtime` (after it), `any`"
+    "VSM006: unknown value of `phase`; accepted are `boot` (before the end of boot), `runtime` (after it), `any`"
 }
 ::core::compile_error! {
-    "missing `caller`: say which processors may make the call, `caller = bsp|any`"
+    "VSM003: missing `caller`: say which processors may make the call, `caller = bsp|any`"
 }
 ::core::compile_error! {
-    "a handler needs a doc comment: listings of the table show it"
+    "VSM010: missing `errors`: list the handler's own errnos and when each occurs, `errors(EINVAL = \"when\", …)`; `errors()` if there are none but those of the gate and of the parameters"
 }
 ::core::compile_error! {
-    "a handler is not `unsafe`: VTL0 calls it with whatever it likes"
+    "VSM021: a handler needs a doc comment: listings of the table show it"
 }
 ::core::compile_error! {
-    "a handler returns `Result<T, VsmError>`, where `T` is `()` or another reply type"
+    "VSM025: a handler is not `unsafe`: VTL0 calls it with whatever it likes"
+}
+::core::compile_error! {
+    "VSM034: a handler returns `Result<T, VsmError>`, where `T` is `()` or another reply type"
 }
 #[allow(dead_code, unused_variables, missing_docs, non_upper_case_globals, clippy::all)]
 fn patch_text(call: &CallContext<'_>) -> i64 {
@@ -28,6 +31,7 @@ impl ::litebox_platform_lvbs::vsm::Handles<
         implemented: false,
         params: &[],
         reply: "",
+        errors: &[],
         doc: "",
         file: "",
         line: 0,

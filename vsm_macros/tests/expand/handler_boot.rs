@@ -9,7 +9,7 @@ const _: () = {
     const _: () = ::core::assert!(
         ::litebox_platform_lvbs::vsm::handler::registers_of(& []) <=
         ::litebox_platform_lvbs::vsm::Registers::COUNT,
-        "the parameters of a VSM call take at most three registers together",
+        "VSM053: the parameters of a VSM call take at most three registers together",
     );
     #[automatically_derived]
     impl ::litebox_platform_lvbs::vsm::Handles<
@@ -22,6 +22,7 @@ const _: () = {
             implemented: true,
             params: &[],
             reply: REPLY.kind(),
+            errors: &[],
             doc: "Ends the boot.",
             file: ::core::file!(),
             line: ::core::line!(),

@@ -9,6 +9,7 @@ impl ::litebox_platform_lvbs::vsm::Handles<
         implemented: false,
         params: &[],
         reply: "",
+        errors: &[],
         doc: "Writes a patch.",
         file: ::core::file!(),
         line: ::core::line!(),

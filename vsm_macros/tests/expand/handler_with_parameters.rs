@@ -21,7 +21,7 @@ const _: () = {
     const _: () = ::core::assert!(
         ::litebox_platform_lvbs::vsm::handler::registers_of(& [PARAM_0.meta(), PARAM_1
         .meta()]) <= ::litebox_platform_lvbs::vsm::Registers::COUNT,
-        "the parameters of a VSM call take at most three registers together",
+        "VSM053: the parameters of a VSM call take at most three registers together",
     );
     #[automatically_derived]
     impl ::litebox_platform_lvbs::vsm::Handles<
@@ -34,6 +34,16 @@ const _: () = {
             implemented: true,
             params: &[PARAM_0.meta(), PARAM_1.meta()],
             reply: REPLY.kind(),
+            errors: &[
+                ::litebox_platform_lvbs::vsm::ErrnoMeta::new(
+                    ::litebox_platform_lvbs::Errno::EINVAL,
+                    "unexplained",
+                ),
+                ::litebox_platform_lvbs::vsm::ErrnoMeta::new(
+                    ::litebox_platform_lvbs::Errno::EACCES,
+                    "another's",
+                ),
+            ],
             doc: "Verifies a module.\n\nReturns its token.",
             file: ::core::file!(),
             line: ::core::line!(),

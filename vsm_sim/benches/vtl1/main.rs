@@ -6,11 +6,13 @@
 //! | module | what is measured |
 //! |---|---|
 //! | `dispatch` | a VSM call from its registers to its result |
+//! | `patch_text` | the look-up of a patch site among 10^2 to 10^6 sites |
 //! | `protect_memory` | a ProtectMemory of 40,000 ranges, the walk of such a list, hypercalls per GiB |
 //! | `registry` | look-up and a small transaction among 10^2 to 10^6 intervals |
 
 mod dispatch;
 mod hypervisor;
+mod patch_text;
 mod protect_memory;
 mod registry;
 
@@ -27,6 +29,7 @@ fn main() {
         .configure_from_args();
     dispatch::bench(&mut criterion);
     registry::bench(&mut criterion);
+    patch_text::bench(&mut criterion);
     protect_memory::bench(&mut criterion);
     criterion.final_summary();
 }

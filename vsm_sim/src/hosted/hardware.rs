@@ -10,7 +10,7 @@ use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
 use litebox_platform_lvbs::frames::{MappedView, ViewPiece};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use litebox_platform_lvbs::hv::{
-    HvStatus, HypercallControl, InitialVpContext, MapFlags, SegmentRegister, TableRegister, Vtl,
+    HvStatus, HypercallControl, InitialVpContext, MapFlags, SegmentRegister, TableRegister, Vtl, msr,
 };
 use litebox_platform_lvbs::logging::RingMemory;
 use litebox_platform_lvbs::sha_extensions;
@@ -105,9 +105,20 @@ impl Hardware for HostedHardware {
         HypercallOutcome { status: result.status(), reps_done: result.reps_done() }
     }
 
+    fn reference_time(&self) -> Option<u64> {
+        self.partition.msr_read(CURRENT_VP.get(), Vtl::Vtl1, msr::TIME_REF_COUNT).ok()
+    }
+
+    fn offers_virtualization(&self) -> bool {
+        self.partition.offers_virtualization()
+    }
+
     fn read_vtl0(&self, from: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
         let (gpa, len) = (from.as_u64(), into.len());
         self.memory.race_at(RacePoint::BeforeRead { gpa, len });
+        if self.memory.faults() {
+            return Err(MemoryFault(from));
+        }
         self.memory.read(gpa, into).map_err(|_| MemoryFault(from))?;
         self.memory.note_fetch(gpa, len);
         fetches::note(gpa, len, self.partition.protection(gpa >> 12).contains(MapFlags::WRITE));
@@ -118,6 +129,9 @@ impl Hardware for HostedHardware {
     fn write_vtl0(&self, to: PhysAddr, from: &[u8]) -> Result<(), MemoryFault> {
         let gpa = to.as_u64();
         self.memory.race_at(RacePoint::BeforeWrite { gpa, len: from.len() });
+        if self.memory.faults() {
+            return Err(MemoryFault(to));
+        }
         self.memory.write(gpa, from).map_err(|_| MemoryFault(to))
     }
 

@@ -10,6 +10,7 @@ use litebox_platform_lvbs::hv::{
     HvRegisterName, HypercallCode, HypercallControl, HypercallResult, InputVtl, MapFlags, PARTITION_ID_SELF,
     VP_INDEX_SELF, VsmPartitionConfig, VsmVpSecureConfig, Vtl, msr,
 };
+use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::{Gate, VsmJumpTable, dispatch};
 use litebox_platform_lvbs::{Platform, VsmError};
@@ -22,7 +23,7 @@ use super::logging::{self, Collected};
 use super::memory::HostedMemory;
 use super::ring::RingPlace;
 use super::view::ViewPlace;
-use crate::hv::{Access, GuestMemory, MemoryAccess, Mode, Partition, PartitionConfig, Verdict};
+use crate::hv::{Access, GuestMemory, MemoryAccess, Mode, Partition, PartitionConfig, ReferenceTime, Verdict};
 
 /// The jump table, once for all machines.
 static TABLE: VsmJumpTable = VSM_TABLE;
@@ -80,10 +81,20 @@ impl HostedMachine {
     /// # Panics
     /// When `config` makes no sense, or the model refuses a step of the boot sequence.
     pub fn new(config: HostedConfig) -> Self {
+        Self::loaded_by(Generation::G2, config)
+    }
+
+    /// The same, with VTL1 loaded by `loader`.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn loaded_by(loader: Generation, config: HostedConfig) -> Self {
         let HostedConfig { ram, vtl1_region, vps } = config;
         assert!(Vtl1Layout::frames(vps) <= vtl1_region.count(), "VTL1's region is too small for {vps} processors");
         let memory = Arc::new(HostedMemory::new(ram.clone()));
         let partition = Arc::new(Partition::new(PartitionConfig::new(ram, vps)));
+        // 0.1 s a read: nobody who plays a processor that does not come wants to wait for it.
+        partition.set_reference_time(ReferenceTime::PerRead(1_000_000));
         let layout = Vtl1Layout { region: vtl1_region };
         let ring = Arc::new(RingPlace::default());
         let views = Arc::new(ViewPlace::default());
@@ -94,7 +105,7 @@ impl HostedMachine {
             ring: Arc::clone(&ring),
             views: Arc::clone(&views),
         };
-        let platform_config = PlatformConfig { vtl1_region, possible_cpus: vps, boot_vp: 0 };
+        let platform_config = PlatformConfig { vtl1_region, possible_cpus: vps, boot_vp: 0, loader };
         let platform = Arc::new(Platform::new(Box::new(hardware), platform_config).expect("the platform"));
         let machine = Self { memory, partition, layout, ring, views, log: None, platform };
         machine.boot();
@@ -134,11 +145,15 @@ impl HostedMachine {
     /// Makes a VSM call on `vp` through the jump table, and returns the result register.
     ///
     /// # Panics
-    /// When VTL1 is not enabled on `vp`, or has not been entered for the first time ([`Self::first_entry`]).
+    /// When VTL1 is not enabled on `vp`, or has not been entered for the first time ([`Self::first_entry`]); when the call
+    /// answers with an errno that its row does not list.
     pub fn vtl_call(&self, vp: u32, id: u64, a1: u64, a2: u64, a3: u64) -> i64 {
         self.enter(vp);
         let result = self.serve(vp, || dispatch(&TABLE, &RULES, &self.platform, vp, [id, a1, a2, a3]));
         self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
+        if let Some(unlisted) = vsm_handlers::unlisted(id, result) {
+            panic!("{unlisted}");
+        }
         result
     }
 
@@ -256,6 +271,7 @@ impl HostedMachine {
             }
             let name = HvRegisterName::VSM_VP_SECURE_CONFIG_VTL0;
             set_vp_register(hardware, InputVtl::CURRENT, name, config)?;
+            self.platform.set_entered(vp);
             before_return(&self.platform, vp);
             Ok(())
         });

@@ -49,6 +49,8 @@ pub struct HostedMemory {
     /// How often VTL1 fetched each byte of VTL0's, while counting is on.
     fetches: Mutex<Option<HashMap<u64, u32>>>,
     race: Mutex<Option<Race>>,
+    /// How many accesses of VTL1 go well before one faults.
+    accesses_left: Mutex<Option<u32>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -58,7 +60,8 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl HostedMemory {
     /// Memory with these slots of RAM.
     pub fn new(ram: Vec<FrameRange>) -> Self {
-        Self { ram, pages: Mutex::default(), fetches: Mutex::default(), race: Mutex::default() }
+        let (pages, fetches, race) = Default::default();
+        Self { ram, pages, fetches, race, accesses_left: Mutex::default() }
     }
 
     /// Whether frame `gfn` is RAM.
@@ -69,6 +72,24 @@ impl HostedMemory {
     /// Sets what VTL0 does while VTL1 works; `None` lets it rest.
     pub fn set_race(&self, race: Option<Race>) {
         *locked(&self.race) = race;
+    }
+
+    /// Lets one of VTL1's accesses fault, after `left` that go well; `None` lets none.
+    pub fn fail_access_after(&self, left: Option<u32>) {
+        *locked(&self.accesses_left) = left;
+    }
+
+    /// Whether an access that was to fault has not come yet.
+    pub fn is_failure_pending(&self) -> bool {
+        locked(&self.accesses_left).is_some()
+    }
+
+    /// VTL1 is about to access memory: whether that faults.
+    pub(super) fn faults(&self) -> bool {
+        let mut accesses = locked(&self.accesses_left);
+        let fault = *accesses == Some(0);
+        *accesses = accesses.and_then(|left| left.checked_sub(1));
+        fault
     }
 
     /// Lets VTL0 act. Does nothing while VTL0 is acting already.

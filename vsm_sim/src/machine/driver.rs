@@ -250,10 +250,13 @@ impl Vtl0 {
         Ok(())
     }
 
-    /// Makes a VTL call with these four arguments.
+    /// Makes a VTL call with these four arguments. It must not answer with an errno that its row does not list.
     pub fn vtl_call(&mut self, id: u64, a1: u64, a2: u64, a3: u64) -> Result<CallResult> {
         match self.try_vtl_call(id, a1, a2, a3)? {
-            (Stop::Done, result) => Ok(result),
+            (Stop::Done, result) => match vsm_handlers::unlisted(id, result.value) {
+                Some(unlisted) => bail!("{unlisted}"),
+                None => Ok(result),
+            },
             (other, _) => bail!("VTL call {id:#x} ended in {other:x?}"),
         }
     }

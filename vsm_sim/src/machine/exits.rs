@@ -160,7 +160,7 @@ impl Processor {
             {
                 return;
             }
-            self.vcpu.state(vtl.index()).msr(msr).or_else(|| self.msrs[vtl.index()].read(msr))
+            self.msr(vtl, msr)
         };
         match value {
             Some(value) => {

@@ -11,6 +11,7 @@ use crate::vtl0::lists::{List, Range, write_list};
 use crate::vtl0::made_up::MadeUpKernel;
 use crate::vtl0::memory_map::SCRATCH_END;
 use crate::vtl0::modules::{self, Module};
+use crate::vtl0::signer::Signer;
 
 /// Symbols of the made-up kernel, as many as a distribution's has.
 const SYMBOLS: usize = 14_000;
@@ -23,6 +24,8 @@ pub(super) struct Prepared {
     pub trampoline: u64,
     /// Whose data they are.
     pub source: String,
+    /// Who may sign kernels, besides; nobody where `openssl` cannot make a key.
+    pub kernels: Option<Signer>,
     /// Modules of that kernel, in the order of loading: each may use those before it.
     pub modules: Vec<Module>,
 }
@@ -36,14 +39,17 @@ struct Choice {
 
 /// Puts kernel data and the list of them into VTL0's memory.
 pub(super) fn prepare(vtl0: &mut Vtl0) -> Result<Prepared> {
-    let Choice { kernel, modules, source } = choose();
+    let Choice { mut kernel, modules, source } = choose();
+    let kernels = Signer::authority("kernels").ok();
+    // As a distribution's kernel has the certificate of who signs its kernels.
+    kernel.certificates.extend(kernels.iter().flat_map(|signer| signer.certificate().iter()));
     let machine = vtl0.machine().clone();
     vtl0.with_scratch(|scratch| {
         let kernel_ranges = KernelData { trampoline_pages: 0, ..kernel }.write(machine.ram(), || scratch.pages(1))?;
         let trampoline = scratch.pages(1)?;
         let mut ranges = kernel_ranges;
         ranges.push(Range::direct(trampoline, trampoline + 4096, crate::vtl0::kdata::kind::KEXEC_TRAMPOLINE));
-        Ok(Prepared { list: write_list(machine.ram(), scratch, &ranges)?, trampoline, source, modules })
+        Ok(Prepared { list: write_list(machine.ram(), scratch, &ranges)?, trampoline, source, kernels, modules })
     })
 }
 

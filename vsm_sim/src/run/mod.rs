@@ -4,15 +4,21 @@
 //! |---|---|
 //! | `kernel_data` | what the life's kernel says about itself, real where a capture is there |
 //! | [`story`] | the steps of the life, each with what must come of it |
+//! | `story_calls` | those that are about one call each |
 //! | `story_modules` | those that are about modules |
+//! | `story_optee` | those of a driver that looks for OP-TEE |
 //! | [`report`] | the table of what came of them |
-//! | [`measure`] | instruction counts |
+//! | [`measure`], [`measure_patch`] | instruction counts |
 
 mod kernel_data;
 pub mod measure;
+pub mod measure_patch;
 pub mod report;
 pub mod story;
+mod story_calls;
+mod story_kexec;
 mod story_modules;
+mod story_optee;
 
 use std::sync::Arc;
 

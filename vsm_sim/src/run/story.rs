@@ -8,11 +8,13 @@ use anyhow::{Context, Result, ensure};
 use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, qword_ptr, rax, rbx};
 use litebox_platform_lvbs::hv::HypercallCode;
-use litebox_platform_lvbs::vsm::VsmFunction as F;
+use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction as F};
 
 use super::report::{Report, Step, show_result};
-use super::{Options, kernel_data, story_modules};
+use super::{Options, kernel_data, story_calls, story_kexec, story_modules, story_optee};
 use crate::engine::SharedState;
+use crate::machine::driver::CallResult;
+use crate::machine::start::Arrival;
 use crate::machine::{Machine, Stop, Vtl0};
 use crate::vtl0::bytes;
 use crate::vtl0::lists::{List, write_cpu_mask, write_list};
@@ -30,7 +32,7 @@ const RING_BYTES: u64 = 256 << 10;
 /// Plays the life.
 pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mut Report) -> Result<()> {
     let mut boot_vp = Vtl0::new(machine)?;
-    let mut stage = Stage { machine, report };
+    let mut stage = Stage { machine, report, trace: options.trace };
     let start = boot_vp.prepare_vtl1(options.generation, options.cpus, image)?;
     let [rdi, rsi, rdx, r8] = start.arguments;
     let parameters = format!("rdi={rdi:#x} rsi={rsi:#x} rdx={rdx:#x}");
@@ -60,12 +62,15 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     stage.call(&mut boot_vp, F::LockRegs, [0; 3], "-EPERM")?;
     stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "-EPERM")?;
-    for id in [0x1_ffdf, 0x1_ffed, 0x1_fff1, F::LockRegs.id() | 1 << 32] {
+    for id in [VSM_BASE - 1, 0x1_ffed, F::LockRegs.id() | 1 << 32] {
         stage.raw_call(&mut boot_vp, "unknown id", id, [0; 3], "-EINVAL")?;
     }
     stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "-EPERM")?;
+    story_calls::play(&mut stage, &mut boot_vp)?;
     story_modules::play(&mut stage, &mut boot_vp, &kernel_data.modules)?;
+    story_optee::play(&mut stage, &mut boot_vp)?;
+    story_kexec::play(&mut stage, &mut boot_vp, kernel_data.kernels.as_ref())?;
     attack(options, &mut stage, &mut boot_vp)?;
     for (what, address) in [("the log ring", ring), ("the kexec trampoline", kernel_data.trampoline)] {
         stage.attempt(&mut boot_vp, &format!("write {what}"), address, |asm| asm.mov(qword_ptr(rbx), rax))?;
@@ -112,8 +117,7 @@ impl RingLog {
     }
 }
 
-/// EnableAPsVtl and each application processor's first entry. The third generation of the loader has no such call, and
-/// BootAPs is not there yet; VTL0 then goes on with the boot processor alone.
+/// The other processors, brought into VTL1 as the loader's generation does it (contract §4).
 fn start_others(options: &Options, stage: &mut Stage<'_>, boot_vp: &mut Vtl0) -> Result<Vec<Vtl0>> {
     let present = options.present();
     if present == 1 {
@@ -124,20 +128,43 @@ fn start_others(options: &Options, stage: &mut Stage<'_>, boot_vp: &mut Vtl0) ->
     if options.generation == Generation::G2 {
         stage.call(boot_vp, F::EnableAPsVtl, [mask, 0, 0], "0")?;
     }
-    stage.call(boot_vp, F::BootAPs, [mask, 0, 0], "-ENOTSUP")?;
+    let others = (1..present).map(|vp| boot_vp.another(vp)).collect::<Result<Vec<_>>>()?;
     if options.generation == Generation::G3 {
-        return Ok(Vec::new());
+        // The second register holds anything.
+        stage.call(boot_vp, F::BootAPs, [mask, mask ^ 0xdead_beef, 0], "0")?;
+        return others.into_iter().map(|vtl0| first_call(stage, vtl0, Vtl0::first_call)).collect();
     }
-    let mut others = Vec::new();
-    for vp in 1..present {
-        let mut vtl0 = boot_vp.another(vp)?;
-        stage.step(&mut vtl0, "first VTL call", "", "0", |vtl0| {
-            vtl0.vtl_call(0, 0, 0, 0).map(|result| show_result(result.value))
-        })?;
-        vtl0.check_mbec()?;
-        others.push(vtl0);
+    let signal = boot_vp.boot_signal_page()?;
+    let mut arrivals = Vec::new();
+    let shown = format!("{:#x} ({mask:#x}, {signal:#x}, 0x0)", F::BootAPs.id());
+    stage.step(boot_vp, F::BootAPs.name(), &shown, "0", |boot_vp| {
+        let (result, arrived) = boot_vp.boot_with_signal(mask, signal, others)?;
+        arrivals = arrived;
+        Ok(show_result(result.value))
+    })?;
+    arrivals
+        .into_iter()
+        .map(|Arrival { vtl0, first }| first_call(stage, vtl0, |_| first.context("VTL1 did not signal the processor")))
+        .collect()
+}
+
+/// A processor's first VTL call, as a step.
+fn first_call(
+    stage: &mut Stage<'_>,
+    mut vtl0: Vtl0,
+    call: impl FnOnce(&mut Vtl0) -> Result<CallResult>,
+) -> Result<Vtl0> {
+    let mut instructions = 0;
+    stage.step(&mut vtl0, "first VTL call", "", "0", |vtl0| {
+        let result = call(vtl0)?;
+        instructions = result.instructions;
+        Ok(show_result(result.value))
+    })?;
+    // The call may have been made during another step.
+    if let Some(step) = stage.report.steps.last_mut() {
+        step.instructions = instructions;
     }
-    Ok(others)
+    Ok(vtl0)
 }
 
 /// The list of a real machine's protections.
@@ -171,6 +198,8 @@ fn attack(options: &Options, stage: &mut Stage<'_>, vtl0: &mut Vtl0) -> Result<(
 pub(super) struct Stage<'a> {
     pub(super) machine: &'a Arc<Machine>,
     report: &'a mut Report,
+    /// Whether each step is announced, above what the trace has of it.
+    trace: bool,
 }
 
 impl Stage<'_> {
@@ -194,6 +223,9 @@ impl Stage<'_> {
         expected: &str,
         act: impl FnOnce(&mut Vtl0) -> Result<String>,
     ) -> Result<()> {
+        if self.trace {
+            println!("VP {}: {what} {parameters}", vtl0.processor().vp());
+        }
         let (instructions, hypercalls) = (vtl0.processor().vtl1_instructions(), self.hypercalls());
         let result = act(vtl0).with_context(|| {
             format!("{what} {parameters}\nVTL1's console:\n{}", self.machine.console_lines().join("\n"))
@@ -230,7 +262,14 @@ impl Stage<'_> {
         })
     }
 
-    fn raw_call(&mut self, vtl0: &mut Vtl0, what: &str, id: u64, parameters: [u64; 3], expected: &str) -> Result<()> {
+    pub(super) fn raw_call(
+        &mut self,
+        vtl0: &mut Vtl0,
+        what: &str,
+        id: u64,
+        parameters: [u64; 3],
+        expected: &str,
+    ) -> Result<()> {
         let [a1, a2, a3] = parameters;
         let shown = format!("{id:#x} ({a1:#x}, {a2:#x}, {a3:#x})");
         self.step(vtl0, what, &shown, expected, |vtl0| {

@@ -12,14 +12,16 @@ use crate::machine::{Stop, Vtl0};
 use crate::vtl0::bytes;
 use crate::vtl0::kdata::Site;
 use crate::vtl0::lists::{List, write_list};
-use crate::vtl0::modules::{Frames, Module, Placed};
-use crate::vtl0::patcher::{Form, INT3, Patch, poke, write_at};
+use crate::vtl0::modules::{Call, Frames, Module, Placed};
+use crate::vtl0::patcher::{Form, INT3, Patch, poke, poke_code, write_at};
 
 /// Pages of VTL0's scratch memory for modules and their files.
 const PAGES: u64 = 1536;
 const PAGE: u64 = 4096;
 /// What `scripts/sign-file` appends behind the message.
 const TRAILER: usize = 40;
+/// CALL with a displacement of 32 bits.
+const CALL: u8 = 0xe8;
 
 /// Plays the life of the modules.
 pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -> Result<()> {
@@ -35,6 +37,10 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
         let list = written(vtl0, &placed)?;
         let note = format!("{}, {} KiB", module.name, module.file.len() >> 10);
         stage.noted_call(vtl0, F::ValidateModule, [list.pa, list.nranges, 0], &token.to_string(), &note)?;
+        // Linux gives the memory of a module's init to the next module as soon as it has run.
+        if module.name != top.name {
+            stage.call(vtl0, F::FreeModuleInit, [token, 0, 0], "0")?;
+        }
         loaded.push((placed, token));
     }
     let (placed, token) = loaded.last().context("a module")?;
@@ -47,9 +53,7 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
     if let Some(page) = page(Kind::Data) {
         stage.attempt(vtl0, "execute a module's data", page, |asm| asm.jmp(rbx))?;
     }
-    for (_, token) in &loaded {
-        stage.call(vtl0, F::FreeModuleInit, [*token, 0, 0], "0")?;
-    }
+    stage.call(vtl0, F::FreeModuleInit, [*token, 0, 0], "0")?;
     stage.call(vtl0, F::FreeModuleInit, [*token, 0, 0], "-EBUSY")?;
     if let Some(page) = page(Kind::InitText) {
         stage.attempt(vtl0, "execute freed init text", page, |asm| asm.jmp(rbx))?;
@@ -57,6 +61,10 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
     let site = loaded.iter().zip(modules).find_map(|((placed, _), module)| site_in(module, placed));
     if let Some(site) = &site {
         patch(stage, vtl0, site)?;
+    }
+    let call = loaded.iter().zip(modules).find_map(|((placed, _), module)| call_in(module, placed));
+    if let Some((site, call)) = &call {
+        poke_call(stage, vtl0, site, call)?;
     }
     // The first is used by the others.
     stage.call(vtl0, F::UnloadModule, [1, 0, 0], "-EBUSY")?;
@@ -78,17 +86,40 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
     stage.attempt(vtl0, "execute what was a module's text", text, |asm| asm.jmp(rbx))
 }
 
+/// Whether the address is in the module's text that stays.
+fn in_text(module: &Module, va: u64) -> bool {
+    let text = module.parts.iter().find(|part| part.kind == Kind::Text);
+    text.is_some_and(|text| va >= text.va && va - text.va < text.bytes.len() as u64)
+}
+
 /// A jump label in the module's text.
 fn site_in(module: &Module, placed: &Placed) -> Option<Site> {
-    let text = module.parts.iter().find(|part| part.kind == Kind::Text)?;
-    let in_text = |va: u64| va >= text.va && va - text.va < text.bytes.len() as u64;
-    let label = module.labels.iter().find(|label| in_text(label.va))?;
-    let pa = placed.physical(label.va)?;
-    let last = label.va + label.jump.len() as u64 - 1;
-    let next_page = if last / PAGE == label.va / PAGE { 0 } else { placed.physical(last - last % PAGE)? };
+    let label = module.labels.iter().find(|label| in_text(module, label.va))?;
     let mut jump = [0; 5];
     jump.get_mut(..label.jump.len())?.copy_from_slice(&label.jump);
-    Some(Site { pa, next_page, jump, size: u8::try_from(label.jump.len()).ok()? })
+    Some(Site { jump, ..placed.place_of(label.va, label.jump.len()).ok()? })
+}
+
+/// A static call in the module's text that Linux makes a direct one.
+fn call_in(module: &Module, placed: &Placed) -> Option<(Site, Call)> {
+    let direct = |call: &&Call| call.direct != call.compiled && call.direct.first() == Some(&CALL);
+    let call = module.calls.iter().filter(direct).find(|call| in_text(module, call.va))?;
+    Some((placed.place_of(call.va, call.compiled.len()).ok()?, call.clone()))
+}
+
+/// Makes a static call a direct one, as Linux does, and tries to make it go elsewhere.
+fn poke_call(stage: &mut Stage<'_>, vtl0: &mut Vtl0, site: &Site, call: &Call) -> Result<()> {
+    for (step, what) in poke_code(site, &call.direct).into_iter().zip(["INT3", "the target", "CALL"]) {
+        request(stage, vtl0, step, "0", &format!("static call: {what}"))?;
+    }
+    let mut behind = call.direct.clone();
+    behind[1] ^= 1;
+    let [int3, elsewhere, _] = poke_code(site, &behind);
+    let [_, back, head] = poke_code(site, &call.compiled);
+    request(stage, vtl0, int3, "0", "static call: INT3")?;
+    request(stage, vtl0, elsewhere, "-EINVAL", "static call: a target that is no function")?;
+    request(stage, vtl0, back, "0", "static call: its trampoline")?;
+    request(stage, vtl0, head, "0", "static call: CALL")
 }
 
 /// Switches a jump label as Linux does, and tries what it does not do.

@@ -33,7 +33,7 @@ impl fmt::Display for Outcome {
 pub enum Attempt {
     /// WRMSR: number, register, value.
     Msr(u32, HvRegisterName, u64),
-    /// MOV to CR0 or CR4.
+    /// MOV to CR0 or CR4, or XSETBV.
     Control(HvRegisterName, u64),
     /// LGDT, LIDT, LLDT or LTR, with what is loaded already.
     Table(HvRegisterName),
@@ -50,12 +50,18 @@ pub struct Pinned {
     pub msr: Option<u32>,
     /// The bits.
     pub mask: u64,
+    /// Whether it is pinned where the hypervisor lets VTL1: so not after a hypercall that failed.
+    pub optional: bool,
 }
 
-/// CR0: PE, WP, PG. CR4: all but MCE, PGE, PCE and VMXE. MSRs: all bits. APIC_BASE is not written by VTL0 here.
-pub const PINNED: [Pinned; 10] = [
-    Pinned { name: HvRegisterName::CR0, msr: None, mask: 0x8001_0001 },
-    Pinned { name: HvRegisterName::CR4, msr: None, mask: 0xffff_ffff_ffff_de3f },
+/// IA32_MISC_ENABLE's bit for XD disable (Intel SDM vol. 4, MSR 1A0h).
+pub const XD_DISABLE: u64 = 1 << 34;
+
+/// CR0: PE, WP, PG. CR4: all but MCE, PGE, PCE and VMXE. IA32_MISC_ENABLE: XD disable. Others: all bits. APIC_BASE is not
+/// written by VTL0 here.
+pub const PINNED: [Pinned; 13] = [
+    Pinned { name: HvRegisterName::CR0, msr: None, mask: 0x8001_0001, optional: false },
+    Pinned { name: HvRegisterName::CR4, msr: None, mask: 0xffff_ffff_ffff_de3f, optional: false },
     of_msr(HvRegisterName::EFER, msr::EFER),
     of_msr(HvRegisterName::STAR, msr::STAR),
     of_msr(HvRegisterName::LSTAR, msr::LSTAR),
@@ -64,10 +70,13 @@ pub const PINNED: [Pinned; 10] = [
     of_msr(HvRegisterName::SYSENTER_CS, msr::SYSENTER_CS),
     of_msr(HvRegisterName::SYSENTER_EIP, msr::SYSENTER_EIP),
     of_msr(HvRegisterName::SYSENTER_ESP, msr::SYSENTER_ESP),
+    Pinned { name: HvRegisterName::XFEM, msr: None, mask: u64::MAX, optional: true },
+    Pinned { optional: true, ..of_msr(HvRegisterName::TSC_AUX, msr::TSC_AUX) },
+    Pinned { mask: XD_DISABLE, optional: true, ..of_msr(HvRegisterName::MISC_ENABLE, msr::MISC_ENABLE) },
 ];
 
 const fn of_msr(name: HvRegisterName, number: u32) -> Pinned {
-    Pinned { name, msr: Some(number), mask: u64::MAX }
+    Pinned { name, msr: Some(number), mask: u64::MAX, optional: false }
 }
 
 /// VTL0's kernel on one processor.
@@ -104,7 +113,10 @@ pub trait Cpu: Send {
     /// When neither of the outcomes came of it.
     fn attempt(&mut self, attempt: &Attempt) -> Result<Outcome>;
 
-    /// A register of VTL0's, one of [`PINNED`].
+    /// Whether this kind of machine stops a write of the register, one of [`PINNED`], where VTL1 wants it to.
+    fn stops_at(&self, name: HvRegisterName) -> bool;
+
+    /// A register of VTL0's, one of [`PINNED`] that the machine stops at; else 0.
     fn register(&mut self, name: HvRegisterName) -> u64;
 
     /// Whether VTL1 has locked the registers of this processor.

@@ -2,7 +2,7 @@
 //! or a fuzzer's, honest often enough to get somewhere.
 
 use litebox_platform_lvbs::hv::{HvStatus, MapFlags};
-use litebox_platform_lvbs::vsm::VsmFunction;
+use litebox_platform_lvbs::vsm::{CallRow, ParamMeta, VSM_TABLE_LEN, VsmFunction};
 
 use super::input::Input;
 use super::layout::{BUFFER_FRAMES, Layout};
@@ -11,10 +11,10 @@ use crate::hosted::{HostedMachine, RacePoint};
 use crate::hv::{GuestMemory, Injection};
 use crate::vtl0::kdata::{self, KernelData};
 use crate::vtl0::lists::{DIRECT_MAP, Range};
-use crate::vtl0::signed::{AUTHORITY, OTHER, SIGNER};
+use crate::vtl0::signed::{AUTHORITY, KERNEL_SIGNER, OTHER, SIGNER};
 
-/// Ids from the first call on, the reserved ones behind the last included.
-const IDS: u64 = 0x14;
+/// Ids from the first call on, some behind the last included.
+const IDS: u64 = VSM_TABLE_LEN as u64 + 3;
 
 /// The four registers of a call: a known id or any, and values that mean something or any. `list` is the last list written.
 pub fn registers(input: &mut Input<'_>, layout: &Layout, [first, count]: [u64; 2]) -> [u64; 4] {
@@ -49,6 +49,41 @@ pub fn value(input: &mut Input<'_>, layout: &Layout) -> u64 {
         13 => 1 << (kind >> 4) << (input.byte() & 0x3f),
         _ => input.word(),
     }
+}
+
+/// The registers of a call of `row`, with parameters made from its types.
+pub fn registers_of(input: &mut Input<'_>, layout: &Layout, row: &CallRow, list: [u64; 2]) -> [u64; 4] {
+    let mut registers = [row.function.id(), 0, 0, 0];
+    let mut at = 1;
+    for param in row.meta.params {
+        for (place, word) in parameter(input, layout, param, list).into_iter().take(param.registers).enumerate() {
+            if let Some(register) = registers.get_mut(at + place) {
+                *register = word;
+            }
+        }
+        at += param.registers;
+    }
+    registers
+}
+
+/// A value that the parameter's type takes, most of the time.
+fn parameter(input: &mut Input<'_>, layout: &Layout, param: &ParamMeta, list: [u64; 2]) -> [u64; 3] {
+    let how = input.byte();
+    let buffer = layout.buffers + u64::from(how & 7);
+    let one = match how >> 4 {
+        0 => value(input, layout),
+        1 => 0,
+        2 | 3 => value(input, layout) & param.bits,
+        4 => u64::from(input.byte()) & param.bits,
+        5 => param.bits,
+        6 => param.bits.wrapping_add(1),
+        // Something in memory, by address or by frame.
+        _ if param.bits >> 52 == 0 && param.bits.trailing_zeros() >= 12 => buffer << 12,
+        _ if param.bits == (1 << 52) - 1 => (buffer << 12) + input.short() % 4096,
+        _ if param.bits == (1 << 40) - 1 => buffer,
+        _ => u64::from(how & 0xf) & param.bits,
+    };
+    if param.registers == 2 && how >> 4 > 3 { [list[0], list[1], 0] } else { [one, value(input, layout), 0] }
 }
 
 /// A place for bytes of the input among the buffers from frame `start` on, and the bytes.
@@ -102,7 +137,7 @@ pub fn race(input: &mut Input<'_>, machine: &HostedMachine, layout: &Layout) {
 /// Writes a small kernel's data and the list of them, and spoils some bytes of either; the two registers.
 pub fn kernel_data(input: &mut Input<'_>, memory: &dyn GuestMemory, layout: &Layout) -> [u64; 2] {
     let (kernel, _) = KernelData::made_up(usize::from(input.byte() % 8), u64::from(input.byte()));
-    let kernel = KernelData { certificates: [AUTHORITY, SIGNER].concat(), ..kernel };
+    let kernel = KernelData { certificates: [AUTHORITY, SIGNER, KERNEL_SIGNER].concat(), ..kernel };
     // The list lies in the first two frames.
     let scratch = layout.buffers << 12;
     let (start, end) = ((layout.buffers + 2) << 12, (layout.buffers + BUFFER_FRAMES) << 12);

@@ -8,15 +8,17 @@ use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::FrameState;
 use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, MapFlags, PendingEvent, Vtl};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
+use litebox_platform_lvbs::vtl0::KexecSlot;
 
 use super::cpu::{Attempt, Cpu, Outcome, World};
 use super::input::Input;
 use super::layout::Layout;
 use super::life::Life;
 use super::memory::AsVtl0;
-use super::modules;
 use super::rules::{Everything, Frames};
+use super::{kexec, modules};
 use crate::hosted::{HostedConfig, HostedMachine};
+use crate::hv::registers::{Kind, RegisterFile, kind};
 use crate::hv::{Access, GuestMemory, Instruction, MemoryAccess, Mode, Partition, Verdict};
 
 /// Where VTL0's instructions are, and how long they are.
@@ -25,7 +27,7 @@ const LENGTH: u8 = 3;
 /// Accesses of VTL1 to VTL0's memory, from one at which another processor gets its turn to the next.
 const MEET_EVERY: u32 = 37;
 /// What VTL0's registers are at the start: as a Linux kernel has them.
-const REGISTERS: [(HvRegisterName, u64); 11] = [
+const REGISTERS: [(HvRegisterName, u64); 14] = [
     (HvRegisterName::CR0, 0x8005_0033),
     (HvRegisterName::CR4, 0x0037_06f0),
     (HvRegisterName::LSTAR, 0xffff_ffff_8200_0080),
@@ -37,6 +39,9 @@ const REGISTERS: [(HvRegisterName, u64); 11] = [
     (HvRegisterName::SYSENTER_ESP, 0xffff_8880_0000_2000),
     (HvRegisterName::SYSENTER_EIP, 0xffff_ffff_8200_1480),
     (HvRegisterName::SFMASK, 0x25_7fd5),
+    (HvRegisterName::XFEM, 7),
+    (HvRegisterName::TSC_AUX, 0),
+    (HvRegisterName::MISC_ENABLE, 0x85_0089),
 ];
 
 /// The hosted machine of a life.
@@ -63,13 +68,17 @@ impl HostedWorld {
         });
         machine.keep_log();
         for vp in 0..vps {
-            machine.partition().with_registers(vp, Vtl::Vtl0, |file| {
-                for (name, value) in REGISTERS {
+            for (name, value) in REGISTERS {
+                with_file(machine.partition(), vp, name, |file| {
                     // What is a processor's own.
-                    let own = matches!(name, HvRegisterName::SYSENTER_ESP | HvRegisterName::APIC_BASE);
-                    file.load(name, value + if own { u64::from(vp) << 12 } else { 0 });
-                }
-            });
+                    let own = match name {
+                        HvRegisterName::SYSENTER_ESP | HvRegisterName::APIC_BASE => u64::from(vp) << 12,
+                        HvRegisterName::TSC_AUX => vp.into(),
+                        _ => 0,
+                    };
+                    file.load(name, value + own);
+                });
+            }
         }
         let mask = layout.buffers << 12;
         ensure!(vps <= 16, "{vps} processors are too many");
@@ -104,7 +113,7 @@ impl HostedWorld {
         self.machine.platform().vtl0().modules().lock().iter().map(|module| u64::from(module.token.get())).collect()
     }
 
-    /// Loads and unloads the made-up modules, each time with the same heap in use afterwards.
+    /// Loads and unloads the made-up modules and a kexec image, each time with the same heap in use afterwards.
     fn check_heap(&self, heap: fn() -> usize) -> Result<()> {
         // Not a vector, which would grow itself.
         let mut found = [0; 6];
@@ -122,13 +131,38 @@ impl HostedWorld {
                 }
             }
             self.unload_all()?;
+            if let Some(image) = kexec::place(&mut Input::new(&[]), &memory, &self.layout, false) {
+                let [first, count] = image.list;
+                self.machine.vtl_call(0, F::KexecValidate.id(), first, count, 0);
+            }
+            self.forget_images()?;
             self.machine.forget_log();
             *found = heap();
         }
         // The first rounds make tables grow that do not shrink again.
         let same = found.windows(2).skip(2).all(|pair| pair[0] == pair[1]);
-        ensure!(same, "the heap in use grows by every module that comes and goes: {found:?} bytes");
+        ensure!(same, "the heap in use grows by every module or image that comes and goes: {found:?} bytes");
         Ok(())
+    }
+
+    /// The frames of kexec images are those of the images that VTL1 knows.
+    fn check_kexec(&self) -> Result<()> {
+        let frames = Frames::of(&self.machine);
+        let images = self.machine.platform().vtl0().kexec().lock();
+        for (slot, crash) in [(KexecSlot::Normal, false), (KexecSlot::Crash, true)] {
+            let (known, owned) = (images.get(slot).map_or(0, |image| image.frames), frames.of_kexec(crash));
+            ensure!(known == owned, "{slot:?}: an image of {known} frames, but {owned} belong to it");
+        }
+        Ok(())
+    }
+
+    /// Kexec images can be given up at any time, whether there are any or not.
+    fn forget_images(&self) -> Result<()> {
+        for crash in [0, 1] {
+            let result = self.machine.vtl_call(0, F::KexecValidate.id(), 0, 0, crash);
+            ensure!(result == 0, "a kexec image cannot be forgotten: {result}");
+        }
+        self.check_kexec()
     }
 
     /// Users come before what they use.
@@ -186,6 +220,7 @@ impl World for HostedWorld {
         let owning = Frames::of(&self.machine).owning_tokens();
         let owning: BTreeSet<u64> = owning.into_iter().map(u64::from).collect();
         ensure!(owning == tokens, "the modules are {tokens:?}, but frames belong to {owning:?}");
+        self.check_kexec()?;
         if life.has_ended() && !life.fails {
             everything.check_closed();
         }
@@ -201,6 +236,7 @@ impl World for HostedWorld {
     fn check_at_end(&self, life: &Life) -> Result<()> {
         self.let_succeed();
         self.unload_all()?;
+        self.forget_images()?;
         Frames::of(&self.machine).check_agreement();
         life.heap.map_or(Ok(()), |heap| self.check_heap(heap))
     }
@@ -228,6 +264,14 @@ fn let_succeed(machine: &HostedMachine) {
     machine.views().fail_after(u64::MAX);
 }
 
+/// Works with the file that has the register: VTL0's own, or the one that the VTLs share.
+fn with_file<R>(partition: &Partition, vp: u32, name: HvRegisterName, work: impl FnOnce(&mut RegisterFile) -> R) -> R {
+    match kind(name) {
+        Kind::Shared => partition.with_shared_registers(vp, work),
+        Kind::Private | Kind::Synthetic => partition.with_registers(vp, Vtl::Vtl0, work),
+    }
+}
+
 /// VTL0's kernel on a processor of the hosted machine.
 pub struct HostedCpu {
     machine: Arc<HostedMachine>,
@@ -238,13 +282,13 @@ pub struct HostedCpu {
 impl HostedCpu {
     fn register_write(&self, name: HvRegisterName, msr: Option<u32>, new: HvRegisterValue) -> Verdict {
         let (partition, memory) = (self.machine.partition(), self.machine.memory());
-        let old = partition.with_registers(self.vp, Vtl::Vtl0, |file| file.get(name));
+        let old = with_file(partition, self.vp, name, |file| file.get(name));
         let verdict = match msr {
             Some(number) => partition.msr_write_access(self.vp, number, old.low, new.low, &INSTRUCTION, memory),
             None => partition.register_write(self.vp, name, old, new, &INSTRUCTION, memory),
         };
         if verdict == Verdict::Allowed {
-            partition.with_registers(self.vp, Vtl::Vtl0, |file| file.load(name, new));
+            with_file(partition, self.vp, name, |file| file.load(name, new));
         }
         verdict
     }
@@ -339,8 +383,12 @@ impl Cpu for HostedCpu {
         }
     }
 
+    fn stops_at(&self, _: HvRegisterName) -> bool {
+        true
+    }
+
     fn register(&mut self, name: HvRegisterName) -> u64 {
-        self.machine.partition().with_registers(self.vp, Vtl::Vtl0, |file| file.get(name)).low
+        with_file(self.machine.partition(), self.vp, name, |file| file.get(name)).low
     }
 
     fn is_locked(&self) -> bool {

@@ -1,18 +1,21 @@
 //! Everything that VTL0 does in a step, with how often: a line for each kind.
 //!
-//! A new call needs a line here, and a function that puts what it reads into memory and makes it.
+//! Every call is made with values of its parameters' types, a new one too. What it reads in memory needs a line here, and a
+//! function that puts it there.
 
-use anyhow::Result;
-use litebox_platform_lvbs::vsm::VsmFunction as F;
+use anyhow::{Result, ensure};
+use litebox_platform_lvbs::vsm::{CallRow, VSM_RESERVED, VsmFunction as F};
+use vsm_handlers::ROWS;
 
 use super::input::Input;
 use super::layout::BUFFER_FRAMES;
 use super::life::Life;
 use super::lists;
 use super::player::Player;
-use super::{attempts, generators, modules};
+use super::{attempts, generators, kexec, modules};
 use crate::hv::GuestMemory;
 use crate::vtl0::lists::Range;
+use crate::vtl0::optee::{DISCOVERY, Message};
 
 /// Plays a step out of an input.
 pub type Play = fn(&mut Player, &mut Input<'_>) -> Result<()>;
@@ -50,6 +53,11 @@ const fn any(weight: u64, name: &'static str, play: Play) -> Kind {
 pub static KINDS: &[Kind] = &[
     any(8, "any call", |player, input| {
         let [id, a1, a2, a3] = generators::registers(input, &player.layout, player.list);
+        player.call(id, [a1, a2, a3]).map(drop)
+    }),
+    any(12, "a call with values of its types", |player, input| {
+        let row = &TABLE[usize::from(input.byte()) % TABLE.len()];
+        let [id, a1, a2, a3] = generators::registers_of(input, &player.layout, row, player.list);
         player.call(id, [a1, a2, a3]).map(drop)
     }),
     any(20, "the call that another processor makes", |player, _| {
@@ -97,13 +105,26 @@ pub static KINDS: &[Kind] = &[
     }),
     any(3, "EnableAPsVtl", |player, input| with_mask(player, input, F::EnableAPsVtl)),
     any(3, "BootAPs", |player, input| with_mask(player, input, F::BootAPs)),
-    any(3, "KexecValidate", |player, input| {
-        let [first, count] = if input.byte() & 1 == 0 { [0; 2] } else { player.list };
-        player.call(F::KexecValidate.id(), [first, count, input.below(3)]).map(drop)
+    any(6, "KexecValidate of a sound image", |player, input| {
+        let (crash, order) = (input.byte() & 1, input.byte());
+        load_image(player, &mut Input::new(&[order]), crash)
     }),
+    any(5, "KexecValidate of a spoilt image", |player, input| {
+        let crash = input.byte() & 1;
+        load_image(player, input, crash)
+    }),
+    any(2, "KexecValidate of the last list", |player, input| call_with_list(player, F::KexecValidate, input.below(3))),
+    any(4, "forgetting a kexec image", |player, input| {
+        player.call(F::KexecValidate.id(), [0, 0, u64::from(input.byte() & 1)]).map(drop)
+    }),
+    any(2, "OpteeMessage of a probe", probe),
     any(1, "OpteeMessage", |player, input| {
         let frame = generators::value(input, &player.layout);
         player.call(F::OpteeMessage.id(), [frame, 0, 0]).map(drop)
+    }),
+    any(2, "Query", |player, _| {
+        let page = answer_frame(player) << 12;
+        player.call(F::Query.id(), [page, 0, 0]).map(drop)
     }),
     any(4, "values that mean nothing", |player, input| {
         let function = F::ALL[usize::from(input.byte()) % F::ALL.len()];
@@ -111,8 +132,9 @@ pub static KINDS: &[Kind] = &[
         player.call(function.id(), values).map(drop)
     }),
     any(2, "an id that is none", |player, input| {
-        let id = [F::EnableAPsVtl.id() - 1, F::AllocateRingbufferMemory.id() + 1, input.word(), u64::MAX];
-        player.call(id[usize::from(input.byte() & 3)], [0; 3]).map(drop)
+        let last = F::ALL[F::ALL.len() - 1].id();
+        let id = [F::EnableAPsVtl.id() - 1, VSM_RESERVED[0], last + 1, input.word(), u64::MAX];
+        player.call(id[usize::from(input.byte()) % id.len()], [0; 3]).map(drop)
     }),
     any(14, "rewriting buffers", |player, input| {
         player.quietly("rewrites buffers", |player| {
@@ -124,6 +146,7 @@ pub static KINDS: &[Kind] = &[
     }),
     any(4, "an MSR's own value", |player, input| attempts::msr(player, input, attempts::Change::None)),
     any(4, "another value for an MSR", |player, input| attempts::msr(player, input, attempts::Change::Pinned)),
+    any(2, "a free bit of an MSR", |player, input| attempts::msr(player, input, attempts::Change::Free)),
     any(2, "a control register's own value", |player, input| attempts::control(player, input, attempts::Change::None)),
     any(4, "a free bit of a control register", |player, input| {
         attempts::control(player, input, attempts::Change::Free)
@@ -138,6 +161,9 @@ pub static KINDS: &[Kind] = &[
     Kind { name: "a failing hypercall", weight: 5, place: Place::Failing, play: fail },
     Kind { name: "a raced call", weight: 8, place: Place::Lockstep, play: race },
 ];
+
+/// Every call, with the types of its parameters.
+static TABLE: [CallRow; ROWS.len()] = ROWS;
 
 /// The kernel that the made-up modules are for, without a mistake: what [`generators::kernel_data`] takes.
 const SOUND_KERNEL: [u8; 5] = [5, 1, 0, 0, 0];
@@ -262,7 +288,39 @@ fn with_mask(player: &mut Player, input: &mut Input<'_>, function: F) -> Result<
         page[at % 4096] |= input.byte();
     }
     let _ = player.cpu.memory().write(frame << 12, &page);
-    player.call(function.id(), [frame, frame - 1, 0]).map(drop)
+    // Without a page for the boot signal, or with one: then VTL1 waits for whoever has not come.
+    let signal = if input.byte() & 1 == 0 { 0 } else { frame - 1 };
+    player.call(function.id(), [frame, signal, 0]).map(drop)
+}
+
+fn load_image(player: &mut Player, input: &mut Input<'_>, crash: u8) -> Result<()> {
+    let Some(image) = kexec::place(input, &player.cpu.memory(), &player.layout, crash == 1) else {
+        player.quietly("cannot place a kexec image", |_| {});
+        return Ok(());
+    };
+    player.list = image.list;
+    call_with_list(player, F::KexecValidate, crash.into())
+}
+
+/// A frame of the processor's own for what VTL1 answers.
+fn answer_frame(player: &Player) -> u64 {
+    player.layout.buffers + BUFFER_FRAMES - 3
+}
+
+/// A message of Linux's probe for OP-TEE.
+fn probe(player: &mut Player, input: &mut Input<'_>) -> Result<()> {
+    let message = &DISCOVERY[usize::from(input.byte()) % DISCOVERY.len()];
+    let frame = answer_frame(player);
+    let written = player.cpu.memory().write(frame << 12, &Message::to_bytes(&message.registers)).is_ok();
+    let result = player.call(F::OpteeMessage.id(), [frame, 0, 0])?;
+    // Unless others write there meanwhile, or VTL0 does in the middle of the call.
+    if written && result == 0 && player.life.lockstep && !player.raced {
+        let mut bytes = [0; 72];
+        let _ = player.cpu.ram().read(frame << 12, &mut bytes);
+        let registers = Message::from_bytes(&bytes);
+        ensure!(message.accepts(&registers), "{} is answered with {registers:x?}", message.what);
+    }
+    Ok(())
 }
 
 /// Makes one of the next hypercalls fail, of whichever processor, and sometimes a mapping.
@@ -291,7 +349,9 @@ fn race(player: &mut Player, input: &mut Input<'_>) -> Result<()> {
     let life = std::sync::Arc::clone(&player.life);
     let Some(machine) = life.world.hosted() else { return Ok(()) };
     player.quietly("will rewrite a word", |player| generators::race(input, machine, &player.layout));
+    player.raced = true;
     let outcome = (draw_of(input, |place| place == Place::Any).play)(player, input);
+    player.raced = false;
     machine.memory().set_race(None);
     outcome
 }

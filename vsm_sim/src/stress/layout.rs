@@ -13,6 +13,12 @@ pub const BUFFER_FRAMES: u64 = 0x30;
 pub const MODULE_FRAMES: u64 = 0x20;
 /// Places for modules.
 pub const MODULE_PLACES: u64 = 4;
+/// Frames that a kexec image is put together in.
+pub const KEXEC_FRAMES: u64 = 0x20;
+/// Places for that.
+pub const KEXEC_PLACES: u64 = 2;
+/// Frames that a kexec image runs in.
+pub const IMAGE_FRAMES: u64 = 0x20;
 /// The most processors there are buffers for.
 pub const MAX_VPS: u32 = 16;
 
@@ -33,6 +39,10 @@ pub struct Layout {
     pub buffers: u64,
     /// The first place for a module.
     pub modules: u64,
+    /// The first place for a kexec image.
+    pub kexec: u64,
+    /// Where such an image runs; behind it the one for a crash.
+    pub image: u64,
     /// A frame of one processor's own with harmless code, for it to store into and to jump to.
     pub target: u64,
 }
@@ -47,13 +57,15 @@ impl Layout {
         all_buffers: 0x10..0x40,
         buffers: 0x10,
         modules: 0x100,
+        kexec: 0x180,
+        image: 0x300,
         target: 0x1ff,
     };
 
     /// The hosted machine under stress, for its first processor.
     #[must_use]
     pub fn hosted() -> Self {
-        Self::from(0x10, 0x440, 0x400..0x480, 0x500, 0..0)
+        Self::from(0x10, 0x440, 0x400..0x480, 0x4a0, 0x500, 0..0)
     }
 
     /// A real machine with this memory, for its first processor: VTL0's own code and tables are left alone.
@@ -61,11 +73,12 @@ impl Layout {
     pub fn machine(map: &MemoryMap) -> Self {
         let first = SCRATCH_START >> 12;
         let (vtl1, own) = (map.region_start >> 12..map.region_end() >> 12, KERNEL_START >> 12..KERNEL_END >> 12);
-        Self::from(first, first + 0x400, vtl1, map.end_of_ram() >> 12, own)
+        Self::from(first, first + 0x400, vtl1, first + 0x500, map.end_of_ram() >> 12, own)
     }
 
-    fn from(first: u64, playground_end: u64, vtl1: Range<u64>, ram_end: u64, own: Range<u64>) -> Self {
+    fn from(first: u64, playground_end: u64, vtl1: Range<u64>, image: u64, ram_end: u64, own: Range<u64>) -> Self {
         let modules = first + BUFFER_FRAMES * u64::from(MAX_VPS);
+        let kexec = modules + MODULE_FRAMES * MODULE_PLACES;
         Self {
             ram_end,
             vtl1,
@@ -74,7 +87,9 @@ impl Layout {
             all_buffers: first..modules,
             buffers: first,
             modules,
-            target: modules + MODULE_FRAMES * MODULE_PLACES,
+            kexec,
+            image,
+            target: kexec + KEXEC_FRAMES * KEXEC_PLACES,
         }
     }
 
@@ -107,7 +122,11 @@ mod tests {
             let (first, last) = (layout.of(0), layout.of(MAX_VPS - 1));
             assert!(first.buffers + BUFFER_FRAMES == layout.of(1).buffers && last.buffers < first.modules);
             assert_eq!(layout.all_buffers.end, last.buffers + BUFFER_FRAMES);
-            assert!(first.modules + MODULE_FRAMES * MODULE_PLACES <= first.target);
+            assert!(first.modules + MODULE_FRAMES * MODULE_PLACES <= first.kexec);
+            assert!(first.kexec + KEXEC_FRAMES * KEXEC_PLACES <= first.target);
+            let images = first.image..first.image + 2 * IMAGE_FRAMES;
+            assert!(images.start > last.target + 0x20 && images.end <= layout.ram_end);
+            assert!(images.end <= layout.vtl1.start || layout.vtl1.end <= images.start);
             assert!(layout.own.end <= first.buffers && !layout.needs(first.buffers << 12, u64::MAX));
             assert!(layout.own.is_empty() || layout.needs(0, (layout.own.start << 12) + 1));
             assert!(last.target < layout.vtl1.start && layout.vtl1.end <= layout.ram_end);

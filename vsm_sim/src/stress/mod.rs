@@ -10,7 +10,7 @@
 //! | [`input`] | random bytes, taken apart |
 //! | [`layout`] | which frames are for what |
 //! | [`memory`] | memory as VTL0 gets at it |
-//! | [`lists`], [`generators`], [`modules`] | what VTL0 sends; the fuzz targets send the same |
+//! | [`lists`], [`generators`], [`modules`], [`kexec`] | what VTL0 sends; the fuzz targets send the same |
 //! | [`kinds`] | everything that is done in a step, a line each |
 //! | [`attempts`] | instructions, and what must come of them |
 //! | [`rules`] | what must hold of registry and hypervisor |
@@ -27,6 +27,7 @@ pub mod figures;
 pub mod generators;
 pub mod hosted;
 pub mod input;
+pub mod kexec;
 pub mod kinds;
 pub mod layout;
 pub mod life;

@@ -13,8 +13,8 @@ use crate::hosted::HostedMachine;
 use crate::hv::{Access, GuestMemory};
 use crate::vtl0::bytes;
 use crate::vtl0::kdata::Site;
-use crate::vtl0::modules::{Frames, Label, Placed};
-use crate::vtl0::patcher::{Form, Patch, poke};
+use crate::vtl0::modules::{Frames, Module, Placed};
+use crate::vtl0::patcher::{Form, Patch, poke, poke_code};
 use crate::vtl0::signed::MADE_UP;
 
 /// A module in frames, and the list that names it.
@@ -75,13 +75,21 @@ fn request_frame(layout: &Layout) -> u64 {
     layout.buffers + 0xd
 }
 
-/// The three steps that make a label of a placed module a jump or a NOP.
+/// The three steps that make a label of a placed module a jump or a NOP, or a static call what Linux makes of it or what it was.
 pub fn poke_of(input: &mut Input<'_>, placed: &[Placed; 2]) -> Option<[Patch; 3]> {
     let which = usize::from(input.byte() & 1);
-    let labels = &MADE_UP[which].labels;
-    let label = &labels[usize::from(input.byte()) % labels.len()];
-    let form = if input.byte() & 1 == 0 { Form::Jump } else { Form::Nop };
-    Some(poke(&site(&placed[which], label)?, form))
+    let (labels, calls) = (&MADE_UP[which].labels, &MADE_UP[which].calls);
+    let index = usize::from(input.byte()) % (labels.len() + calls.len());
+    let first_form = input.byte() & 1 == 0;
+    if let Some(label) = labels.get(index) {
+        let mut jump = [0; 5];
+        jump.get_mut(..label.jump.len())?.copy_from_slice(&label.jump);
+        let site = Site { jump, ..placed[which].place_of(label.va, label.jump.len()).ok()? };
+        return Some(poke(&site, if first_form { Form::Jump } else { Form::Nop }));
+    }
+    let call = calls.get(index - labels.len())?;
+    let site = placed[which].place_of(call.va, call.compiled.len()).ok()?;
+    Some(poke_code(&site, if first_form { &call.direct } else { &call.compiled }))
 }
 
 /// Writes a request for PatchText, `how & 0x80` with a bit of it changed; its physical address.
@@ -197,25 +205,18 @@ fn check_part(which: usize, kind: Kind, machine: &HostedMachine, physical: impl 
         let mut found = [0; 4096];
         bytes::read(machine.memory(), page, &mut found).expect("RAM");
         for (at, (found, expected)) in (va..).zip(found.iter().zip(expected)) {
-            assert!(found == expected || is_patched(&module.labels, at, *found), "{found:#04x} at {at:#x} of {kind:?}");
+            assert!(found == expected || is_patched(module, at, *found), "{found:#04x} at {at:#x} of {kind:?}");
         }
     }
 }
 
-/// Whether the byte at `va` is one that a patch of a jump label may have put there.
-fn is_patched(labels: &[Label], va: u64, found: u8) -> bool {
-    labels.iter().any(|label| {
+/// Whether the byte at `va` is one that a patch of a jump label may have put there, or is one of a static call.
+fn is_patched(module: &Module, va: u64, found: u8) -> bool {
+    let in_label = module.labels.iter().any(|label| {
         let index = va.checked_sub(label.va).and_then(|index| usize::try_from(index).ok());
         let Some(jump) = index.and_then(|index| label.jump.get(index)) else { return false };
         found == *jump || index == Some(0) && found == 0xcc || [0x66, 0x90, 0x0f, 0x1f, 0x44, 0].contains(&found)
-    })
-}
-
-fn site(placed: &Placed, label: &Label) -> Option<Site> {
-    let pa = placed.physical(label.va)?;
-    let last = label.va + label.jump.len() as u64 - 1;
-    let next_page = if last >> 12 == label.va >> 12 { 0 } else { placed.physical(last >> 12 << 12)? };
-    let mut jump = [0; 5];
-    jump[..label.jump.len()].copy_from_slice(&label.jump);
-    Some(Site { pa, next_page, jump, size: u8::try_from(label.jump.len()).ok()? })
+    });
+    // What may become of those is for the fuzz target `patch_text` to say.
+    in_label || module.calls.iter().any(|call| (call.va..call.va + call.compiled.len() as u64).contains(&va))
 }

@@ -21,6 +21,7 @@ use crate::vtl0::ranges::SplitMix;
 
 /// Bytes that a step is drawn from: as much as the longest one takes.
 const BYTES: usize = 768;
+const PAGE: u64 = 4096;
 /// A processor's steps from one check at rest to the next.
 const REST_EVERY: u64 = 64;
 
@@ -34,6 +35,8 @@ pub struct Player {
     pub layout: Layout,
     /// The list that it wrote last.
     pub list: [u64; 2],
+    /// Whether memory is rewritten in the middle of its call.
+    pub raced: bool,
     /// What it has done.
     pub figures: Figures,
     /// The values that its pinned registers had when they were locked.
@@ -68,6 +71,7 @@ impl Player {
             cpu,
             life,
             list: [0; 2],
+            raced: false,
             figures: Figures::default(),
             locked: None,
             random,
@@ -176,7 +180,7 @@ impl Player {
     }
 
     fn pinned_values(&mut self) -> [u64; PINNED.len()] {
-        PINNED.map(|pinned| self.cpu.register(pinned.name))
+        PINNED.map(|pinned| if self.cpu.stops_at(pinned.name) { self.cpu.register(pinned.name) } else { 0 })
     }
 
     /// Pinned registers keep the values that they were locked with, and a locked processor stays so.
@@ -192,7 +196,10 @@ impl Player {
             None => {}
             Some(locked) => {
                 ensure!(is_locked, "VP {} is no longer locked", self.vp());
-                for ((pinned, now), value) in PINNED.iter().zip(values).zip(locked) {
+                let fails = self.life.fails;
+                let pinned = PINNED.iter().zip(values).zip(locked);
+                // Where hypercalls fail, the hypervisor may have seemed not to know a register that need not be locked.
+                for ((pinned, now), value) in pinned.filter(|((pinned, _), _)| !(fails && pinned.optional)) {
                     let changed = (now ^ value) & pinned.mask;
                     ensure!(
                         changed == 0,
@@ -225,8 +232,15 @@ impl Player {
         let too_early = id == F::SignalEndOfBoot.id() && self.step < self.life.boot_steps;
         let id = if too_early { F::LockRegs.id() } else { id };
         let [a1, a2, a3] = parameters;
-        if id == F::AllocateRingbufferMemory.id() && self.layout.needs(a1, a2) {
-            // VTL0 would give away what it runs on.
+        let harmed = match F::from_id(id) {
+            Some(F::AllocateRingbufferMemory) => self.layout.needs(a1, a2),
+            Some(F::Query) => self.layout.needs(a1, PAGE),
+            Some(F::OpteeMessage) => self.layout.needs(a1 << 12, PAGE),
+            Some(F::BootAPs) => self.layout.needs(a2 << 12, PAGE),
+            _ => false,
+        };
+        if harmed {
+            // VTL0 would give away what it runs on, or have VTL1 write there.
             return Ok(0);
         }
         self.begin(name_of(id), [id, a1, a2, a3]);

@@ -10,7 +10,7 @@ use iced_x86::code_asm::{
     AsmRegisterXmm, CodeAssembler, ax, cr0, cr4, ptr, qword_ptr, rax, rbx, rsp, xmm0, xmm1, xmm2, xmm3, xmm4, xmm5,
     xmm6, xmm7, xmm8, xmm9, xmm10, xmm11, xmm12, xmm13, xmm14, xmm15,
 };
-use litebox_platform_lvbs::hv::{HvRegisterName, MapFlags, Vtl};
+use litebox_platform_lvbs::hv::{HvRegisterName, MapFlags, Vtl, msr};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 
 use super::cpu::{Attempt, Cpu, Outcome, World};
@@ -238,6 +238,10 @@ impl RealCpu {
         self.vtl0.processor().vcpu().state(VTL0)
     }
 
+    fn msr(&mut self, number: u32) -> u64 {
+        self.vtl0.processor().msr(Vtl::Vtl0, number).unwrap_or_default()
+    }
+
     /// Runs a snippet whose instruction at `rip` may be a #GP.
     fn run(&mut self, snippet: u64, rip: u64, registers: &SharedState) -> Result<Outcome> {
         match self.vtl0.run_at(snippet, registers)? {
@@ -357,6 +361,11 @@ impl Cpu for RealCpu {
         self.run(snippet, rip, &registers)
     }
 
+    fn stops_at(&self, name: HvRegisterName) -> bool {
+        // The engine does not stop at XSETBV.
+        name != HvRegisterName::XFEM
+    }
+
     fn register(&mut self, name: HvRegisterName) -> u64 {
         let state = self.state();
         match name {
@@ -369,7 +378,10 @@ impl Cpu for RealCpu {
             HvRegisterName::SFMASK => state.sfmask,
             HvRegisterName::SYSENTER_CS => state.sysenter_cs,
             HvRegisterName::SYSENTER_ESP => state.sysenter_esp,
-            _ => state.sysenter_eip,
+            HvRegisterName::SYSENTER_EIP => state.sysenter_eip,
+            HvRegisterName::TSC_AUX => self.msr(msr::TSC_AUX),
+            HvRegisterName::MISC_ENABLE => self.msr(msr::MISC_ENABLE),
+            _ => 0,
         }
     }
 

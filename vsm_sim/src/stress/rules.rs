@@ -18,6 +18,7 @@ pub struct Everything {
     intercepts: Vec<(u64, u64, u64)>,
     kernel_data: Option<String>,
     modules: String,
+    kexec: String,
     certificates: (usize, usize),
     has_ring: bool,
 }
@@ -74,6 +75,7 @@ impl Everything {
             intercepts: vps.map(|vp| machine.partition().cr_intercepts(vp)).collect(),
             kernel_data: platform.vtl0().kernel_data().map(ToString::to_string),
             modules: format!("{:?}", platform.vtl0().modules().lock()),
+            kexec: format!("{:?}", platform.vtl0().kexec().lock()),
             certificates: platform.vtl0().keys().lock().counts(),
             has_ring: platform.log_ring().lock().is_some(),
         }
@@ -198,7 +200,7 @@ impl Frames {
             );
             let expected = match state.owner {
                 Owner::Vtl1 => Permission::NONE,
-                Owner::RingBuffer | Owner::Trampoline => Permission::R,
+                Owner::RingBuffer | Owner::Trampoline | Owner::Kexec { .. } => Permission::R,
                 Owner::Module { kind, .. } if kind.is_text() => Permission::RX,
                 Owner::Module { kind, .. } if kind.is_explained() => Permission::R,
                 _ => continue,
@@ -240,6 +242,13 @@ impl Frames {
         tokens.sort_unstable();
         tokens.dedup();
         tokens
+    }
+
+    /// How many frames belong to the kexec image, or to the one for a crash.
+    #[must_use]
+    pub fn of_kexec(&self, crash: bool) -> u64 {
+        let owned = self.states.iter().filter(|state| state.owner == Owner::Kexec { crash });
+        owned.map(|state| state.frames.count()).sum()
     }
 
     /// What must hold right after the end of boot when the hypervisor refused nothing.

@@ -29,7 +29,7 @@ pub struct Captured {
     pub file: Vec<u8>,
     /// Its memory.
     pub ranges: Vec<OwnedRange>,
-    json: Value,
+    pub(super) json: Value,
 }
 
 impl Captured {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`set`] | a capture set: one boot of one kernel, with what VTL1 would know of it |
 //! | [`captured`] | a module of a set: the signed file and its memory |
+//! | [`transitions`] | what the kernel poked into a module's text right afterwards |
 //! | [`accept`] | explains every module, in the order in which they were loaded |
 //! | [`mutate`] | changes memory and files, and sees all of it refused |
 //!
@@ -13,3 +14,4 @@ pub mod accept;
 pub mod captured;
 pub mod mutate;
 pub mod set;
+pub mod transitions;

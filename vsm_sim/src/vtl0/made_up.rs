@@ -1,7 +1,8 @@
 //! A small module that nobody captured: built here, and loaded as Linux would load it, so that what is in memory is known.
 //!
 //! It has a part of every kind, a call of the kernel's or of another module's function, a jump label in its text and one in
-//! its init text, and symbols for other modules. Nothing of it was ever meant to run.
+//! its init text, static calls of every shape with their trampoline, and symbols for other modules. Nothing of it was ever
+//! meant to run.
 
 use anyhow::{Context, Result};
 use object::write::{Object, Relocation as Written, SectionId, Symbol, SymbolId, SymbolSection};
@@ -12,7 +13,7 @@ use object::{
 use vsm_integrity::module::Kind;
 
 use super::kdata::KernelData;
-use super::modules::{Label, Module, Part};
+use super::modules::{Call, Label, Module, Part};
 use super::ranges::SplitMix;
 use super::signer::Signer;
 
@@ -31,6 +32,23 @@ const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
 const CALL: usize = 0x10;
 const LABEL: usize = 0xffe;
 const TARGET: usize = 0x1100;
+/// The static calls: section, offset, bytes before the displacement, flags (`STATIC_CALL_SITE_TAIL`, `STATIC_CALL_SITE_INIT`,
+/// include/linux/static_call_types.h). A call, a tail call, a tail call under a condition, a call in the init text, and one
+/// that crosses a page, which a short text does not have.
+const CALLS: [(usize, usize, &[u8], i64); 5] = [
+    (0, 0x200, &[0xe8], 0),
+    (0, 0x210, &[0xe9], 1),
+    (0, 0x220, &[0x0f, 0x84], 1),
+    (1, 8, &[0xe8], 2),
+    (0, 0x1ffd, &[0xe8], 0),
+];
+/// Numbers of the sections with the trampoline and with the list of static calls.
+const TRAMPOLINE: usize = 13;
+const STATIC_CALLS: usize = 14;
+/// A trampoline: a jump, and UD1, by which Linux knows one (arch/x86/include/asm/static_call.h).
+const JUMP_AND_MARK: [u8; 8] = [0xe9, 0, 0, 0, 0, 0x0f, 0xb9, 0xcc];
+/// Offset in the text of a function that the module does not export.
+pub const LOCAL_FUNCTION: u64 = 0x400;
 /// Offset of the function that the module exports.
 pub const FUNCTION: u64 = 0x80;
 const PAGE: usize = 4096;
@@ -120,7 +138,7 @@ impl MadeUp {
     /// When the called symbol is too far away for a call.
     pub fn build(&self) -> Result<Module> {
         let sections = self.sections();
-        let file = write(&sections)?;
+        let file = write(&sections, &self.functions())?;
         let (parts, places) = load(&sections, self.start)?;
         let text = places.first().copied().flatten().context("text")?;
         let init = places.get(1).copied().flatten().context("init text")?;
@@ -130,7 +148,40 @@ impl MadeUp {
             Label { va: text + LABEL as u64, jump: [&[0xe9][..], &long].concat() },
             Label { va: init + 4, jump: vec![0xeb, 0] },
         ];
-        Ok(Module { name: self.name.clone(), file, parts, labels, uses: Vec::new() })
+        let calls = self.calls(&parts, &places)?;
+        Ok(Module { name: self.name.clone(), file, parts, labels, calls, uses: Vec::new() })
+    }
+
+    /// The static calls, and the trampoline, each of which Linux makes go to what the module calls.
+    fn calls(&self, parts: &[Part], places: &[Option<u64>]) -> Result<Vec<Call>> {
+        let trampoline = [(TRAMPOLINE, 0, &[0xe9][..], 0)];
+        let all = self.static_calls().copied().chain(trampoline);
+        all.map(|(section, offset, opcode, _)| {
+            let va = places[section].context("a section in memory")? + offset as u64;
+            let size = opcode.len() + 4;
+            let part = parts.iter().find(|part| va >= part.va && va - part.va < part.bytes.len() as u64);
+            let part = part.context("a static call in the text")?;
+            let at = usize::try_from(va - part.va)?;
+            let distance = self.calls.1.wrapping_sub(va + size as u64).cast_signed();
+            let distance = i32::try_from(distance).context("a function is too far away")?.to_le_bytes();
+            Ok(Call { va, compiled: part.bytes[at..at + size].to_vec(), direct: [opcode, &distance].concat() })
+        })
+        .collect()
+    }
+
+    fn static_calls(&self) -> impl Iterator<Item = &'static (usize, usize, &'static [u8], i64)> {
+        let end = self.text_pages * PAGE - 200;
+        CALLS.iter().filter(move |(section, offset, ..)| *section != 0 || *offset < end)
+    }
+
+    /// The symbols that are functions: name, section, offset.
+    fn functions(&self) -> Vec<(String, usize, u64)> {
+        let name = &self.name;
+        vec![
+            (format!("{name}_local"), 0, LOCAL_FUNCTION),
+            (format!("{name}_start"), 1, 0),
+            (format!("__SCT__{name}"), TRAMPOLINE, 0),
+        ]
     }
 
     /// As [`Self::build`], with the file signed.
@@ -154,6 +205,13 @@ impl MadeUp {
         let mut text: Vec<u8> = (0..self.text_pages * PAGE - 100).map(|_| random.next().to_le_bytes()[0]).collect();
         text[CALL..CALL + 5].copy_from_slice(&[0xe8, 0, 0, 0, 0]);
         text[LABEL..LABEL + 5].copy_from_slice(&NOP5);
+        let mut init = vec![0x31, 0xc0, 0xc3, 0x90, 0x66, 0x90, 0xc3, 0x90, 0, 0, 0, 0, 0, 0xc3];
+        for (section, offset, opcode, _) in self.static_calls() {
+            let bytes = if *section == 0 { &mut text } else { &mut init };
+            let place = &mut bytes[*offset..*offset + opcode.len() + 4];
+            place.fill(0);
+            place[..opcode.len()].copy_from_slice(opcode);
+        }
         let section = |name, flags, kind, bytes: &[u8]| Section {
             name,
             flags: flags | ALLOC,
@@ -166,8 +224,8 @@ impl MadeUp {
         let (first, second) = (self.name.len() + 10, names.len() - 1);
         let mut sections = vec![
             section(".text", EXECUTE, Some(Kind::Text), &text),
-            // xor %eax,%eax; ret; then a NOP of two bytes and a return.
-            section(".init.text", EXECUTE, Some(Kind::InitText), &[0x31, 0xc0, 0xc3, 0x90, 0x66, 0x90, 0xc3, 0x90]),
+            // xor %eax,%eax; ret; then a NOP of two bytes and a return; then a static call and a return.
+            section(".init.text", EXECUTE, Some(Kind::InitText), &init),
             section(
                 ".rodata",
                 0,
@@ -184,6 +242,8 @@ impl MadeUp {
             section(".init.data", WRITE, Some(Kind::InitData), &[5; 128]),
             section(".gnu.linkonce.this_module", WRITE, Some(Kind::Data), &[0; 0x400]),
             section(".modinfo", 0, None, information.as_bytes()),
+            section(".static_call.text", EXECUTE, Some(Kind::Text), &JUMP_AND_MARK),
+            section(".static_call_sites", WRITE, Some(Kind::RoAfterInit), &vec![0; self.static_calls().count() * 8]),
         ];
         let (symbol, value) = self.calls.clone();
         sections[0].relocations.push((CALL + 1, CALL32, Target::Symbol(symbol, value), -4));
@@ -207,12 +267,22 @@ impl MadeUp {
                 (entry + 8, RELATIVE64, Target::Section(7), key),
             ]);
         }
+        // The trampoline leads to the module's function until Linux changes that.
+        sections[TRAMPOLINE].relocations.push((1, CALL32, Target::Section(0), FUNCTION.cast_signed() - 4));
+        for (index, (section, offset, opcode, flags)) in self.static_calls().enumerate() {
+            let displacement = offset + opcode.len();
+            sections[*section].relocations.push((displacement, CALL32, Target::Section(TRAMPOLINE), -4));
+            sections[STATIC_CALLS].relocations.extend([
+                (index * 8, RELATIVE32, Target::Section(*section), i64::try_from(*offset).unwrap_or(0)),
+                (index * 8 + 4, RELATIVE32, Target::Section(7), 192 + flags),
+            ]);
+        }
         sections
     }
 }
 
 /// The object file.
-fn write(sections: &[Section]) -> Result<Vec<u8>> {
+fn write(sections: &[Section], functions: &[(String, usize, u64)]) -> Result<Vec<u8>> {
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
     let mut ids: Vec<(SectionId, SymbolId)> = Vec::new();
     for section in sections {
@@ -221,6 +291,18 @@ fn write(sections: &[Section]) -> Result<Vec<u8>> {
         object.section_mut(id).flags = SectionFlags::Elf { sh_flags: section.flags };
         object.append_section_data(id, &section.bytes, 16);
         ids.push((id, object.section_symbol(id)));
+    }
+    for (name, section, value) in functions {
+        object.add_symbol(Symbol {
+            name: name.clone().into_bytes(),
+            value: *value,
+            size: 4,
+            kind: SymbolKind::Text,
+            scope: SymbolScope::Compilation,
+            weak: false,
+            section: SymbolSection::Section(ids[*section].0),
+            flags: SymbolFlags::None,
+        });
     }
     for (section, (id, _)) in sections.iter().zip(&ids) {
         for (offset, r_type, target, addend) in &section.relocations {

@@ -13,21 +13,27 @@
 //! | [`captures`] | the same of real kernels, as captured |
 //! | [`modules`] | what a module's loader puts into memory, and its HEKI list |
 //! | [`made_up`] | a small module that nobody captured |
-//! | [`signed`] | two small modules that were signed once |
+//! | [`signed`] | two small modules and a small kernel that were signed once |
 //! | [`signer`] | signs modules, with OpenSSL |
+//! | [`kexec`] | what kexec's loader puts into memory, and its HEKI list |
+//! | [`authenticode`] | a small kernel's file, and its signature |
 //! | [`patcher`] | the steps of a text poke |
+//! | [`optee`] | how Linux looks for OP-TEE |
 //! | [`log_reader`] | follows VTL1's log in the ring |
 //! | [`ranges`] | the protections a real machine's VTL0 asks for at boot |
 
+pub mod authenticode;
 pub mod bytes;
 pub mod captures;
 pub mod kdata;
+pub mod kexec;
 pub mod lists;
 pub mod loader;
 pub mod log_reader;
 pub mod made_up;
 pub mod memory_map;
 pub mod modules;
+pub mod optee;
 pub mod patcher;
 pub mod ranges;
 pub mod signed;

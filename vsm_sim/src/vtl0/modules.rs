@@ -47,6 +47,17 @@ pub struct Label {
     pub jump: Vec<u8>,
 }
 
+/// A static call of a module, or a trampoline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Its address.
+    pub va: u64,
+    /// The instruction in memory when the module is validated.
+    pub compiled: Vec<u8>,
+    /// What Linux makes of it right after.
+    pub direct: Vec<u8>,
+}
+
 /// A module, as its loader has it.
 #[derive(Clone, Debug)]
 pub struct Module {
@@ -58,6 +69,8 @@ pub struct Module {
     pub parts: Vec<Part>,
     /// Its jump labels.
     pub labels: Vec<Label>,
+    /// Its static calls.
+    pub calls: Vec<Call>,
     /// The names of the modules that it uses.
     pub uses: Vec<String>,
 }
@@ -74,6 +87,7 @@ impl Module {
             file: captured.file.clone(),
             parts: parts.map(|part| Part { kind: part.kind, va: part.va, bytes: part.bytes.clone() }).collect(),
             labels: captured.jump_labels()?.into_iter().map(|(va, jump)| Label { va, jump }).collect(),
+            calls: captured.static_calls()?,
             uses: captured.depends(),
         })
     }
@@ -191,17 +205,21 @@ impl Placed {
     }
 
     fn site(&self, label: &Label) -> Result<Site> {
-        let pa = self.physical(label.va).context("a jump label outside of the module")?;
-        let size = u8::try_from(label.jump.len())?;
-        let next = (label.va / PAGE + 1) * PAGE;
-        let next_page = if label.va + u64::from(size) > next {
-            self.physical(next).context("a jump label that leaves the module")?
-        } else {
-            0
-        };
         let mut jump = [0; 5];
         jump[..label.jump.len()].copy_from_slice(&label.jump);
-        Ok(Site { pa, next_page, jump, size })
+        Ok(Site { jump, ..self.place_of(label.va, label.jump.len())? })
+    }
+
+    /// Where a site of `size` bytes at `va` lies; its jump is left out.
+    ///
+    /// # Errors
+    /// When a byte of it is not the module's.
+    pub fn place_of(&self, va: u64, size: usize) -> Result<Site> {
+        let pa = self.physical(va).context("a site outside of the module")?;
+        let next = (va / PAGE + 1) * PAGE;
+        let next_page =
+            if va + size as u64 > next { self.physical(next).context("a site that leaves the module")? } else { 0 };
+        Ok(Site { pa, next_page, jump: [0; 5], size: u8::try_from(size)? })
     }
 
     /// Gives the frames of the objects for which `which` is true back to VTL0's allocator.
@@ -268,6 +286,7 @@ mod tests {
             file: vec![1; 0x1800],
             parts: vec![text],
             labels: vec![label],
+            calls: Vec::new(),
             uses: Vec::new(),
         };
         let placed = module.place(&memory, &mut Frames::consecutive(0x1_0000, 0x2_0000), 0x900).unwrap();

@@ -1,4 +1,5 @@
-//! How Linux changes a jump label: the three requests of a text poke (`text_poke_bp_batch`, LVBS contract §5.9).
+//! How Linux changes a jump label or a static call: the three requests of a text poke (`text_poke_bp_batch`, LVBS contract
+//! §5.9).
 
 use super::kdata::Site;
 
@@ -71,6 +72,13 @@ pub fn write_at(site: &Site, index: u64, code: &[u8]) -> Patch {
 
 /// The three steps that make the site `form`.
 pub fn poke(site: &Site, form: Form) -> [Patch; 3] {
-    let bytes = bytes_of(site, form);
-    [write_at(site, 0, &[INT3]), write_at(site, 1, &bytes[1..]), write_at(site, 0, &bytes[..1])]
+    poke_code(site, &bytes_of(site, form))
+}
+
+/// The three steps that make the site's instruction `code`, which has as many bytes.
+///
+/// # Panics
+/// When there are more than 6.
+pub fn poke_code(site: &Site, code: &[u8]) -> [Patch; 3] {
+    [write_at(site, 0, &[INT3]), write_at(site, 1, &code[1..]), write_at(site, 0, &code[..1])]
 }

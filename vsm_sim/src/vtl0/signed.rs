@@ -1,5 +1,5 @@
-//! Two made-up modules with the signatures of somebody whom a made-up kernel may trust, as files: with the same bytes in every
-//! run, so that a run can be repeated. The private keys were thrown away.
+//! Two made-up modules and a kernel for kexec with the signatures of somebody whom a made-up kernel may trust, as files: with the
+//! same bytes in every run, so that a run can be repeated. The private keys were thrown away.
 //!
 //! The fuzz targets use them too, and `cargo test --manifest-path fuzz/Cargo.toml --lib renew -- --ignored` makes the files
 //! anew, which is needed when [`MadeUp`] changes.
@@ -17,6 +17,11 @@ pub const AUTHORITY: &[u8] = include_bytes!("fixtures/authority.der");
 pub const SIGNER: &[u8] = include_bytes!("fixtures/signer.der");
 /// A P-256 certificate of the same kind.
 pub const OTHER: &[u8] = include_bytes!("fixtures/other.der");
+
+/// A kernel that can be loaded for kexec, with a signature, and the P-256 certificate of who has signed it.
+pub const KERNEL_FILE: &[u8] = include_bytes!("fixtures/kernel.pe");
+/// See [`KERNEL_FILE`].
+pub const KERNEL_SIGNER: &[u8] = include_bytes!("fixtures/kernel.der");
 
 /// Symbols and seed of the made-up kernel that the made-up modules are for.
 pub const KERNEL: (usize, u64) = (5, 1);

@@ -58,6 +58,16 @@ impl Signer {
         Self::new(name, P256, MODULES, Some(issuer))
     }
 
+    /// Somebody who may sign modules and nothing else, by a certificate that `issuer` has signed and that says so, as
+    /// distributions do (`1.3.6.1.4.1.2312.16.1.2`).
+    ///
+    /// # Errors
+    /// When `openssl` is missing or fails.
+    pub fn of_modules_only(name: &str, issuer: &Self) -> Result<Self> {
+        let extensions = format!("{MODULES}\nextendedKeyUsage=codeSigning,1.3.6.1.4.1.2312.16.1.2");
+        Self::new(name, P256, &extensions, Some(issuer))
+    }
+
     fn new(name: &str, key: [&str; 4], extensions: &str, issuer: Option<&Self>) -> Result<Self> {
         let signer = Self { directory: TempDir::new()?, der: Vec::new() };
         let text = format!("[req]\ndistinguished_name=dn\nprompt=no\n[dn]\nCN={name}\n[ext]\n{extensions}\n");
@@ -87,6 +97,20 @@ impl Signer {
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
         &self.der
+    }
+
+    /// A signature of `content` with SHA-256, and nothing else.
+    ///
+    /// # Errors
+    /// When `openssl` fails.
+    pub fn sign_raw(&self, content: &[u8]) -> Result<Vec<u8>> {
+        let directory = TempDir::new()?;
+        let [from, to] = ["content", "signature"].map(|name| directory.path().join(name));
+        fs::write(&from, content)?;
+        let mut command = Command::new("openssl");
+        command.args(["dgst", "-sha256", "-sign"]).arg(self.file("key")).arg("-out").arg(&to);
+        run(command.arg(&from))?;
+        Ok(fs::read(to)?)
     }
 
     /// `content` with a signature behind it, as Linux takes modules.

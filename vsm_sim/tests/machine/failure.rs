@@ -20,8 +20,8 @@ fn exception(vector: u8, error_code: Option<u32>) -> Event {
 }
 
 /// Steps into a call, `steps` instructions deep.
-fn into_call(vtl0: &mut Vtl0, steps: u32) -> Result<()> {
-    let registers = vtl0.call_registers(NO_CALL, 0, 0, 0);
+fn into_call(vtl0: &mut Vtl0, id: u64, steps: u32) -> Result<()> {
+    let registers = vtl0.call_registers(id, 0, 0, 0);
     vtl0.go_to(vtl0.call_site(), &registers);
     for _ in 0..=steps {
         let stop = vtl0.processor().step()?;
@@ -36,7 +36,7 @@ fn breaks(vps: u32, steps: u32, name: &str, act: impl FnOnce(&mut Processor) -> 
     let mut vtl0 = booted(vps)?;
     let machine = vtl0.machine();
     let mut others = start_others(&mut vtl0)?;
-    into_call(&mut vtl0, steps)?;
+    into_call(&mut vtl0, NO_CALL, steps)?;
     let rip = act(vtl0.processor())?;
     let stop = vtl0.processor().run().with_context(|| console(&machine))?;
     let lines = console(&machine);
@@ -89,6 +89,19 @@ const DEPTHS: [u32; 4] = [3, 60, 170, 1500];
 fn machine_reports_a_machine_check() -> Result<()> {
     for depth in DEPTHS {
         breaks(2, depth, "#MC", inject(exception(18, None))).with_context(|| format!("after {depth} instructions"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn machine_names_the_call_that_it_broke_in() -> Result<()> {
+    for function in [F::LockRegs, F::PatchText] {
+        let mut vtl0 = booted(1)?;
+        into_call(&mut vtl0, function.id(), 170)?;
+        vtl0.processor().vcpu().inject(VTL1, exception(18, None));
+        vtl0.processor().run()?;
+        let (lines, words) = (console(&vtl0.machine()), format!("the latest call of VP 0 is {}", function.name()));
+        ensure!(lines.contains(&format!("vtl1: panic: {words}")), "{lines}");
     }
     Ok(())
 }
@@ -150,7 +163,7 @@ fn machine_survives_nmis() -> Result<()> {
     let machine = vtl0.machine();
     // The long ones first: a refused call that is no longer logged has just over 200 instructions.
     for depth in [500, 1000, 2000].into_iter().chain((0..180).step_by(6)) {
-        into_call(&mut vtl0, depth)?;
+        into_call(&mut vtl0, NO_CALL, depth)?;
         let before = vtl0.processor().vcpu().state(VTL1).rip;
         vtl0.processor().vcpu().inject(VTL1, Event { vector: 2, kind: EventKind::Nmi, error_code: None });
         let stop = vtl0.processor().run()?;

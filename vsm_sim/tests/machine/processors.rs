@@ -185,7 +185,7 @@ fn one_round(vtl0: &mut Vtl0, vp: u32, round: u32, lists: [List; 2]) -> Result<(
 
     let mut random = Random(u64::from(vp + 1) << 32 | u64::from(round + 1));
     let (id, expected) = if round % 90 == 45 { (VSM_BASE - 1, Some(EINVAL)) } else { (F::OpteeMessage.id(), None) };
-    let mut registers = vtl0.call_registers(id, 0, 0, 0);
+    let mut registers = vtl0.call_registers(id, u64::MAX, 0, 0);
     for register in [&mut registers.rbx, &mut registers.rbp, &mut registers.r9, &mut registers.r12, &mut registers.r15]
     {
         *register = random.next();

@@ -47,12 +47,17 @@ impl Linux {
 
     /// Makes a call with a list.
     pub fn call(&mut self, function: F, ranges: &[Range]) -> Result<CallResult> {
+        self.call_with(function, ranges, 0)
+    }
+
+    /// Makes a call with a list and a third register.
+    pub fn call_with(&mut self, function: F, ranges: &[Range], a3: u64) -> Result<CallResult> {
         let machine = self.vtl0.machine();
         let list = self.vtl0.with_scratch(|scratch| {
             scratch.reset();
             write_list(machine.ram(), scratch, ranges)
         })?;
-        self.vtl0.vtl_call(function.id(), list.pa, list.nranges, 0).with_context(|| self.console())
+        self.vtl0.vtl_call(function.id(), list.pa, list.nranges, a3).with_context(|| self.console())
     }
 
     fn must(&mut self, function: F, ranges: &[Range]) -> Result<()> {

@@ -140,7 +140,7 @@ fn machine_a_processor_not_locked_at_the_end_of_boot_is_locked_when_it_is_seen()
     let mut unlocked = start_other(&boot_vp, 1)?;
     ensure!(call(&mut boot_vp, F::LockRegs, [0; 3])? == 0, "LockRegs");
     // As long as the boot lasts, a processor that did not ask for it is not locked, whatever it calls.
-    ensure!(call(&mut unlocked, F::OpteeMessage, [0; 3])? == -95, "OpteeMessage");
+    ensure!(call(&mut unlocked, F::OpteeMessage, [u64::MAX, 0, 0])? == -14, "OpteeMessage");
     let stop = unlocked.run(&with_rbx(CR4_SMEP), flip_smep)?;
     ensure!(stop == Stop::Done, "CR4 is pinned during boot: {stop:x?}");
     ensure!(unlocked.run(&with_rbx(CR4_SMEP), flip_smep)? == Stop::Done, "back");

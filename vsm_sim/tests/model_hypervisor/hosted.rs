@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use litebox_platform_lvbs::address::PhysAddr;
 use litebox_platform_lvbs::hv::calls::{get_vp_registers, modify_vtl_protection_mask, set_vp_registers};
 use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, HvStatus, HypercallCode, InputVtl, MapFlags, Vtl};
+use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN};
 use vsm_sim::hosted::{HostedConfig, HostedMachine, RacePoint};
 use vsm_sim::hv::{Access, GuestMemory, Injection, TraceEvent, Verdict};
 
@@ -69,7 +70,7 @@ fn an_incomplete_success_is_taken_up_and_one_without_progress_is_a_failure() {
 #[test]
 fn unknown_calls_are_refused_through_the_jump_table() {
     let machine = HostedMachine::new(HostedConfig::default());
-    for id in [0, 1, 0x1ffdf, 0x1fff1, 1 << 32 | 0x1ffe3, u64::MAX] {
+    for id in [0, 1, VSM_BASE - 1, VSM_BASE + VSM_TABLE_LEN as u64, 1 << 32 | 0x1ffe3, u64::MAX] {
         assert_eq!(machine.vtl_call(0, id, 0, 0, 0), -22, "{id:#x}");
     }
     assert_eq!(machine.vtl_call(0, 0x1ffe3, 0, 0, 0), 0, "SignalEndOfBoot");

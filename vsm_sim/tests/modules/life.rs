@@ -26,6 +26,7 @@ fn two_modules_live_and_go_in_the_right_order() {
         linux.assert_loaded(&second, 2, false);
         assert_eq!((linux.uses(1), linux.uses(2)), (vec![], vec![1]));
         assert_eq!((linux.sites(1), linux.sites(2)), (2, 2));
+        assert_eq!((linux.calls(1), linux.calls(2)), (kernel.first.calls.len(), kernel.second.calls.len()));
         // What they export is VTL1's own knowledge.
         let modules = linux.machine.platform().vtl0().modules().lock();
         let exports: Vec<(String, u64, bool)> = modules
@@ -44,6 +45,7 @@ fn two_modules_live_and_go_in_the_right_order() {
         linux.assert_loaded(&first, 1, true);
         linux.assert_loaded(&second, 2, false);
         assert_eq!((linux.sites(1), linux.sites(2)), (1, 2));
+        assert_eq!(linux.calls(1), kernel.first.calls.len() - 1, "the one in the init text has gone");
         for call in [Linux::free_init, Linux::unload] {
             let during = linux.everything();
             assert_eq!(call(&linux, 1), EBUSY);

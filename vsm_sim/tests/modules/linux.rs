@@ -4,6 +4,7 @@ use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::{FrameState, ModuleMemoryKind, Owner, Permission};
 use litebox_platform_lvbs::hv::MapFlags;
 use litebox_platform_lvbs::vsm::{Token, VsmFunction};
+use litebox_platform_lvbs::vtl0::SiteKind;
 use vsm_sim::hosted::{HostedConfig, HostedMachine};
 use vsm_sim::vtl0::kdata::KernelData;
 use vsm_sim::vtl0::lists::{Range, Scratch, write_list};
@@ -15,7 +16,7 @@ pub const RAM: u64 = 0x1_0000;
 /// VTL1's frames.
 pub const VTL1: std::ops::Range<u64> = 0x6000..0x7000;
 /// Where modules and kernel data lie.
-const FREE: (u64, u64) = (0x700_0000, RAM << 12);
+const FREE: (u64, u64) = (0x701_0000, RAM << 12);
 
 pub const EIO: i64 = -5;
 pub const ENOMEM: i64 = -12;
@@ -34,12 +35,13 @@ pub struct Linux {
     pub frames: Frames,
 }
 
-/// Everything that a call could leave behind: rights at the hypervisor, the registry, modules, keys.
+/// Everything that a call could leave behind: rights at the hypervisor, the registry, modules, kexec images, keys.
 #[derive(PartialEq)]
 pub struct Everything {
     pub rights: Vec<MapFlags>,
     pub states: Vec<FrameState>,
     pub modules: String,
+    pub kexec: String,
     pub keys: (usize, usize),
 }
 
@@ -111,6 +113,7 @@ impl Linux {
             rights: (0..RAM).map(|gfn| map.get(gfn)).collect(),
             states: self.machine.platform().frames().lock().intervals().collect(),
             modules: format!("{:?}", vtl0.modules().lock()),
+            kexec: format!("{:?}", vtl0.kexec().lock()),
             keys: vtl0.keys().lock().counts(),
         }
     }
@@ -145,10 +148,20 @@ impl Linux {
         }
     }
 
-    /// How many patch sites VTL1 knows of the module.
+    /// How many jump labels VTL1 knows of the module.
     pub fn sites(&self, token: i64) -> usize {
+        self.patches(token, |kind| kind == SiteKind::JumpLabel)
+    }
+
+    /// How many static calls and trampolines.
+    pub fn calls(&self, token: i64) -> usize {
+        self.patches(token, |kind| kind != SiteKind::JumpLabel)
+    }
+
+    fn patches(&self, token: i64, which: impl Fn(SiteKind) -> bool) -> usize {
         let modules = self.machine.platform().vtl0().modules().lock();
-        modules.get(Token::new(token.cast_unsigned()).unwrap()).unwrap().patches.len()
+        let module = modules.get(Token::new(token.cast_unsigned()).unwrap()).unwrap();
+        module.patches.iter().filter(|site| which(site.kind())).count()
     }
 
     /// The tokens of the modules that the module uses.

@@ -6,6 +6,7 @@ mod end_of_boot;
 mod kdata;
 #[path = "../kdata_common/mod.rs"]
 mod kdata_common;
+mod kexec;
 mod module;
 mod protect;
 mod ring;

@@ -82,6 +82,29 @@ fn neighbours_other_addresses_and_odd_sizes_are_refused() {
         ("VTL1", one(VTL1.start << 12, &[INT3]), EACCES),
         ("data", one((RODATA.end + 8) << 12, &[INT3]), ENOENT),
         ("no memory", one((RAM + 1) << 12, &[INT3]), ENOENT),
+        ("INT3 over the third byte", one(site.pa + 2, &[INT3]), EINVAL),
+        ("a wrong first byte", one(site.pa, &[0xe8]), EINVAL),
+        ("a wrong tail", write_at(&site, 1, &[0x1f, 0x44, 0, 1]), EINVAL),
+        ("another site's tail", write_at(&site, 1, &[0xcc; 4]), EINVAL),
+        ("a tail that is too short", write_at(&site, 1, &[0x1f, 0x44, 0]), EINVAL),
+        ("a tail that is too long", write_at(&site, 1, &[0x1f, 0x44, 0, 0, 0]), EINVAL),
+        ("the end of a tail", write_at(&site, 2, &[0x44, 0, 0]), EINVAL),
+        ("the tail with the next site's first byte", write_at(&sites[0], 1, &[0x1f, 0x44, 0, 0, 0x66]), EINVAL),
+        ("all of a site across pages at once", write_at(&across, 0, &[0x0f, 0x1f, 0x44, 0, 0]), EINVAL),
+        ("a part up to the end of a page", write_at(&across, 1, &[0x1f]), EINVAL),
+        ("a part from the start of a page", one(across.next_page, &[0x44, 0]), EINVAL),
+        ("data, size 0", Patch { size: 0, ..one((RODATA.end + 8) << 12, &[INT3]) }, EINVAL),
+        ("data, size 6", Patch { size: 6, ..one((RODATA.end + 8) << 12, &[INT3]) }, EINVAL),
+        ("data that goes on nowhere", one((RODATA.end + 8) * 4096 - 1, &[1, 2]), EINVAL),
+        (
+            "data that goes on in text",
+            Patch { pa: [(TEXT.start << 12) - 1, TEXT.start << 12], ..one(0, &[1, 2]) },
+            EACCES,
+        ),
+        ("data that goes on in VTL1", Patch { pa: [(RAM << 12) - 1, VTL1.start << 12], ..one(0, &[1, 2]) }, EACCES),
+        ("data that goes on in data", Patch { pa: [(RAM << 12) - 1, RODATA.end << 12], ..one(0, &[1, 2]) }, ENOENT),
+        ("data that goes on beyond all memory", Patch { pa: [(RAM << 12) - 1, 1 << 52], ..one(0, &[1, 2]) }, EFAULT),
+        ("the last physical address", one((1 << 52) - 1, &[INT3]), ENOENT),
         ("no physical address", one(1 << 52, &[INT3]), EFAULT),
         ("a virtual address", one(0xffff_ffff_8100_0000, &[INT3]), EFAULT),
         (
@@ -90,7 +113,15 @@ fn neighbours_other_addresses_and_odd_sizes_are_refused() {
             EINVAL,
         ),
     ];
-    for second in [0, across.pa & !0xfff, across.next_page + 0x1000, across.next_page + 1, VTL1.start << 12, u64::MAX] {
+    for second in [
+        0,
+        across.pa & !0xfff,
+        across.next_page + 0x1000,
+        across.next_page + 1,
+        sites[10].next_page,
+        VTL1.start << 12,
+        u64::MAX,
+    ] {
         let [_, mut tail, _] = poke(&across, Form::Nop);
         tail.pa[1] = second;
         requests.push(("another second page", tail, EINVAL));
@@ -100,16 +131,47 @@ fn neighbours_other_addresses_and_odd_sizes_are_refused() {
     for (what, request, errno) in requests {
         // Behind a breakpoint, so that it is not the order that saves the day.
         for broken in [false, true] {
-            if broken && errno == EINVAL && !what.ends_with("first") && !what.starts_with("size") {
+            if broken && errno == EINVAL && !what.ends_with("first") {
                 put(&machine, &across, &[&[INT3], &across.jump[1..]].concat());
+                put(&machine, &site, &[&[INT3], &site.jump[1..]].concat());
             }
-            let now = text(&machine);
+            let around = || sites.iter().map(|site| near(&machine, site)).collect::<Vec<_>>();
+            let now = around();
             assert_eq!(patch(&machine, request), errno, "{what}");
-            assert!(text(&machine) == now, "{what}");
+            assert!(around() == now, "{what}");
             put(&machine, &across, &across.jump);
+            put(&machine, &site, &site.jump);
         }
     }
     assert!(text(&machine) == before);
+}
+
+/// LoadKData's word for it is not enough: with each byte a site must lie in what was then sealed as text.
+#[test]
+fn a_site_that_goes_on_outside_of_the_text_is_never_written() {
+    let base = TEXT.start << 12;
+    let site = |index: u64, next_page| Site {
+        pa: base + index * 0x1000 + 0xffe,
+        next_page,
+        jump: [0xe9, 1, 2, 3, 4],
+        size: 5,
+    };
+    let torn = Site { pa: base + 0x5fff, ..site(0, (RODATA.end + 4) << 12) };
+    let sites = [site(0, RODATA.end << 12), site(1, RODATA.start << 12), site(2, (RAM + 2) << 12), torn];
+    let fine = site(4, base + 0x9000);
+    let machine = booted(&[&sites[..2], &[torn, fine]].concat());
+    for site in &sites {
+        let before = text(&machine);
+        for step in poke(site, Form::Nop) {
+            let errno = patch(&machine, step);
+            assert!([EACCES, EINVAL, ENOENT].contains(&errno), "{site:x?}: {step:x?}");
+            // The second page alone is no protected memory in two of the four.
+            assert!(errno != ENOENT || step.pa[0] == site.next_page, "{site:x?}: {step:x?}");
+        }
+        assert!(text(&machine) == before);
+    }
+    assert_eq!(patch(&machine, poke(&sites[0], Form::Nop)[0]), EACCES);
+    assert_eq!(poke(&fine, Form::Nop).map(|step| patch(&machine, step)), [0; 3]);
 }
 
 /// The request may lie anywhere, also on two pages that are not neighbours.

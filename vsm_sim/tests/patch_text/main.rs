@@ -1,7 +1,15 @@
 //! PatchText over the hypervisor model: what a text poke does, and what no request can do.
 
+mod captured;
+mod failures;
 mod flips;
 mod hostile;
+#[path = "../modules/linux.rs"]
+#[expect(dead_code, reason = "the tests of modules need more of it")]
+mod linux;
+mod modules;
+mod races;
+mod static_calls;
 
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::vsm::VsmFunction;
@@ -37,6 +45,7 @@ fn booted(sites: &[Site]) -> HostedMachine {
     for site in sites {
         put(&machine, site, &bytes_of(site, Form::Jump));
     }
+    start_second_processor(&machine);
     let kernel = KernelData { patches: patch_record(sites), ..KernelData::made_up(20, 1).0 };
     let ranges = kernel.write(machine.memory(), consecutive(OBJECTS.0, OBJECTS.1)).unwrap();
     assert_eq!(call(&machine, VsmFunction::LoadKData, &ranges), 0);
@@ -76,8 +85,21 @@ fn get(machine: &HostedMachine, site: &Site) -> Vec<u8> {
 
 /// Makes the request from a place of its own.
 fn patch(machine: &HostedMachine, patch: Patch) -> i64 {
-    machine.memory().write(REQUEST, &patch.to_bytes()).unwrap();
-    machine.vtl_call(0, VsmFunction::PatchText.id(), REQUEST, 0, 0)
+    patch_on(machine, 0, patch)
+}
+
+/// The same on a processor, from a place of the processor's.
+fn patch_on(machine: &HostedMachine, vp: u32, patch: Patch) -> i64 {
+    let at = REQUEST + u64::from(vp) * 0x400;
+    machine.memory().write(at, &patch.to_bytes()).unwrap();
+    machine.vtl_call(vp, VsmFunction::PatchText.id(), at, 0, 0)
+}
+
+/// EnableAPsVtl for both processors, and the second one's first entry. During boot only.
+fn start_second_processor(machine: &HostedMachine) {
+    machine.memory().write(REQUEST & !0xfff, &[3]).unwrap();
+    assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), REQUEST >> 12, 0, 0), 0);
+    machine.first_entry(1).unwrap();
 }
 
 /// All of the text and what lies around it.

@@ -13,10 +13,12 @@ mod value;
 
 use std::fmt;
 
-pub use image::Image;
+use litebox_platform_lvbs::vsm::VSM_TABLE_LEN;
 
-/// Number of entries of the jump table: the ids `0x1ffe0..=0x1fff0` of the LVBS contract, holes included.
-pub const TABLE_LEN: u64 = 17;
+pub use image::{Image, within};
+
+/// Number of entries of the jump table, holes included, as the calls are declared.
+pub const TABLE_LEN: u64 = VSM_TABLE_LEN as u64;
 /// The symbol of the jump table.
 pub const TABLE_SYMBOL: &str = "VSM_JUMP_TABLE";
 /// The section that holds the jump table and nothing else.
@@ -53,7 +55,7 @@ pub enum Rule {
     SegmentWx,
     /// No section is writable and executable, and none is more writable or executable than its segment says.
     SectionWx,
-    /// The jump table is a data symbol of 17 entries.
+    /// The jump table is a data symbol with an entry for every id.
     TableSymbol,
     /// It lies in its own section, which holds nothing else, page aligned.
     TableSection,
@@ -138,7 +140,7 @@ impl Rule {
             Self::RelocationTargets => "relocations change loaded, non-executable memory only",
             Self::SegmentWx => "no segment is writable and executable",
             Self::SectionWx => "no section is writable and executable",
-            Self::TableSymbol => "the jump table has 17 entries",
+            Self::TableSymbol => "the jump table has an entry for every id",
             Self::TableSection => "the jump table fills a page-aligned section of its own",
             Self::TableReadOnly => "the jump table is read-only at run time",
             Self::TableRelocations => "one relocation for each entry of the jump table",

@@ -1,7 +1,7 @@
 //! Ways to break a good image, each by one rule. Every entry changes as little as it can.
 
 use iced_x86::{FlowControl, Instruction, OpKind};
-use xtask::verify::Rule;
+use xtask::verify::{Rule, TABLE_LEN};
 
 use crate::elf::{DISPATCH, Elf, TABLE, eh, ph, rela, sh, sym};
 
@@ -196,11 +196,11 @@ pub const JUMP_TABLE: &[Doctoring] = &[
         elf.put16(at + sym::SHNDX, index);
     }),
     (Rule::TableSection, "more data behind the table", |elf| {
-        let at = elf.offset(elf.address(TABLE) + 17 * 8);
+        let at = elf.offset(elf.address(TABLE) + TABLE_LEN * 8);
         elf.0[at] = 1;
     }),
     (Rule::TableSection, "a neighbour on the page", |elf| {
-        let end = elf.u64(elf.section(".vsm_table") + sh::ADDR) + 17 * 8;
+        let end = elf.u64(elf.section(".vsm_table") + sh::ADDR) + TABLE_LEN * 8;
         let at = elf.section(".data");
         elf.put64(at + sh::ADDR, end);
         elf.put64(at + sh::SIZE, 8);
@@ -269,12 +269,12 @@ pub const CODE: &[Doctoring] = &[
         let [_, _, and] = elf.clamp();
         elf.replace(&and, &[]);
     }),
-    (Rule::IndexClamped, "a length of 18", |elf| {
+    (Rule::IndexClamped, "a length of one more", |elf| {
         let [cmp, _, _] = elf.clamp();
         assert_eq!(cmp.op1_kind(), OpKind::Immediate8to64);
         let at = elf.offset(cmp.ip()) + cmp.len() - 1;
-        assert_eq!(elf.0[at], 17);
-        elf.0[at] = 18;
+        assert_eq!(u64::from(elf.0[at]), TABLE_LEN);
+        elf.0[at] += 1;
     }),
     (Rule::IndexClamped, "a 32-bit comparison", |elf| {
         let [cmp, _, _] = elf.clamp();

@@ -1,6 +1,7 @@
 //! A writable view of a linked image, to break one thing at a time. Test code: it trusts that the image is a good one.
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
+use xtask::verify::TABLE_LEN;
 
 pub const PT_LOAD: u32 = 1;
 pub const DISPATCH: &str = "vsm_dispatch";
@@ -188,7 +189,7 @@ impl Elf {
         let table = self.address(TABLE);
         self.relocations()
             .into_iter()
-            .find(|offset| !(table..table + 17 * 8).contains(&self.u64(offset + rela::AT)))
+            .find(|offset| !(table..table + TABLE_LEN * 8).contains(&self.u64(offset + rela::AT)))
             .unwrap()
     }
 

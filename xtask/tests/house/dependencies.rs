@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("vsm_handlers", &["litebox_platform_lvbs", "vsm_integrity", "vsm_macros"]),
     ("litebox_runner_lvbs", &["litebox_platform_lvbs", "vsm_handlers"]),
     ("vsm_sim", &["litebox_platform_lvbs", "vsm_handlers", "vsm_integrity"]),
-    ("vsm_fuzz", &["litebox_platform_lvbs", "vsm_integrity", "vsm_sim"]),
+    ("vsm_fuzz", &["litebox_platform_lvbs", "vsm_handlers", "vsm_integrity", "vsm_sim"]),
     ("xtask", &["litebox_platform_lvbs", "vsm_handlers", "vsm_integrity", "vsm_sim"]),
 ];
 

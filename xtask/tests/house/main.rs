@@ -9,7 +9,9 @@
 //! | `unsafety` | finding `unsafe`, and what must be written beside it |
 //! | `text` | length, first paragraph, forbidden macros and attributes, machine paths, scripts |
 //! | `dependencies` | which crate may depend on which |
+//! | `boundary` | the tests that the boundary's page names |
 
+mod boundary;
 mod dependencies;
 mod ratchet;
 mod text;

@@ -11,7 +11,7 @@ use crate::{Finding, assert_none};
 const SITES: [(&str, usize); 8] = [
     ("fuzz", 0),
     ("litebox_platform_lvbs", 67),
-    ("litebox_runner_lvbs", 8),
+    ("litebox_runner_lvbs", 9),
     ("vsm_handlers", 0),
     ("vsm_integrity", 0),
     ("vsm_macros", 0),

@@ -2,7 +2,7 @@
 
 use super::fake::{Fake, frames};
 use crate::error::VsmError;
-use crate::frames::{FrameRegistry, ModuleMemoryKind, Owner, Permission};
+use crate::frames::{FrameRegistry, ModuleMemoryKind, Owner, Permission, ViewPiece};
 use crate::hv::HvStatus;
 use crate::vtl0::Phase;
 
@@ -216,4 +216,70 @@ fn frozen_frames_thaw_when_the_transaction_is_dropped() {
     drop(transaction);
     assert!(fake.protections().iter().all(|flags| *flags == 0xf));
     assert_eq!(registry.interval_count(), 3);
+}
+
+#[test]
+fn all_frames_of_an_owner_go_at_once_or_none() {
+    let (mut registry, fake) = registry();
+    let (one, other) = (Owner::Kexec { crash: false }, Owner::Kexec { crash: true });
+    for start in (10..90).step_by(4) {
+        set(&mut registry, &fake, (start, start + 1), one, Permission::R);
+        set(&mut registry, &fake, (start + 1, start + 2), other, Permission::R);
+    }
+    set(&mut registry, &fake, (300, 4000), one, Permission::R);
+    let before: Vec<_> = registry.intervals().collect();
+    let calls = fake.with(|state| state.calls);
+    // What nobody owns, and what VTL1 does, stays.
+    for owner in [Owner::Nobody, Owner::Vtl1] {
+        let mut transaction = registry.begin(&fake, Phase::Runtime).unwrap();
+        transaction.release_all(owner, Permission::RW);
+        transaction.commit().unwrap();
+    }
+    // Taken back.
+    let mut transaction = registry.begin(&fake, Phase::Runtime).unwrap();
+    transaction.release_all(one, Permission::RW);
+    transaction.apply().unwrap();
+    drop(transaction);
+    assert_eq!(registry.intervals().collect::<Vec<_>>(), before);
+    assert!(fake.with(|state| state.calls) > calls);
+    // Given back, but for what is claimed anew.
+    let mut transaction = registry.begin(&fake, Phase::Runtime).unwrap();
+    transaction.release_all(one, Permission::RW);
+    transaction.stage(frames(14, 15), one, one, Permission::R).unwrap();
+    transaction.commit().unwrap();
+    for state in registry.intervals() {
+        assert!(state.owner != one || state.frames == frames(14, 15), "{state:?}");
+    }
+    for gfn in [10, 18, 86, 300, 3999] {
+        assert_eq!(registry.get(gfn), Some((Owner::Nobody, Permission::RW)), "{gfn}");
+        let flags = u32::from(fake.protections()[usize::try_from(gfn).unwrap()]);
+        assert_eq!(flags, Permission::RW.map_flags().bits(), "{gfn}");
+    }
+    assert_eq!(registry.get(11), Some((other, Permission::R)));
+}
+
+#[test]
+fn a_view_is_of_what_cannot_be_written_and_is_somebodys() {
+    let (mut registry, fake) = registry();
+    let kexec = Owner::Kexec { crash: false };
+    set(&mut registry, &fake, (10, 12), kexec, Permission::R);
+    set(&mut registry, &fake, (20, 22), MODULE, Permission::RW);
+    set(&mut registry, &fake, (30, 32), Owner::Nobody, Permission::R);
+    let mut transaction = registry.begin(&fake, Phase::Runtime).unwrap();
+    transaction.stage(frames(40, 42), kexec, kexec, Permission::R).unwrap();
+    // The fake maps nothing: that it is asked is what counts.
+    let is_asked = |transaction: &crate::frames::Transaction<'_>, start: u64, end: u64| {
+        let pieces = [ViewPiece::Frozen(frames(start, end))];
+        match transaction.view(&pieces) {
+            Err(VsmError::NotImplemented) => true,
+            Err(VsmError::NotFrozen(_)) => false,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!is_asked(&transaction, 40, 42), "staged, and not in force");
+    transaction.apply().unwrap();
+    assert!(is_asked(&transaction, 40, 42) && is_asked(&transaction, 10, 12));
+    for (start, end) in [(20, 22), (30, 32), (39, 42), (40, 43), (11, 13), (50, 51), (150, 151)] {
+        assert!(!is_asked(&transaction, start, end), "{start}..{end}");
+    }
 }

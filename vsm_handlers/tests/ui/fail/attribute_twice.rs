@@ -7,8 +7,8 @@ use vsm_macros::vsm_handler;
 pub struct VsmTable;
 
 /// Writes a patch.
-#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
-#[vsm_handler(VsmFunction::LoadKData, phase = any, caller = any)]
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any, errors())]
+#[vsm_handler(VsmFunction::LoadKData, phase = any, caller = any, errors())]
 fn patch_text(_: &CallContext<'_>) -> Result<(), VsmError> {
     Ok(())
 }

@@ -8,7 +8,7 @@ pub struct VsmTable;
 
 impl VsmTable {
     /// Writes a patch.
-    #[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+    #[vsm_handler(VsmFunction::PatchText, phase = any, caller = any, errors())]
     pub fn patch_text(&self, _: &CallContext<'_>) -> Result<(), VsmError> {
         Ok(())
     }

@@ -7,7 +7,7 @@ use vsm_macros::vsm_handler;
 pub struct VsmTable;
 
 /// Writes a patch.
-#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any, errors())]
 fn patch_text(_: &CallContext<'_>, _: Token) -> Result<(), VsmError> {
     Ok(())
 }

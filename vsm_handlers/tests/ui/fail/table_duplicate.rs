@@ -7,13 +7,13 @@ use vsm_macros::vsm_handler;
 pub struct VsmTable;
 
 /// Writes a patch.
-#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any, errors())]
 fn patch_text(_: &CallContext<'_>) -> Result<(), VsmError> {
     Ok(())
 }
 
 /// Writes another.
-#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any)]
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any, errors())]
 fn patch_text_again(_: &CallContext<'_>) -> Result<(), VsmError> {
     Ok(())
 }

@@ -15,13 +15,13 @@ use vsm_macros::vsm_handler;
 pub struct VsmTable;
 
 /// Takes parameters and returns a token.
-#[vsm_handler(VsmFunction::ValidateModule, phase = any, caller = any)]
+#[vsm_handler(VsmFunction::ValidateModule, phase = any, caller = any, errors())]
 fn validate_module(call: &CallContext<'_>, start: PhysAddr, token: Token) -> Result<Token, VsmError> {
     if call.vp() == 0 && start.is_page_aligned() { Ok(token) } else { Err(VsmError::NotPageAligned(start.as_u64())) }
 }
 
 /// Needs the boot phase.
-#[vsm_handler(litebox_platform_lvbs::vsm::VsmFunction::SignalEndOfBoot, phase = boot, caller = any,)]
+#[vsm_handler(litebox_platform_lvbs::vsm::VsmFunction::SignalEndOfBoot, phase = boot, caller = any, errors(),)]
 fn signal_end_of_boot(call: &BootContext<'_>) -> Result<(), VsmError> {
     call.boot_call().end_boot()
 }

@@ -5,7 +5,7 @@
 //! are values that VTL1 has of the kernel.
 
 pub(super) mod alternatives;
-mod branch;
+pub(super) mod branch;
 pub(super) mod calls;
 mod ftrace;
 mod jump_labels;
@@ -14,7 +14,7 @@ pub(super) mod nops;
 pub(super) mod paravirt;
 mod replacements;
 pub(super) mod retpolines;
-mod returns;
+pub(super) mod returns;
 mod seals;
 
 use super::error::{Few, ModuleError};

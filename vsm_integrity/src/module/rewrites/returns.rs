@@ -17,6 +17,13 @@ const THUNK: u8 = 4;
 /// A jump to the thunk in use where the site is in the lower half of a cache line, RET elsewhere.
 const ITS: u8 = 8;
 
+/// What a return at `va` may become where the kernel writes one anew, given the options that are left: a plain RET, and a jump
+/// to the return thunk in use.
+pub fn written(options: u8, va: u64) -> (bool, bool) {
+    let (upper, lower) = if va & 0x20 == 0 { (0, ITS) } else { (ITS, 0) };
+    (options & (PLAIN | upper) != 0, options & (KEPT | THUNK | lower) != 0)
+}
+
 pub(super) fn forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {
     let forms = Forms::new(Choice::Return);
     let Some(branch) = branch::decode(spot.original, spot.va) else { return forms };

@@ -1,0 +1,15 @@
+//! A handler takes any number of parameters.
+
+use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::vsm::CallContext;
+use vsm_macros::vsm_handler;
+
+pub struct VsmTable;
+
+/// Writes a patch.
+#[vsm_handler(VsmFunction::PatchText, phase = any, caller = any, errors())]
+fn patch_text(_: &CallContext<'_>, _: ...) -> Result<(), VsmError> {
+    Ok(())
+}
+
+fn main() {}

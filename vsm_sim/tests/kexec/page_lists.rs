@@ -1,0 +1,120 @@
+//! Page lists that Linux would not have written, or of pages that VTL1 does not know.
+
+use vsm_sim::vtl0::bytes;
+use vsm_sim::vtl0::kexec::{COUNT, DESTINATION, DONE, HEAD, INDIRECTION, KERNEL, SOURCE, Segment};
+
+use crate::changes::{Changes, refuse, refuse_changes};
+use crate::linux::VTL1;
+use crate::world::{EINVAL, PLACE, booted, image, place, validate};
+
+#[test]
+fn page_lists() {
+    let changes: &Changes = &[
+        ("no page list", EINVAL, |change| change.put(change.placed.kimage + HEAD, DONE)),
+        ("a segment less", EINVAL, |change| change.put(change.placed.kimage + COUNT, 3)),
+        ("a head of nothing", EINVAL, |change| change.put(change.placed.kimage + HEAD, 0)),
+        ("a head that is a source", EINVAL, |change| {
+            change.put(change.placed.kimage + HEAD, change.placed.sources[0][0] | SOURCE);
+        }),
+        ("a head that is a destination", EINVAL, |change| change.put(change.placed.kimage + HEAD, PLACE | DESTINATION)),
+        ("a link to itself at once", EINVAL, |change| {
+            change.put(change.placed.links[0], change.placed.links[0] | INDIRECTION);
+        }),
+        ("a link to itself after some entries", EINVAL, |change| {
+            change.put(change.placed.links[0] + 0x40, change.placed.links[0] | INDIRECTION);
+        }),
+        ("a link to itself between two segments", EINVAL, |change| {
+            change.put(change.placed.links[0] + 6 * 8, change.placed.links[0] | INDIRECTION);
+        }),
+        ("two pages that link to each other", EINVAL, |change| {
+            let [one, other] = [change.placed.links[0], change.placed.control[1]];
+            change.put(one + 8, other | INDIRECTION);
+            change.put(other, change.placed.sources[0][1] | SOURCE);
+            change.put(other + 8, one | INDIRECTION);
+        }),
+        ("a link to a page that is not on the list", EINVAL, |change| {
+            let page = change.linux.frames.take().unwrap();
+            change.put(change.placed.links[0] + 8, page | INDIRECTION);
+        }),
+        ("a link to VTL1", EINVAL, |change| change.put(change.placed.links[0] + 8, VTL1.start << 12 | INDIRECTION)),
+        ("a source that is not on the list", EINVAL, |change| {
+            let page = change.linux.frames.take().unwrap();
+            change.put(change.placed.links[0] + 8, page | SOURCE);
+        }),
+        ("a source in VTL1", EINVAL, |change| change.put(change.placed.links[0] + 8, VTL1.start << 12 | SOURCE)),
+        ("a source beyond 2^52", EINVAL, |change| change.put(change.placed.links[0] + 8, 1 << 52 | SOURCE)),
+        ("a source twice", EINVAL, |change| {
+            change.placed.sources[0][3] = change.placed.sources[0][1];
+            change.entries(|_| ());
+        }),
+        ("a source of two segments", EINVAL, |change| {
+            change.placed.sources[3][1] = change.placed.sources[KERNEL][1];
+            change.entries(|_| ());
+        }),
+        ("a page of the page list as a source", EINVAL, |change| {
+            change.put(change.placed.links[0] + 8, change.placed.links[0] | SOURCE);
+        }),
+        ("a source where another page goes", EINVAL, |change| {
+            change.placed.sources[3][1] = change.image.segments[KERNEL].start;
+            change.entries(|_| ());
+        }),
+        ("the kernel's source where another page goes", EINVAL, |change| {
+            let page = change.image.segments[0].start;
+            let mut content = [0; 4096];
+            bytes::read(change.linux.machine.memory(), change.placed.sources[KERNEL][1], &mut content).unwrap();
+            bytes::write(change.linux.machine.memory(), page, &content).unwrap();
+            change.placed.sources[KERNEL][1] = page;
+            change.entries(|_| ());
+        }),
+        ("a page of the page list where a segment goes", EINVAL, |change| {
+            let (old, new) = (change.placed.links[0], change.image.segments[1].start);
+            let mut content = [0; 4096];
+            bytes::read(change.linux.machine.memory(), old, &mut content).unwrap();
+            bytes::write(change.linux.machine.memory(), new, &content).unwrap();
+            change.placed.links[0] = new;
+            change.image.describe(change.linux.machine.memory(), change.placed).unwrap();
+            change.placed.list();
+        }),
+    ];
+    refuse_changes(false, changes);
+}
+
+#[test]
+fn page_lists_with_other_entries() {
+    let changes: &Changes = &[
+        ("an entry less", EINVAL, |change| change.entries(|entries| _ = entries.remove(2))),
+        ("an entry more", EINVAL, |change| {
+            let page = change.placed.control[3];
+            change.entries(|entries| entries.insert(2, page | SOURCE));
+        }),
+        ("the segments in another order", EINVAL, |change| change.entries(|entries| entries.rotate_left(6))),
+        ("another destination", EINVAL, |change| change.entries(|entries| entries[0] += 0x1000)),
+        ("a segment put over the kernel in the end", EINVAL, |change| {
+            let (kernel, page) = (change.image.segments[KERNEL].start, change.placed.control[2]);
+            change.entries(|entries| {
+                let end = entries.len() - 1;
+                entries.splice(end..end, [kernel | DESTINATION, page | SOURCE]);
+            });
+        }),
+        ("the end too early", EINVAL, |change| change.entries(|entries| entries[3] = DONE)),
+        ("no end", EINVAL, |change| change.entries(|entries| _ = entries.pop())),
+        ("an end with an address", EINVAL, |change| {
+            change.entries(|entries| *entries.last_mut().unwrap() |= 0x1000);
+        }),
+        ("a source that is an end too", EINVAL, |change| change.entries(|entries| entries[2] |= DONE)),
+        ("unknown flags", EINVAL, |change| change.entries(|entries| entries[2] |= 0x10)),
+    ];
+    refuse_changes(false, changes);
+    // A page of entries up to its very end that goes nowhere.
+    let mut linux = booted(Some(4));
+    let mut long = image(false);
+    let start = long.end();
+    long.segments.push(Segment { bytes: vec![9], start, size: 600 << 12 });
+    let placed = place(&mut linux, &long);
+    assert_eq!(placed.links.len(), 2);
+    let last = placed.links[0] + 511 * 8;
+    bytes::write_u64(linux.machine.memory(), last, placed.sources[4][400] | SOURCE).unwrap();
+    refuse(&linux, &placed, EINVAL, "a page without link or end");
+    bytes::write_u64(linux.machine.memory(), last, placed.links[1] | INDIRECTION).unwrap();
+    assert_eq!(validate(&linux, &placed), 0);
+}

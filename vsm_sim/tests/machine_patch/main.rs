@@ -1,0 +1,232 @@
+//! PatchText in the unmodified image: two processors at once, on a real kernel's sites where the captures are.
+
+#[path = "../image/mod.rs"]
+mod image;
+
+use std::sync::{Arc, Barrier};
+
+use anyhow::{Context, Result, ensure};
+use litebox_platform_lvbs::vsm::VsmFunction as F;
+use vsm_sim::machine::{Machine, MachineConfig, Vtl0};
+use vsm_sim::run::measure_patch::{MOST_SITES, step_cost};
+use vsm_sim::vtl0::bytes;
+use vsm_sim::vtl0::captures::{self, Capture};
+use vsm_sim::vtl0::kdata::{KernelData, Site, patch_record};
+use vsm_sim::vtl0::lists::{Range, write_cpu_mask, write_list};
+use vsm_sim::vtl0::loader::Generation;
+use vsm_sim::vtl0::made_up::MadeUpKernel;
+use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
+use vsm_sim::vtl0::modules::Frames;
+use vsm_sim::vtl0::patcher::{Form, INT3, Patch, bytes_of, place_of, poke, poke_code};
+use vsm_sim::vtl0::ranges::SplitMix;
+
+/// Where the kernel's text lies, where it ends, and where modules are placed: beyond VTL0's scratch memory.
+const TEXT: u64 = 0x1000_0000;
+const TEXT_END: u64 = 0x1400_0000;
+const MODULES: (u64, u64) = (0x1800_0000, 0x1900_0000);
+/// READ and EXEC (LVBS contract §5.1).
+const EXECUTABLE: u64 = 5;
+/// Switches of each processor; each is three calls.
+const SWITCHES: usize = 1500;
+
+/// A site and the instructions that it is switched between.
+struct Switch {
+    site: Site,
+    codes: [Vec<u8>; 2],
+}
+
+/// A machine with one processor or two, on which VTL1 has been booted.
+fn boot(vps: u32) -> Result<Vtl0> {
+    let map = MemoryMap::new(1 << 30, None, default_region_size(vps))?;
+    let machine = Machine::new(MachineConfig { count_instructions: true, ..MachineConfig::new(map, vps) })?;
+    let mut vtl0 = Vtl0::new(&machine)?;
+    let start = vtl0.prepare_vtl1(Generation::G2, vps, image::image())?;
+    vtl0.boot_vtl1(&start)?;
+    Ok(vtl0)
+}
+
+fn call(vtl0: &mut Vtl0, function: F, ranges: &[Range]) -> Result<i64> {
+    let machine = vtl0.machine();
+    let list = vtl0.with_scratch(|scratch| write_list(machine.ram(), scratch, ranges))?;
+    Ok(vtl0.vtl_call(function.id(), list.pa, list.nranges, 0)?.value)
+}
+
+/// The sites of a captured kernel, or some across pages and within.
+fn kernel_sites() -> Result<Vec<Site>> {
+    let Some(archive) = captures::archives()?.pop() else {
+        println!("SKIPPED: there are no captures of real kernels beside the repository; sites are made up");
+        let site = |index: u64| {
+            let pa = TEXT + 0x3fd * index;
+            let next = (pa / 4096 + 1) * 4096;
+            Site { pa, next_page: if pa + 5 > next { next } else { 0 }, jump: [0xe9, 1, 2, 3, 4], size: 5 }
+        };
+        return Ok((0..4000).map(site).collect());
+    };
+    Capture::open(&archive)?.sites(TEXT)
+}
+
+fn patch(vtl0: &mut Vtl0, request: u64, step: Patch) -> Result<i64> {
+    bytes::write(vtl0.machine().ram(), request, &step.to_bytes())?;
+    Ok(vtl0.vtl_call(F::PatchText.id(), request, 0, 0)?.value)
+}
+
+fn get(machine: &Machine, site: &Site) -> Result<Vec<u8>> {
+    let mut found = vec![0; usize::from(site.size)];
+    for (index, byte) in (0..).zip(&mut found) {
+        bytes::read(machine.ram(), place_of(site, index), std::slice::from_mut(byte))?;
+    }
+    Ok(found)
+}
+
+/// Switches sites of its own, chosen at random, and looks at each after each step.
+fn switch(vtl0: &mut Vtl0, request: u64, sites: &mut [Switch], seed: u64) -> Result<()> {
+    let machine = vtl0.machine();
+    let mut random = SplitMix(seed);
+    for round in 0..SWITCHES {
+        let number = usize::try_from(random.next() % sites.len() as u64)?;
+        let Switch { site, codes } = &mut sites[number];
+        codes.swap(0, 1);
+        let [code, now] = codes;
+        let stages = [[&[INT3], &now[1..]].concat(), [&[INT3], &code[1..]].concat(), code.clone()];
+        for (step, stage) in poke_code(site, code).into_iter().zip(stages) {
+            let result = patch(vtl0, request, step)?;
+            ensure!(result == 0, "round {round}, {site:x?}: {step:x?} returned {result}");
+            let found = get(&machine, site)?;
+            ensure!(found == stage, "round {round}, {site:x?}: {found:x?} where {stage:x?} must be");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn machine_two_processors_switch_thousands_of_sites() -> Result<()> {
+    let mut vtl0 = boot(2)?;
+    let machine = vtl0.machine();
+    let mask = vtl0.with_scratch(|scratch| write_cpu_mask(machine.ram(), scratch, 0..2))?;
+    ensure!(vtl0.vtl_call(F::EnableAPsVtl.id(), mask, 0, 0)?.value == 0, "EnableAPsVtl");
+    let mut other = vtl0.another(1)?;
+    ensure!(other.vtl_call(0, 0, 0, 0)?.value == 0, "the other processor's first entry");
+    let sites = kernel_sites()?;
+    let kernel = MadeUpKernel::new(300)?;
+    let mut frames = Frames::scattered(MODULES.0, MODULES.1, 5);
+    let data = KernelData { patches: patch_record(&sites), ..kernel.data };
+    let ranges = data.write(machine.ram(), || frames.take())?;
+    ensure!(call(&mut vtl0, F::LoadKData, &ranges)? == 0, "LoadKData");
+    let mut switches: Vec<Switch> = Vec::new();
+    for site in &sites {
+        let codes = [Form::Jump, Form::Nop].map(|form| bytes_of(site, form));
+        for (index, byte) in (0..).zip(&codes[0]) {
+            bytes::write(machine.ram(), place_of(site, index), &[*byte])?;
+        }
+        switches.push(Switch { site: *site, codes });
+    }
+    ensure!(call(&mut vtl0, F::ProtectMemory, &[Range::direct(TEXT, TEXT_END, EXECUTABLE)])? == 0, "ProtectMemory");
+    ensure!(vtl0.vtl_call(F::SignalEndOfBoot.id(), 0, 0, 0)?.value == 0, "SignalEndOfBoot");
+    // The static calls of a module, many times, so that they are chosen as often as all labels.
+    let placed = kernel.first.place(machine.ram(), &mut frames, 0)?;
+    ensure!(call(&mut vtl0, F::ValidateModule, &placed.ranges)? == 1, "{}", machine.console_lines().join("\n"));
+    let mut mine: Vec<Switch> = Vec::new();
+    for (number, switch) in switches.into_iter().enumerate().rev().step_by(sites.len().div_ceil(40)) {
+        ensure!(number < sites.len() && get(&machine, &switch.site)? == switch.codes[0], "{:x?}", switch.site);
+        mine.push(switch);
+    }
+    for call in &kernel.first.calls {
+        let site = placed.place_of(call.va, call.compiled.len())?;
+        mine.push(Switch { site, codes: [call.compiled.clone(), call.direct.clone()] });
+    }
+    ensure!(mine.iter().any(|switch| switch.site.next_page != 0), "no site crosses a page");
+    let mut before = vec![0; usize::try_from(TEXT_END - TEXT)?];
+    bytes::read(machine.ram(), TEXT, &mut before)?;
+    let mut others = mine.split_off(mine.len() / 2);
+    let requests = [0, 1].map(|_| vtl0.with_scratch(|scratch| scratch.pages(1)));
+    let [first, second] = requests.map(|page| page.map(|page| page + 0x123));
+    let (first, second) = (first?, second?);
+    let start = Arc::new(Barrier::new(2));
+    std::thread::scope(|scope| -> Result<()> {
+        let thread = scope.spawn({
+            let (start, other, others) = (Arc::clone(&start), &mut other, &mut others);
+            move || {
+                start.wait();
+                switch(other, second, others, 2)
+            }
+        });
+        start.wait();
+        let result = switch(&mut vtl0, first, &mut mine, 1);
+        thread.join().expect("no panic").context("the second processor").and(result)
+    })
+    .with_context(|| machine.console_lines().join("\n"))?;
+    // Nothing but the sites has changed, and they are as they must be.
+    let mut after = vec![0; before.len()];
+    bytes::read(machine.ram(), TEXT, &mut after)?;
+    for Switch { site, codes } in mine.iter().chain(&others) {
+        ensure!(get(&machine, site)? == codes[0], "{site:x?}");
+        for index in 0..u64::from(site.size) {
+            let place = place_of(site, index);
+            if (TEXT..TEXT_END).contains(&place) {
+                let place = usize::try_from(place - TEXT)?;
+                after[place] = before[place];
+            }
+        }
+    }
+    ensure!(before == after, "text has changed outside of the sites");
+    println!("{} switches on two processors, of {} sites", 2 * SWITCHES, mine.len() + others.len());
+    // A few more by one processor, to count.
+    let Switch { site, codes } = &mine[0];
+    let mut instructions = Vec::new();
+    for step in poke_code(site, &codes[1]) {
+        bytes::write(machine.ram(), first, &step.to_bytes())?;
+        let result = vtl0.vtl_call(F::PatchText.id(), first, 0, 0)?;
+        ensure!(result.value == 0, "{step:x?}");
+        instructions.push(result.instructions);
+    }
+    println!("the three steps take {instructions:?} instructions");
+    Ok(())
+}
+
+#[test]
+fn machine_a_step_costs_hardly_more_with_many_sites() -> Result<()> {
+    let mut costs = Vec::new();
+    for sites in [100, 10_000, MOST_SITES] {
+        costs.push((sites, step_cost(&mut boot(1)?, sites)?));
+    }
+    println!("recorded sites, and instructions of a step: {costs:?}");
+    let [(_, few), _, (_, many)] = costs[..] else { anyhow::bail!("three costs") };
+    ensure!(many < few * 2, "{costs:?}: the look-up grows with the number of sites");
+    Ok(())
+}
+
+/// A refused step changes nothing, whatever processor it comes from: the image's own words for some of the hosted tests' table.
+#[test]
+fn machine_refuses_what_is_no_step() -> Result<()> {
+    let mut vtl0 = boot(1)?;
+    let machine = vtl0.machine();
+    let site = Site { pa: TEXT + 0xffe, next_page: TEXT + 0x1000, jump: [0xe9, 1, 2, 3, 4], size: 5 };
+    for (index, byte) in (0..).zip(site.jump) {
+        bytes::write(machine.ram(), place_of(&site, index), &[byte])?;
+    }
+    let data = KernelData { patches: patch_record(&[site]), ..KernelData::made_up(20, 1).0 };
+    let mut frames = Frames::consecutive(MODULES.0, MODULES.1);
+    let ranges = data.write(machine.ram(), || frames.take())?;
+    ensure!(call(&mut vtl0, F::LoadKData, &ranges)? == 0, "LoadKData");
+    ensure!(call(&mut vtl0, F::ProtectMemory, &[Range::direct(TEXT, TEXT_END, EXECUTABLE)])? == 0, "ProtectMemory");
+    ensure!(vtl0.vtl_call(F::SignalEndOfBoot.id(), 0, 0, 0)?.value == 0, "SignalEndOfBoot");
+    let request = vtl0.with_scratch(|scratch| scratch.pages(1))?;
+    let [int3, tail, head] = poke(&site, Form::Nop);
+    let region = machine.config().map.region_start;
+    for (what, step, expected) in [
+        ("the tail first", tail, -22),
+        ("the head first", head, -22),
+        ("size 0", Patch { size: 0, ..int3 }, -22),
+        ("size 6", Patch { size: 6, ..int3 }, -22),
+        ("a neighbour", Patch { pa: [site.pa - 1, 0], ..int3 }, -22),
+        ("VTL1", Patch { pa: [region, 0], ..int3 }, -13),
+        ("ordinary memory", Patch { pa: [TEXT_END, 0], ..int3 }, -2),
+        ("no address", Patch { pa: [u64::MAX, 0], ..int3 }, -14),
+    ] {
+        let result = patch(&mut vtl0, request, step)?;
+        ensure!(result == expected, "{what}: {result}");
+        ensure!(get(&machine, &site)? == site.jump, "{what}: something was written");
+    }
+    ensure!(patch(&mut vtl0, request, int3)? == 0 && get(&machine, &site)?[0] == INT3, "the first step");
+    Ok(())
+}

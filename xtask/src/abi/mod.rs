@@ -1,0 +1,154 @@
+//! Everything that follows from the table of the calls: `cargo xtask abi`.
+//!
+//! `abi/` is written from the rows that this program was built with, so that it says what the image does; `--check` says
+//! whether it still does. The lock beside them says what VTL0 was promised before.
+
+mod compile;
+pub mod dump;
+mod header;
+mod layout;
+mod lock;
+mod model;
+mod page;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Subcommand};
+
+pub use compile::{compile, compile_header};
+use lock::Lock;
+pub use model::{Call, Param, Source, Table, snake_case};
+
+/// What to do.
+#[derive(Args, Clone, Debug, Default)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Options {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// Write nothing; fail when something would have to be written, or may not be.
+    #[arg(long)]
+    pub check: bool,
+    /// Change or retire what VTL0 was promised, by new entries in the lock.
+    #[arg(long, conflicts_with = "check")]
+    pub accept: bool,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Action {
+    /// Print the table that an image's file holds, with the address and the source line of every entry.
+    ///
+    /// Ends with status 0 only if it is the table of `abi/`.
+    Dump {
+        /// The image; without it the one that was built last.
+        image: Option<PathBuf>,
+    },
+}
+
+/// The lock's place.
+const LOCK: &str = "abi/vsm.lock";
+/// Where the ABI's version stands in the source.
+const VERSION_FILE: &str = "vsm_handlers/src/table.rs";
+const VERSION_LINE: &str = "pub const ABI_VERSION: u32 = ";
+
+/// Does it.
+///
+/// # Errors
+/// Something is stale, or a promise to VTL0 is broken; the message says what to type.
+pub fn execute(root: &Path, options: &Options) -> Result<()> {
+    match &options.action {
+        Some(Action::Dump { image }) => dump::execute(root, image.as_deref()),
+        None if options.check => check(root),
+        None => write(root, options.accept),
+    }
+}
+
+/// A file and what it must hold.
+struct Product {
+    path: &'static str,
+    text: String,
+}
+
+/// All files that follow from the table and the lock.
+fn products(root: &Path, table: &Table, lock: &Lock) -> Result<Vec<Product>> {
+    let version_file = read(root, VERSION_FILE)?;
+    let version = version_file.lines().map(|line| match line.strip_prefix(VERSION_LINE) {
+        Some(_) => format!("{VERSION_LINE}{};\n", lock.version()),
+        None => format!("{line}\n"),
+    });
+    Ok(vec![
+        Product { path: LOCK, text: lock.text() },
+        Product { path: "abi/vsm.h", text: header::text(table, lock) },
+        Product { path: "abi/vsm.json", text: page::json(table, lock) },
+        Product { path: "abi/vsm.md", text: page::markdown(table, lock) },
+        Product { path: VERSION_FILE, text: version.collect() },
+        Product { path: "README.md", text: readme(&read(root, "README.md")?)? },
+    ])
+}
+
+/// The README with the present listing.
+fn readme(text: &str) -> Result<String> {
+    const BEGIN: &str = "<!-- calls:begin -->\n";
+    const END: &str = "<!-- calls:end -->";
+    let (before, rest) = text.split_once(BEGIN).context("README.md has no line <!-- calls:begin -->")?;
+    let (_, after) = rest.split_once(END).context("README.md has no line <!-- calls:end -->")?;
+    Ok(format!("{before}{BEGIN}{}{END}{after}", vsm_handlers::Listing))
+}
+
+fn read(root: &Path, path: &str) -> Result<String> {
+    fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
+}
+
+/// The lock; an empty one where there is none yet.
+fn read_lock(root: &Path) -> Result<Lock> {
+    if root.join(LOCK).exists() { Lock::parse(&read(root, LOCK)?) } else { Ok(Lock::default()) }
+}
+
+/// Every id that the lock has, retired ones included.
+///
+/// # Errors
+/// The lock cannot be read.
+pub fn locked_ids(root: &Path) -> Result<Vec<u64>> {
+    Ok(read_lock(root)?.entries.iter().map(|entry| entry.id).collect())
+}
+
+/// Writes what is stale.
+fn write(root: &Path, accept: bool) -> Result<()> {
+    let table = Table::built_in()?;
+    let mut lock = read_lock(root)?;
+    lock.update(&table, accept)?;
+    fs::create_dir_all(root.join("abi"))?;
+    for Product { path, text } in products(root, &table, &lock)? {
+        if fs::read_to_string(root.join(path)).is_ok_and(|old| old == text) {
+            continue;
+        }
+        fs::write(root.join(path), text).with_context(|| format!("cannot write {path}"))?;
+        println!("{path}");
+    }
+    Ok(())
+}
+
+/// Says what is stale, and what is promised and not kept; compiles the header.
+///
+/// # Errors
+/// There is something of the kind.
+pub fn check(root: &Path) -> Result<()> {
+    let (table, lock) = (Table::built_in()?, read_lock(root)?);
+    let mut problems: Vec<String> = lock.drifts(&table).iter().map(ToString::to_string).collect();
+    if vsm_handlers::ABI_VERSION != lock.version() {
+        problems.push(format!("{VERSION_FILE} has another version than {LOCK}: cargo xtask abi"));
+    }
+    for Product { path, text } in products(root, &table, &lock)? {
+        if fs::read_to_string(root.join(path)).ok().as_deref() != Some(text.as_str()) {
+            problems.push(format!("{path} is stale: cargo xtask abi"));
+        }
+    }
+    if !problems.is_empty() {
+        bail!("{}", problems.join("\n"));
+    }
+    let compiled = compile_header(&root.join("abi/vsm.h"))?;
+    ensure!(!compiled.is_empty(), "abi/vsm.h was compiled by nobody: there is no gcc and no clang");
+    println!("abi/ is what the table says; abi/vsm.h compiles with {}", compiled.join(", "));
+    Ok(())
+}
