@@ -93,7 +93,9 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
         step("test", &|| suite::run_all(root, &suite::Options::default()));
         step("walkthrough", &|| walkthrough::execute(root));
         step("run --loader g2", &|| machine(root, &["--loader", "g2"]));
+        step("run --loader g2-prime --cpus 4", &|| machine(root, &["--loader", "g2-prime", "--cpus", "4"]));
         step("run --loader g3", &|| machine(root, &["--loader", "g3"]));
+        step("run --loader g3 --cpus 8", &|| machine(root, &["--loader", "g3", "--cpus", "8"]));
         step("fuzz", &|| fuzz::short(root, FUZZ_SECONDS));
     }
     if extent == Extent::Full {
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_arguments_of_the_machine_steps_are_accepted() {
-        for loader in ["g2", "g3"] {
+        for loader in ["g2", "g2-prime", "g3"] {
             let machine = Machine::try_parse_from(["run", "--loader", loader]).unwrap();
             assert_eq!(machine.options.cpus, 2);
             assert_eq!(machine.options.mem, 4 << 30);
