@@ -15,6 +15,7 @@
 //! | `kexec` | KexecValidate |
 //! | `patch` | PatchText |
 //! | `optee` | OpteeMessage |
+//! | `query` | Query |
 //! | [`intercept`] | none: what VTL0 is stopped at |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ mod module;
 mod objects;
 mod optee;
 mod patch;
+mod query;
 mod registers;
 mod ringbuffer;
 mod table;
