@@ -56,11 +56,11 @@ fn parameter(input: &mut Input<'_>, param: &ParamMeta, list: [u64; 2]) -> [u64; 
         2 | 3 => vsm_call::value(input) & param.bits,
         4 => u64::from(input.byte()) & param.bits,
         5 => param.bits,
-        6 => param.bits + 1,
+        6 => param.bits.wrapping_add(1),
         // Something in memory, by address or by frame.
         _ if param.bits >> 52 == 0 && param.bits.trailing_zeros() >= 12 => buffer << 12,
         _ if param.bits == (1 << 52) - 1 => (buffer << 12) + input.short() % 4096,
-        _ if param.bits == (1 << 40) - 1 => buffer,
+        _ if matches!(param.bits, 0xff_ffff_ffff | u64::MAX) => buffer,
         _ => u64::from(how & 0xf) & param.bits,
     };
     if param.registers == 2 && how >> 4 > 3 { [list[0], list[1], 0] } else { [one, vsm_call::value(input), 0] }
