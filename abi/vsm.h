@@ -23,7 +23,7 @@
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
 #define VSM_ABI_VERSION 1
-#define VSM_ABI_HASH 0xa2c006c57c65b495ULL
+#define VSM_ABI_HASH 0x0fd513a438acff66ULL
 
 /*
  * EnableAPsVtl: Enables VTL1 on the processors of a cpu mask, before Linux starts them.
@@ -45,10 +45,22 @@
 /*
  * BootAPs: Brings every online processor into VTL1 for the first time.
  * When: before the end of boot. From: the boot processor.
+ * RSI = online: pages of 4096 bytes from the start of guest-physical memory (a PFN), below 2^40, outside VTL1
+ * RDX = signal: as a frame number, or 0; a loader of the third generation may pass anything
+ * Returns 0.
  * -EPERM: the boot has ended
  * -EPERM: the call comes from another than the boot processor
- * -ENOTSUP: this build has no implementation of the call
  * -EIO: VTL1 has failed and serves no calls
+ * -EFAULT: online: not a frame number: 2^40 or more
+ * -EACCES: online: a frame of VTL1
+ * -EFAULT: signal: not a frame number: 2^40 or more
+ * -EACCES: signal: a frame of VTL1
+ * -EINVAL: a processor that is not possible
+ * -EFAULT: the mask or the boot-signal page is not in memory
+ * -EACCES: the boot-signal page is not VTL0's own
+ * -ENOMEM: VTL1 has no memory for a processor
+ * -EIO: the hypervisor refuses
+ * -ETIMEDOUT: a processor has not come to VTL1 in time
  */
 #define VSM_CALL_BOOT_APS 0x1ffe1
 
@@ -265,6 +277,20 @@
  */
 #define VSM_CALL_OPTEE_MESSAGE 0x1fff0
 
+/*
+ * Query: Says which version of this table VTL1 has, and which calls there are.
+ * When: at any time. From: any processor.
+ * RSI = answer: bytes from the start of guest-physical memory, a multiple of 4096, below 2^52, outside VTL1
+ * Returns 0.
+ * -EIO: VTL1 has failed and serves no calls
+ * -EFAULT: answer: not a physical address: 2^52 or more
+ * -EINVAL: answer: not page-aligned
+ * -EACCES: answer: a frame of VTL1
+ * -EACCES: a page that VTL0 has given away; nothing is written
+ * -EFAULT: a page that is no memory
+ */
+#define VSM_CALL_QUERY 0x1fff1
+
 /* heki_range.attributes of ProtectMemory: bits */
 #define VSM_MEM_ATTR_READ 1 /* required with the others */
 #define VSM_MEM_ATTR_WRITE 2 /* VTL0 may write */
@@ -339,6 +365,19 @@ struct heki_kinfo {
 	__u64 ksymtab_gpl_end; /* virtual address of __stop___ksymtab_gpl */
 };
 
+/* What Query writes. Bit n of a mask is for the call with id base + n. */
+struct vsm_query {
+	__u32 size; /* bytes of this structure */
+	__u32 version; /* VSM_ABI_VERSION of VTL1 */
+	__u64 hash; /* VSM_ABI_HASH of VTL1 */
+	__u64 base; /* id of the first call */
+	__u64 supported; /* calls that VTL1 implements */
+	__u64 boot; /* calls that may be made before the end of boot */
+	__u64 runtime; /* calls that may be made after it */
+	__u32 phase; /* 0 before the end of boot, 1 after it */
+	__u32 pad; /* 0 */
+};
+
 #endif
 
 VSM_ASSERT(sizeof(struct heki_range) == 32, "heki_range");
@@ -364,5 +403,15 @@ VSM_ASSERT_FIELD(heki_kinfo, ksymtab_start, 0);
 VSM_ASSERT_FIELD(heki_kinfo, ksymtab_end, 8);
 VSM_ASSERT_FIELD(heki_kinfo, ksymtab_gpl_start, 16);
 VSM_ASSERT_FIELD(heki_kinfo, ksymtab_gpl_end, 24);
+VSM_ASSERT(sizeof(struct vsm_query) >= 56, "vsm_query");
+VSM_ASSERT_FIELD(vsm_query, size, 0);
+VSM_ASSERT_FIELD(vsm_query, version, 4);
+VSM_ASSERT_FIELD(vsm_query, hash, 8);
+VSM_ASSERT_FIELD(vsm_query, base, 16);
+VSM_ASSERT_FIELD(vsm_query, supported, 24);
+VSM_ASSERT_FIELD(vsm_query, boot, 32);
+VSM_ASSERT_FIELD(vsm_query, runtime, 40);
+VSM_ASSERT_FIELD(vsm_query, phase, 48);
+VSM_ASSERT_FIELD(vsm_query, pad, 52);
 
 #endif

@@ -74,8 +74,8 @@ struct Site {
 
 struct Model {
     sites: Vec<Site>,
-    /// Every byte of all texts.
-    memory: BTreeMap<u64, u8>,
+    /// The pages of all texts, and some others, by frame.
+    memory: BTreeMap<u64, [u8; 4096]>,
     /// The owners that are still there.
     live: BTreeSet<usize>,
 }
@@ -93,8 +93,8 @@ fn play(data: &[u8]) -> usize {
     let mut input = Input::new(data);
     let mut model = Model::new(&mut input);
     machine.in_vtl1(0, |platform| set_up(platform, &model));
-    for (at, byte) in &model.memory {
-        machine.memory().write(*at, &[*byte]).expect("RAM");
+    for (gfn, page) in &model.memory {
+        machine.memory().write(gfn << 12, page).expect("RAM");
     }
     assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
     let mut done = 0;
@@ -161,11 +161,8 @@ fn set_up(platform: &Platform, model: &Model) {
 impl Model {
     /// Sites at places of the input, those left out that share a byte with one before.
     fn new(input: &mut Input<'_>) -> Self {
-        let mut memory: BTreeMap<u64, u8> = TEXTS
-            .iter()
-            .flat_map(|text| text.frames)
-            .flat_map(|gfn| (gfn << 12..(gfn + 1) << 12).map(|at| (at, at.to_le_bytes()[0] ^ 0x5a)))
-            .collect();
+        let frames = TEXTS.iter().flat_map(|text| text.frames).chain(&[NOBODY, DATA]);
+        let memory = frames.map(|gfn| (*gfn, [gfn.to_le_bytes()[0] ^ 0x5a; 4096])).collect();
         let mut sites: Vec<Site> = Vec::new();
         for _ in 0..input.below(MAX_SITES + 1) {
             let (number, place, kind) = (input.below(4), input.short(), input.byte());
@@ -175,14 +172,14 @@ impl Model {
             let Some(site) = site(text, place, kind) else { continue };
             let taken = |at: &u64| sites.iter().any(|other| other.bytes.contains(at));
             if !site.bytes.iter().any(taken) {
-                for (at, byte) in site.bytes.iter().zip(&site.compiled) {
-                    // A kernel's site may name any second page.
-                    memory.insert(*at, *byte);
-                }
                 sites.push(site);
             }
         }
-        Self { sites, memory, live: (0..TEXTS.len()).collect() }
+        let mut model = Self { sites: Vec::new(), memory, live: (0..TEXTS.len()).collect() };
+        for site in &sites {
+            model.write(&site.bytes, &site.compiled);
+        }
+        Self { sites, ..model }
     }
 
     /// The sites of some texts as VTL1 has recorded them.
@@ -230,7 +227,13 @@ impl Model {
     }
 
     fn bytes(&self, site: &Site) -> Vec<u8> {
-        site.bytes.iter().map(|at| self.memory.get(at).copied().unwrap_or_default()).collect()
+        site.bytes.iter().map(|at| self.memory[&(at >> 12)][offset(*at)]).collect()
+    }
+
+    fn write(&mut self, places: &[u64], bytes: &[u8]) {
+        for (at, byte) in places.iter().zip(bytes) {
+            self.memory.get_mut(&(at >> 12)).expect("a page of a text")[offset(*at)] = *byte;
+        }
     }
 
     fn owner(&self, at: u64) -> Owner {
@@ -329,7 +332,7 @@ impl Model {
             Err(errno) => assert_eq!(result, errno, "{}", what()),
             Ok(places) => {
                 assert_eq!(result, 0, "{}", what());
-                self.memory.extend(places.into_iter().zip(code));
+                self.write(&places, &code);
                 return true;
             }
         }
@@ -355,15 +358,17 @@ impl Model {
 
     /// Every byte of text is as the model has it.
     fn check(&self, machine: &HostedMachine) {
-        for gfn in TEXTS.iter().flat_map(|text| text.frames).chain(&[NOBODY, DATA]) {
+        for (gfn, expected) in &self.memory {
             let mut page = [0; 4096];
             machine.memory().read(gfn << 12, &mut page).expect("RAM");
-            for (at, found) in (gfn << 12..).zip(page) {
-                let expected = self.memory.get(&at).copied().unwrap_or_default();
-                assert!(found == expected, "{found:#x} at {at:#x} where {expected:#x} must be");
-            }
+            let differs = page.iter().zip(expected).position(|(one, other)| one != other);
+            assert!(differs.is_none(), "frame {gfn:#x} differs at {differs:x?}");
         }
     }
+}
+
+fn offset(at: u64) -> usize {
+    usize::try_from(at % 4096).unwrap_or_default()
 }
 
 impl Site {

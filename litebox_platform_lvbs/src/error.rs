@@ -42,6 +42,8 @@ pub enum Errno {
     Ebadmsg = 74,
     /// Operation not supported (`EOPNOTSUPP`).
     Enotsup = 95,
+    /// The time is over.
+    Etimedout = 110,
     /// The key is not available: signed by somebody nobody knows.
     Enokey = 126,
     /// The key was rejected: a signature that is wrong or forbidden.
@@ -73,6 +75,7 @@ impl Errno {
             Self::Enopkg => "ENOPKG",
             Self::Ebadmsg => "EBADMSG",
             Self::Enotsup => "ENOTSUP",
+            Self::Etimedout => "ETIMEDOUT",
             Self::Enokey => "ENOKEY",
             Self::Ekeyrejected => "EKEYREJECTED",
         }
@@ -198,6 +201,9 @@ pub enum VsmError {
     /// The processor is not one of the possible ones.
     #[error("VP {0} is not a possible processor")]
     NoSuchProcessor(u32),
+    /// A processor that was called has not come to VTL1 in time.
+    #[error("VP {0} has not come to VTL1 in time")]
+    ProcessorMissing(u32),
     /// A hypercall failed.
     #[error("hypercall {call:#06x} failed: {status}")]
     Hypercall {
@@ -234,6 +240,7 @@ impl VsmError {
             Self::AlreadySet(_) | Self::ModuleInitialised(_) | Self::ModuleInUse(..) => Errno::Ebusy,
             Self::NotProtected(_) => Errno::Enoent,
             Self::OutOfMemory(_) => Errno::Enomem,
+            Self::ProcessorMissing(_) => Errno::Etimedout,
             Self::Signature(error) => match error.class() {
                 ErrorClass::NoSignature => Errno::Enodata,
                 ErrorClass::Unsupported => Errno::Enopkg,

@@ -42,6 +42,17 @@ pub trait Hardware: Send + Sync {
     /// Idempotent: a second call for the same VP returns the same context.
     fn initial_vp_context(&self, vp: u32) -> Result<InitialVpContext, VsmError>;
 
+    /// Time since the partition was made, in units of 100 ns, by a clock that VTL0 cannot set (TLFS "Partition Reference
+    /// Counter"); nothing on a machine without one.
+    fn reference_time(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether the processors offer VTL0 virtualization (VMX or SVM), so that it may run virtual machines of its own.
+    fn offers_virtualization(&self) -> bool {
+        false
+    }
+
     /// Lets the calling processor have the last of the heap, or takes it back: for arithmetic whose allocations cannot fail
     /// otherwise than by a panic. Called under the keys' lock, so that one processor at a time has it.
     fn hold_heap_reserve(&self, hold: bool) {

@@ -5,12 +5,13 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::address::FrameRange;
 use crate::error::VsmError;
 use crate::frames::FrameRegistry;
 use crate::hardware::Hardware;
+use crate::loader::Generation;
 use crate::logging::{LogKind, LogLimits, LogRing, Logged};
 use crate::sync::Mutex;
 use crate::vtl0::{ControlRegMap, Vtl0KernelInfo};
@@ -24,6 +25,8 @@ pub struct PlatformConfig {
     pub possible_cpus: u32,
     /// Index of the processor that booted VTL1.
     pub boot_vp: u32,
+    /// Who loaded VTL1, and so what the calls of the boot mean.
+    pub loader: Generation,
 }
 
 /// What VTL1 keeps for one virtual processor of VTL0.
@@ -33,6 +36,8 @@ pub struct Processor {
     pub locked: Mutex<Option<ControlRegMap>>,
     /// Set once `locked` is: what the way back to VTL0 looks at, each time.
     pub is_locked: AtomicBool,
+    /// Set once the processor has been to VTL1: from then on it can be stopped at its VTL0's violations.
+    pub has_entered: AtomicBool,
     /// How much of the log its VTL0 has caused.
     pub log_limits: LogLimits,
 }
@@ -45,6 +50,7 @@ pub struct Platform {
     frames: Mutex<FrameRegistry>,
     log_ring: Mutex<Option<LogRing>>,
     processors: Vec<Processor>,
+    lock_attempt: AtomicUsize,
 }
 
 impl Platform {
@@ -68,6 +74,7 @@ impl Platform {
             frames: Mutex::new(FrameRegistry::new(config.vtl1_region)?),
             log_ring: Mutex::new(None),
             processors,
+            lock_attempt: AtomicUsize::new(0),
         })
     }
 
@@ -101,9 +108,29 @@ impl Platform {
         &self.log_ring
     }
 
+    /// Which of LockRegs' attempts the hypervisor has taken on the processors locked so far: the first one that is worth
+    /// making on another.
+    #[must_use]
+    pub fn lock_attempt(&self) -> &AtomicUsize {
+        &self.lock_attempt
+    }
+
     /// Counts something that VTL0 caused on processor `vp`; whether it is to be logged.
     pub fn count_event(&self, vp: u32, kind: LogKind) -> Option<Logged> {
         self.processor(vp).ok()?.log_limits.count(kind)
+    }
+
+    /// Whether processor `vp` has been to VTL1.
+    #[must_use]
+    pub fn has_entered(&self, vp: u32) -> bool {
+        self.processor(vp).is_ok_and(|processor| processor.has_entered.load(Ordering::Acquire))
+    }
+
+    /// Records that processor `vp` is in VTL1, set up so that it can be stopped. Called by its first entry.
+    pub fn set_entered(&self, vp: u32) {
+        if let Ok(processor) = self.processor(vp) {
+            processor.has_entered.store(true, Ordering::Release);
+        }
     }
 
     /// VTL1's record of processor `vp`.

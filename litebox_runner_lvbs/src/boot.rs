@@ -127,9 +127,11 @@ fn start_serving(vp: &VpState, info: &BootInfo) -> Result<(), HypervError> {
             vtl1_region: FrameRange::from_bytes(info.region_start, end)?,
             possible_cpus: info.possible_cpus,
             boot_vp: vp.index,
+            loader: info.generation,
         },
     )?;
     platform.frames().lock().close_vtl1(&BareMetal)?;
+    platform.set_entered(vp.index);
     bare_metal::set_platform(platform);
     let reserve = heap::usage();
     info!(
@@ -158,5 +160,6 @@ extern "C" fn vtl1_application_processor_main() -> ! {
     let index = hyperv::vp_index();
     assert!(index == vp.index, "processor {index} was started with the state of processor {}", vp.index);
     info!("processor {index} is in VTL1");
+    platform().set_entered(index);
     serve::first_return(vp)
 }

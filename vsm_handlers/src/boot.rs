@@ -7,8 +7,10 @@ use litebox_platform_lvbs::hv::HvStatus;
 use litebox_platform_lvbs::hv::calls::enable_vp_vtl;
 use litebox_platform_lvbs::vsm::{BootContext, Vtl0Page};
 use litebox_platform_lvbs::vtl0::PhysConstPtr;
+use log::info;
 use vsm_macros::vsm_handler;
 
+use crate::arrival::BootSignal;
 use crate::end_of_boot;
 
 /// Enables VTL1 on the processors that Linux is about to start.
@@ -29,11 +31,46 @@ use crate::end_of_boot;
 )]
 fn enable_aps_vtl(call: &BootContext<'_>, present: Vtl0Page) -> Result<(), VsmError> {
     let mask = CpuMask::read(call, present)?;
-    // All checks come first: a refused mask leaves no processor half enabled.
-    for cpu in mask.cpus() {
-        call.platform().processor(cpu)?;
-    }
-    mask.cpus().filter(|cpu| *cpu != call.vp()).try_for_each(|cpu| {
+    mask.check(call)?;
+    enable(call, &mask)
+}
+
+/// Brings every online processor into VTL1 for the first time.
+///
+/// `online` is the frame number of a page with a Linux cpumask; VTL1 is enabled on its processors where it is not yet, the
+/// calling one passed over. `signal` is the frame number of the boot-signal page, where the loader has one: VTL1 then calls
+/// each processor by its byte of that page, and returns when all have been to VTL1. Without such a page, and always for a
+/// loader of the third generation, whose register holds anything, they come by themselves afterwards.
+///
+/// -EINVAL for a processor that is not possible, -EACCES for a boot-signal page that is somebody's: nothing has been done
+/// then. -EIO when the hypervisor refuses a processor. -ETIMEDOUT when one does not come in time; those that have come, and
+/// those that come later, are served.
+#[vsm_handler(
+    VsmFunction::BootAPs,
+    phase = boot,
+    caller = bsp,
+    errors(
+        EINVAL = "a processor that is not possible",
+        EFAULT = "the mask or the boot-signal page is not in memory",
+        EACCES = "the boot-signal page is not VTL0's own",
+        ENOMEM = "VTL1 has no memory for a processor",
+        EIO = "the hypervisor refuses",
+        ETIMEDOUT = "a processor has not come to VTL1 in time",
+    ),
+)]
+fn boot_aps(call: &BootContext<'_>, online: Vtl0Page, signal: BootSignal) -> Result<(), VsmError> {
+    let mask = CpuMask::read(call, online)?;
+    mask.check(call)?;
+    signal.check(call.platform())?;
+    enable(call, &mask)?;
+    signal.call(call.platform(), mask.others(call))?;
+    info!("BootAPs: {} other processors are to run VTL1", mask.others(call).count());
+    Ok(())
+}
+
+/// Enables VTL1 on the processors of `mask`, which have been checked.
+fn enable(call: &BootContext<'_>, mask: &CpuMask) -> Result<(), VsmError> {
+    mask.others(call).try_for_each(|cpu| {
         let context = call.platform().hardware().initial_vp_context(cpu)?;
         match enable_vp_vtl(call.platform().hardware(), cpu, &context) {
             Err(VsmError::Hypercall { status: HvStatus::VTL_ALREADY_ENABLED, .. }) => Ok(()),
@@ -41,10 +78,6 @@ fn enable_aps_vtl(call: &BootContext<'_>, present: Vtl0Page) -> Result<(), VsmEr
         }
     })
 }
-
-/// Brings every online processor into VTL1 for the first time.
-#[vsm_handler(VsmFunction::BootAPs, phase = boot, caller = bsp, not_implemented)]
-fn boot_aps() {}
 
 /// Ends the boot phase, for good: from here on VTL1 takes VTL0 for hostile.
 ///
@@ -72,9 +105,20 @@ impl CpuMask {
         PhysConstPtr::new(platform, page.start())?.read(platform.hardware()).map(Self)
     }
 
+    /// Refuses a mask with a processor that is not possible. Comes first: a refused mask leaves no processor half enabled.
+    fn check(&self, call: &BootContext<'_>) -> Result<(), VsmError> {
+        self.cpus().try_for_each(|cpu| call.platform().processor(cpu).map(|_| ()))
+    }
+
+    /// The processors of the mask but the calling one.
+    fn others(&self, call: &BootContext<'_>) -> impl Iterator<Item = u32> + Clone {
+        let vp = call.vp();
+        self.cpus().filter(move |cpu| *cpu != vp)
+    }
+
     /// The processors whose bits are set, ascending. Linux numbers the bits of little-endian words, which is the
     /// same as those of bytes.
-    fn cpus(&self) -> impl Iterator<Item = u32> {
+    fn cpus(&self) -> impl Iterator<Item = u32> + Clone {
         (0u32..)
             .step_by(8)
             .zip(&self.0)

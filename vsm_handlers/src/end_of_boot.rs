@@ -6,6 +6,9 @@ use core::fmt;
 
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::{FrameRegistry, Owner, Permission};
+use litebox_platform_lvbs::hardware::Hardware;
+use litebox_platform_lvbs::hv::calls::{get_vp_register, set_vp_register};
+use litebox_platform_lvbs::hv::{HvRegisterName, InputVtl, VsmCapabilities, VsmPartitionConfig};
 use litebox_platform_lvbs::vtl0::Phase;
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
@@ -24,6 +27,11 @@ pub(crate) fn close(platform: &Platform) {
     if open != 0 {
         warn!("end of boot: {open} frames of the kernel stay writable and executable, the first at {first_open:#x}");
     }
+    match deny_startup(platform.hardware()) {
+        Ok(true) => {}
+        Ok(false) => warn!("end of boot: the hypervisor cannot deny VTL0 to start and reset processors"),
+        Err(error) => warn!("end of boot: VTL0 can still start and reset processors: {error}"),
+    }
     let Unnamed { frames, end } = Unnamed::count(&platform.frames().lock());
     if frames != 0 {
         warn!(
@@ -31,6 +39,23 @@ pub(crate) fn close(platform: &Platform) {
              ProtectMemory: writable and executable"
         );
     }
+}
+
+/// From now on VTL0 starts no processor and resets none. One that VTL1 has not enabled itself on would run VTL0 without
+/// locked registers and without MBEC, and nobody there could judge its violations; of those that VTL1 is on, the hypervisor
+/// drops such a start anyway (LVBS contract §7). Linux has started all it will by now. False where the hypervisor has no such
+/// thing.
+///
+/// To be told of starts instead (InterceptVpStartup) would add nothing: none is left to judge.
+fn deny_startup(hardware: &dyn Hardware) -> Result<bool, VsmError> {
+    let capabilities = get_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_CAPABILITIES)?;
+    if !VsmCapabilities(capabilities).can_deny_startup() {
+        return Ok(false);
+    }
+    let config = get_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_PARTITION_CONFIG)?;
+    let wanted = config | VsmPartitionConfig::DENY_LOWER_VTL_STARTUP;
+    set_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_PARTITION_CONFIG, wanted)?;
+    Ok(true)
 }
 
 /// What became of the frames of the kernel that were writable and executable.

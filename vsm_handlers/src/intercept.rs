@@ -14,7 +14,7 @@ use litebox_platform_lvbs::vtl0::ControlRegMap;
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{debug, warn};
 
-use crate::registers::{CR0_PINNED, CR4_PINNED};
+use crate::registers::pinned;
 
 /// What is to be done about an intercept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,15 @@ pub enum Verdict {
         /// Where VTL0 goes on.
         rip: u64,
     },
+    /// The write changes nothing at all, and the register is not VTL1's to write: step over the instruction.
+    StepOver {
+        /// Where VTL0 goes on.
+        rip: u64,
+    },
     /// A violation: #GP in VTL0, at the instruction that was stopped.
     Fault(Violation),
-    /// Nothing that VTL0 did: it goes on as if nothing had happened.
+    /// A message that somebody has sent, and not the hypervisor about an instruction of VTL0: it goes on as if nothing had
+    /// happened.
     Ignore,
 }
 
@@ -59,6 +65,8 @@ pub enum Violation {
     NotLocked,
     /// The message lacks what its type promises, or does not say how long the instruction is.
     Malformed(MessageType),
+    /// VTL0 was stopped at something VTL1 has not asked for. It must not go on, nor be stopped there again for ever.
+    Unknown(MessageType),
 }
 
 impl Violation {
@@ -68,7 +76,7 @@ impl Violation {
             Self::Memory { .. } => LogKind::MemoryViolation,
             Self::Register(_) | Self::Pinned { .. } => LogKind::RegisterViolation,
             Self::Msr(_) => LogKind::MsrViolation,
-            Self::NotLocked | Self::Malformed(_) => LogKind::OddIntercept,
+            Self::NotLocked | Self::Malformed(_) | Self::Unknown(_) => LogKind::OddIntercept,
         }
     }
 }
@@ -90,6 +98,7 @@ impl fmt::Display for Violation {
             Self::Msr(msr) => write!(f, "access to MSR {msr:#x}"),
             Self::NotLocked => f.write_str("register write on a processor that is not locked"),
             Self::Malformed(kind) => write!(f, "{kind:?} without the particulars"),
+            Self::Unknown(kind) => write!(f, "{kind:?}, which VTL1 has not asked for"),
         }
     }
 }
@@ -106,7 +115,7 @@ pub fn decide(message: &HvMessage, locked: Option<&ControlRegMap>) -> Verdict {
         MessageType::REGISTER_INTERCEPT => {
             message.register_intercept().map(|intercept| decide_register(&intercept, locked))
         }
-        // Not an intercept VTL1 asked for: whatever sent it did not stop VTL0.
+        _ if kind.is_from_hypervisor() => Some(Verdict::Fault(Violation::Unknown(kind))),
         _ => Some(Verdict::Ignore),
     };
     verdict.unwrap_or(Verdict::Fault(Violation::Malformed(kind)))
@@ -123,27 +132,29 @@ fn decide_msr(intercept: &MsrIntercept, locked: Option<&ControlRegMap>) -> Verdi
         msr::SYSENTER_CS => HvRegisterName::SYSENTER_CS,
         msr::SYSENTER_EIP => HvRegisterName::SYSENTER_EIP,
         msr::SYSENTER_ESP => HvRegisterName::SYSENTER_ESP,
+        msr::TSC_AUX => HvRegisterName::TSC_AUX,
+        msr::MISC_ENABLE => HvRegisterName::MISC_ENABLE,
         other => return Verdict::Fault(Violation::Msr(other)),
     };
     if intercept.header.access != InterceptAccess::WRITE {
         return Verdict::Fault(Violation::Msr(intercept.msr));
     }
     let kind = MessageType::MSR_INTERCEPT;
-    compare(kind, &intercept.header, register, intercept.value(), u64::MAX, locked)
+    compare(kind, &intercept.header, register, intercept.value(), locked)
 }
 
 fn decide_register(intercept: &RegisterIntercept, locked: Option<&ControlRegMap>) -> Verdict {
     let register = intercept.register;
-    let pinned = match register {
-        HvRegisterName::CR0 => CR0_PINNED,
-        HvRegisterName::CR4 => CR4_PINNED,
-        _ => return Verdict::Fault(Violation::Register(register)),
-    };
-    if intercept.header.access != InterceptAccess::WRITE || intercept.value.high != 0 {
+    let has_rule = matches!(register, HvRegisterName::CR0 | HvRegisterName::CR4 | HvRegisterName::XFEM);
+    if !has_rule || intercept.header.access != InterceptAccess::WRITE || intercept.value.high != 0 {
         return Verdict::Fault(Violation::Register(register));
     }
     let kind = MessageType::REGISTER_INTERCEPT;
-    compare(kind, &intercept.header, register, intercept.value.low, pinned, locked)
+    match compare(kind, &intercept.header, register, intercept.value.low, locked) {
+        // The VTLs share XCR0: VTL1 would write its own.
+        Verdict::CarryOut { register: HvRegisterName::XFEM, rip, .. } => Verdict::StepOver { rip },
+        verdict => verdict,
+    }
 }
 
 /// Lets a write through that leaves the pinned bits as they were recorded.
@@ -152,13 +163,12 @@ fn compare(
     header: &InterceptHeader,
     register: HvRegisterName,
     value: u64,
-    pinned: u64,
     locked: Option<&ControlRegMap>,
 ) -> Verdict {
     let Some(recorded) = locked.and_then(|map| map.get(register)) else {
         return Verdict::Fault(Violation::NotLocked);
     };
-    if (value ^ recorded) & pinned != 0 {
+    if (value ^ recorded) & pinned(register) != 0 {
         return Verdict::Fault(Violation::Pinned { register, value });
     }
     match header.instruction_length() {
@@ -188,6 +198,10 @@ pub fn handle_intercept(platform: &Platform, vp: u32, message: &HvMessage) -> Re
                 warn!("VP {vp}: VTL0 violation: {violation}; #GP{logged}");
             }
             raise_general_protection(platform)
+        }
+        Verdict::StepOver { rip } => {
+            let rip = [(HvRegisterName::RIP, rip.into())];
+            set_vp_registers(platform.hardware(), InputVtl::VTL0, &rip)
         }
         Verdict::CarryOut { register, value, rip } => {
             debug!("VP {vp}: VTL0 writes {value:#x} to {register}");

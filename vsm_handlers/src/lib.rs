@@ -5,7 +5,7 @@
 //!
 //! | file | calls |
 //! |---|---|
-//! | `boot` | EnableAPsVtl, BootAPs, SignalEndOfBoot |
+//! | `boot`, with `arrival` and `end_of_boot` | EnableAPsVtl, BootAPs, SignalEndOfBoot |
 //! | `registers` | LockRegs |
 //! | `memory` | ProtectMemory |
 //! | `ringbuffer` | AllocateRingbufferMemory |
@@ -15,12 +15,14 @@
 //! | `kexec` | KexecValidate |
 //! | `patch` | PatchText |
 //! | `optee` | OpteeMessage |
+//! | `query` | Query |
 //! | [`intercept`] | none: what VTL0 is stopped at |
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod arrival;
 mod boot;
 mod end_of_boot;
 mod frozen;
@@ -34,6 +36,7 @@ mod module;
 mod objects;
 mod optee;
 mod patch;
+mod query;
 mod registers;
 mod ringbuffer;
 mod table;

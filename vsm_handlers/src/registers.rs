@@ -7,18 +7,18 @@
 use core::sync::atomic::Ordering;
 
 use litebox_platform_lvbs::hv::calls::{get_vp_registers, set_vp_registers};
-use litebox_platform_lvbs::hv::{CrInterceptControl, HvRegisterName, HvRegisterValue, InputVtl};
+use litebox_platform_lvbs::hv::{CrInterceptControl, HvRegisterName, HvRegisterValue, HvStatus, InputVtl};
 use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::vsm::BootContext;
-use litebox_platform_lvbs::vtl0::control_regs::{LOCKED_REGISTER_COUNT, LOCKED_REGISTERS};
+use litebox_platform_lvbs::vtl0::control_regs::{ALWAYS_LOCKED_COUNT, LOCKED_REGISTER_COUNT, LOCKED_REGISTERS};
 use litebox_platform_lvbs::vtl0::{ControlRegMap, Phase};
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{error, info, warn};
 use vsm_macros::vsm_handler;
 
-/// The accesses VTL1 wants to hear of: all writes of the registers that are recorded, and of the four descriptor
-/// table registers (LVBS contract, LOCK_REGS: 0x7FD543).
-pub(crate) const INTERCEPTS: CrInterceptControl = CrInterceptControl::CR0_WRITE
+/// The accesses VTL1 hears of on every hypervisor: all writes of the registers that are recorded, and of the four
+/// descriptor table registers (LVBS contract, LOCK_REGS: 0x7FD543).
+const INTERCEPTS: CrInterceptControl = CrInterceptControl::CR0_WRITE
     .union(CrInterceptControl::CR4_WRITE)
     .union(CrInterceptControl::LSTAR_WRITE)
     .union(CrInterceptControl::STAR_WRITE)
@@ -34,25 +34,84 @@ pub(crate) const INTERCEPTS: CrInterceptControl = CrInterceptControl::CR0_WRITE
     .union(CrInterceptControl::SYSENTER_ESP_WRITE)
     .union(CrInterceptControl::SFMASK_WRITE);
 
+/// What is locked beyond the contract's registers, where the hypervisor lets VTL1 (LVBS contract §7, CrInterceptControl).
+/// Linux leaves them alone once a processor is up: XCR0 and TSC_AUX get the same value again when a processor comes back,
+/// and of IA32_MISC_ENABLE one bit is pinned. S_CET is not among them, because Linux turns its endbranch tracking off and
+/// on around calls to firmware.
+const OPTIONAL: [(HvRegisterName, CrInterceptControl); 3] = [
+    (HvRegisterName::XFEM, CrInterceptControl::XCR0_WRITE),
+    (HvRegisterName::TSC_AUX, CrInterceptControl::TSC_AUX_WRITE),
+    (HvRegisterName::MISC_ENABLE, CrInterceptControl::IA32_MISC_ENABLE_WRITE),
+];
+
+/// Those of [`OPTIONAL`] that Linux switches between itself and virtual machines of its own: KVM has no way to bear a #GP
+/// there. Left to VTL0 where the processors offer virtualization.
+const SWITCHED_FOR_GUESTS: u8 = 0b011;
+
+/// Which of [`OPTIONAL`] to try to lock, bit by bit, one attempt after the other: nothing tells beforehand what a
+/// hypervisor can intercept (HvRegisterVsmCapabilities does not), or has at all. What one processor was granted is tried
+/// first on the others.
+const ATTEMPTS: [u8; 8] = [0b111, 0b110, 0b011, 0b101, 0b010, 0b001, 0b100, 0b000];
+
 /// Pinned bits of CR0: PE, WP, PG (Intel SDM vol. 3 §2.5; LVBS contract).
-pub(crate) const CR0_PINNED: u64 = 1 | 1 << 16 | 1 << 31;
+const CR0_PINNED: u64 = 1 | 1 << 16 | 1 << 31;
 
 /// Pinned bits of CR4: all but MCE, PGE, PCE and VMXE (Intel SDM vol. 3 §2.5; LVBS contract).
-pub(crate) const CR4_PINNED: u64 = !(1 << 6 | 1 << 7 | 1 << 8 | 1 << 13);
+const CR4_PINNED: u64 = !(1 << 6 | 1 << 7 | 1 << 8 | 1 << 13);
 
-/// What makes the hypervisor intercept. The control word comes last: until it is written the masks mean nothing.
-const CONTROLS: [(HvRegisterName, u64); 3] = [
-    (HvRegisterName::CR_INTERCEPT_CR0_MASK, CR0_PINNED),
-    (HvRegisterName::CR_INTERCEPT_CR4_MASK, CR4_PINNED),
-    (HvRegisterName::CR_INTERCEPT_CONTROL, INTERCEPTS.bits()),
-];
+/// Pinned bit of IA32_MISC_ENABLE: XD disable, which would make every page executable (Intel SDM vol. 4, MSR 1A0h).
+const MISC_ENABLE_PINNED: u64 = 1 << 34;
+
+/// The bits of a locked register that VTL0 cannot change.
+pub(crate) const fn pinned(register: HvRegisterName) -> u64 {
+    match register {
+        HvRegisterName::CR0 => CR0_PINNED,
+        HvRegisterName::CR4 => CR4_PINNED,
+        HvRegisterName::MISC_ENABLE => MISC_ENABLE_PINNED,
+        _ => u64::MAX,
+    }
+}
 
 const _: () = assert!(INTERCEPTS.bits() == 0x7f_d543);
 const _: () = assert!(CR0_PINNED == 0x8001_0001 && CR4_PINNED == 0xffff_ffff_ffff_de3f);
+const _: () = assert!(ALWAYS_LOCKED_COUNT + OPTIONAL.len() == LOCKED_REGISTER_COUNT);
+
+/// What one attempt locks.
+#[derive(Clone, Copy)]
+struct Attempt(u8);
+
+impl Attempt {
+    /// Those of [`OPTIONAL`] that it has.
+    fn optional(self) -> impl Iterator<Item = (HvRegisterName, CrInterceptControl)> {
+        (0..).zip(OPTIONAL).filter(move |(bit, _)| self.0 & 1 << bit != 0).map(|(_, optional)| optional)
+    }
+
+    /// Whether it locks `register`, one of [`LOCKED_REGISTERS`].
+    fn has(self, register: HvRegisterName) -> bool {
+        let is = |(name, _): &(HvRegisterName, CrInterceptControl)| *name == register;
+        !OPTIONAL.iter().any(is) || self.optional().any(|optional| is(&optional))
+    }
+
+    /// What makes the hypervisor intercept: names, values, and how many they are. The control word comes last: until it is
+    /// written the masks mean nothing.
+    fn controls(self) -> ([(HvRegisterName, u64); 4], usize) {
+        let intercepts = self.optional().fold(INTERCEPTS, |all, (_, intercept)| all.union(intercept));
+        let control = (HvRegisterName::CR_INTERCEPT_CONTROL, intercepts.bits());
+        let [cr0, cr4] =
+            [(HvRegisterName::CR_INTERCEPT_CR0_MASK, CR0_PINNED), (HvRegisterName::CR_INTERCEPT_CR4_MASK, CR4_PINNED)];
+        if self.has(HvRegisterName::MISC_ENABLE) {
+            ([cr0, cr4, (HvRegisterName::CR_INTERCEPT_IA32_MISC_ENABLE_MASK, MISC_ENABLE_PINNED), control], 4)
+        } else {
+            ([cr0, cr4, control, control], 3)
+        }
+    }
+}
 
 /// Locks the control registers and MSRs of the calling processor with the values they have now.
 ///
-/// A processor that is locked already stays as it is. All or nothing: on an error nothing is intercepted.
+/// A processor that is locked already stays as it is. All or nothing: on an error nothing is intercepted. Two hypercalls:
+/// all values in one, all controls in the other; more only on the first processor of a hypervisor that does not know some
+/// of what VTL1 would like to lock.
 ///
 /// -EIO when the hypervisor refuses.
 #[vsm_handler(VsmFunction::LockRegs, phase = boot, caller = any, errors(EIO = "the hypervisor refuses"))]
@@ -71,35 +130,94 @@ fn lock(platform: &Platform, vp: u32, reference: Option<&ControlRegMap>) -> Resu
     if locked.is_some() {
         return Ok(false);
     }
-    let mut values = [HvRegisterValue::default(); LOCKED_REGISTER_COUNT];
-    get_vp_registers(platform.hardware(), InputVtl::VTL0, &LOCKED_REGISTERS, &mut values)?;
-    if let Some(reference) = reference {
-        set_to(platform, vp, &mut values, reference)?;
+    let first = platform.lock_attempt().load(Ordering::Relaxed);
+    let left_out = if platform.hardware().offers_virtualization() { SWITCHED_FOR_GUESTS } else { 0 };
+    let mut result = Err(VsmError::NotImplemented);
+    for (index, optional) in (0..).zip(ATTEMPTS).skip(first).filter(|(_, optional)| optional & left_out == 0) {
+        result = attempt(platform, vp, Attempt(optional), reference);
+        match &result {
+            Ok(_) => {
+                platform.lock_attempt().store(index, Ordering::Relaxed);
+                if index != first {
+                    let left =
+                        Attempt(!optional).optional().fold(CrInterceptControl::empty(), |all, (_, bit)| all | bit);
+                    info!("LockRegs: writes that are not intercepted on any processor: {left:?}");
+                }
+                break;
+            }
+            Err(error) if is_unknown(error) => {}
+            Err(_) => break,
+        }
     }
-    let controls = CONTROLS.map(|(name, value)| (name, HvRegisterValue::from_u64(value)));
-    if let Err(error) = set_vp_registers(platform.hardware(), InputVtl::CURRENT, &controls) {
-        unlock(platform, vp);
-        return Err(error);
-    }
-    *locked = Some(ControlRegMap::new(values.map(|value| value.low)));
+    *locked = Some(result?);
     processor.is_locked.store(true, Ordering::Release);
     Ok(true)
 }
 
-/// Gives the registers of the calling processor, whose `values` are known, the values of `reference`.
+/// Whether a hypervisor answers so to a register or a bit that it does not have (TLFS, HvCallGetVpRegisters and
+/// HvCallSetVpRegisters).
+fn is_unknown(error: &VsmError) -> bool {
+    const UNKNOWN: [HvStatus; 4] = [
+        HvStatus::INVALID_PARAMETER,
+        HvStatus::INVALID_REGISTER_VALUE,
+        HvStatus::UNKNOWN_PROPERTY,
+        HvStatus::FEATURE_UNAVAILABLE,
+    ];
+    matches!(error, VsmError::Hypercall { status, .. } if UNKNOWN.contains(status))
+}
+
+/// Locks what `what` says, or nothing; the values recorded.
+fn attempt(
+    platform: &Platform,
+    vp: u32,
+    what: Attempt,
+    reference: Option<&ControlRegMap>,
+) -> Result<ControlRegMap, VsmError> {
+    let mut names = [HvRegisterName::CR0; LOCKED_REGISTER_COUNT];
+    let mut values = [HvRegisterValue::default(); LOCKED_REGISTER_COUNT];
+    let mut count = 0;
+    for (slot, register) in names.iter_mut().zip(LOCKED_REGISTERS.into_iter().filter(|name| what.has(*name))) {
+        *slot = register;
+        count += 1;
+    }
+    let (names, _) = names.split_at(count);
+    let (values, _) = values.split_at_mut(count);
+    get_vp_registers(platform.hardware(), InputVtl::VTL0, names, values)?;
+    if let Some(reference) = reference {
+        set_to(platform, vp, names, values, reference)?;
+    }
+    let (controls, count) = what.controls();
+    let (controls, _) = controls.split_at(count);
+    let mut written = [(HvRegisterName::CR0, HvRegisterValue::default()); 4];
+    for (slot, (name, value)) in written.iter_mut().zip(controls) {
+        *slot = (*name, HvRegisterValue::from_u64(*value));
+    }
+    let (written, _) = written.split_at(count);
+    if let Err(error) = set_vp_registers(platform.hardware(), InputVtl::CURRENT, written) {
+        unlock(platform, vp, controls);
+        return Err(error);
+    }
+    Ok(ControlRegMap::of(names.iter().copied().zip(values.iter().map(|value| value.low))))
+}
+
+/// Gives the registers of the calling processor, `names` with `values`, the values of `reference`.
 fn set_to(
     platform: &Platform,
     vp: u32,
-    values: &mut [HvRegisterValue; LOCKED_REGISTER_COUNT],
+    names: &[HvRegisterName],
+    values: &mut [HvRegisterValue],
     reference: &ControlRegMap,
 ) -> Result<(), VsmError> {
-    for ((register, expected), value) in reference.iter().zip(values) {
+    for (register, value) in names.iter().copied().zip(values) {
+        let Some(expected) = reference.get(register) else { continue };
         let common = match register {
-            HvRegisterName::CR0 => CR0_PINNED,
-            HvRegisterName::CR4 => CR4_PINNED,
-            // A processor's own: its stack, whether it is the boot processor.
-            HvRegisterName::SYSENTER_ESP | HvRegisterName::APIC_BASE => 0,
-            _ => u64::MAX,
+            // A processor's own: its stack, whether it is the boot processor, its number. XCR0 its VTLs share, and VTL1
+            // does not depend on it.
+            HvRegisterName::SYSENTER_ESP
+            | HvRegisterName::APIC_BASE
+            | HvRegisterName::TSC_AUX
+            | HvRegisterName::XFEM => 0,
+            _ => pinned(register),
         };
         let wanted = value.low & !common | expected & common;
         if value.low != wanted {
@@ -142,11 +260,13 @@ fn lock_late(platform: &Platform, vp: u32) {
 }
 
 /// Takes back whatever part of the controls has been written. Only this file writes them, so that they were zero.
-fn unlock(platform: &Platform, vp: u32) {
+fn unlock(platform: &Platform, vp: u32, controls: &[(HvRegisterName, u64)]) {
     // One at a time and the control word first: a register the hypervisor refuses must not keep the others set.
-    for (name, _) in CONTROLS.iter().rev() {
+    for (name, _) in controls.iter().rev() {
         let zero = [(*name, HvRegisterValue::from_u64(0))];
-        if let Err(failure) = set_vp_registers(platform.hardware(), InputVtl::CURRENT, &zero)
+        let result = set_vp_registers(platform.hardware(), InputVtl::CURRENT, &zero);
+        // What the hypervisor does not have is not set.
+        if let Err(failure) = result.or_else(|error| if is_unknown(&error) { Ok(()) } else { Err(error) })
             && let Some(logged) = platform.count_event(vp, LogKind::FailedUnlock)
         {
             error!("LockRegs: {name} of VP {vp} could not be cleared: {failure}{logged}");

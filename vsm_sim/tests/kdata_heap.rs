@@ -12,6 +12,7 @@ use heap::{Quiet, counting};
 use litebox_platform_lvbs::Platform;
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::FrameState;
+use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
 use vsm_handlers::{GATE, VSM_TABLE};
@@ -34,7 +35,7 @@ const RAM: u64 = 0x8000;
 
 fn kernel(memory: &Arc<HostedMemory>) -> Platform {
     let vtl1_region = FrameRange::from_gfns(RAM - 0x1000, RAM).unwrap();
-    let config = PlatformConfig { vtl1_region, possible_cpus: 1, boot_vp: 0 };
+    let config = PlatformConfig { vtl1_region, possible_cpus: 1, boot_vp: 0, loader: Generation::G2 };
     Platform::new(Box::new(Quiet(Arc::clone(memory))), config).unwrap()
 }
 

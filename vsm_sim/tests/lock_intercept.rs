@@ -9,10 +9,16 @@ use zerocopy::FromZeros;
 const RIP: u64 = 0xffff_ffff_8100_0000;
 const CR0: u64 = 0x8005_0033;
 const CR4: u64 = 0x0037_06f0;
+const XCR0: u64 = 7;
+const MISC_ENABLE: u64 = 0x85_0089;
 
-/// What LockRegs would have recorded: CR0, CR4, LSTAR, STAR, CSTAR, APIC_BASE, EFER, SYSENTER_CS, ESP, EIP, SFMASK.
+/// What LockRegs would have recorded: CR0, CR4, LSTAR, STAR, CSTAR, APIC_BASE, EFER, SYSENTER_CS, ESP, EIP, SFMASK, and
+/// where the hypervisor lets it XCR0, TSC_AUX and MISC_ENABLE.
 fn recorded() -> ControlRegMap {
-    ControlRegMap::new([CR0, CR4, 0xffff_ffff_8200_0000, 0x23_0010, 3, 0xfee0_0900, 0xd01, 0x10, 8, 9, 0x25_7fd5])
+    let contract = [CR0, CR4, 0xffff_ffff_8200_0000, 0x23_0010, 3, 0xfee0_0900, 0xd01, 0x10, 8, 9, 0x25_7fd5];
+    let mut values = [XCR0, XCR0, XCR0, XCR0, XCR0, XCR0, XCR0, XCR0, XCR0, XCR0, XCR0, XCR0, 5, MISC_ENABLE];
+    values[..contract.len()].copy_from_slice(&contract);
+    ControlRegMap::new(values)
 }
 
 fn msr_message(number: u32, value: u64, access: InterceptAccess, length_and_cr8: u8) -> HvMessage {
@@ -53,6 +59,7 @@ fn an_msr_may_be_written_with_the_value_it_has_and_no_other() {
         (msr::SYSENTER_ESP, HvRegisterName::SYSENTER_ESP),
         (msr::SYSENTER_EIP, HvRegisterName::SYSENTER_EIP),
         (msr::SFMASK, HvRegisterName::SFMASK),
+        (msr::TSC_AUX, HvRegisterName::TSC_AUX),
     ];
     for (number, register) in msrs {
         let value = recorded().get(register).unwrap();
@@ -71,6 +78,44 @@ fn an_msr_may_be_written_with_the_value_it_has_and_no_other() {
         let message = msr_message(number, value, InterceptAccess::READ, 2);
         assert_eq!(decide(&message, Some(&recorded())), Verdict::Fault(Violation::Msr(number)));
     }
+}
+
+/// Bit 34 of IA32_MISC_ENABLE turns no-execute off (Intel SDM vol. 4).
+#[test]
+fn misc_enable_is_compared_on_xd_disable_alone() {
+    let register = HvRegisterName::MISC_ENABLE;
+    for bit in 0..64 {
+        let value = MISC_ENABLE ^ 1 << bit;
+        let verdict = decide(&msr_message(msr::MISC_ENABLE, value, InterceptAccess::WRITE, 2), Some(&recorded()));
+        let expected = match bit {
+            34 => Verdict::Fault(Violation::Pinned { register, value }),
+            _ => Verdict::CarryOut { register, value, rip: RIP + 2 },
+        };
+        assert_eq!(verdict, expected, "bit {bit}");
+    }
+}
+
+/// The VTLs share XCR0, so that VTL1 does not write it: the value it has is stepped over.
+#[test]
+fn xcr0_may_be_written_with_the_value_it_has() {
+    let register = HvRegisterName::XFEM;
+    assert_eq!(control_write(register, XCR0), Verdict::StepOver { rip: RIP + 3 });
+    for bit in 0..64 {
+        let value = XCR0 ^ 1 << bit;
+        assert_eq!(control_write(register, value), Verdict::Fault(Violation::Pinned { register, value }));
+    }
+}
+
+/// A hypervisor that cannot intercept a register has no business to say that it did.
+#[test]
+fn a_register_that_was_not_recorded_is_not_written() {
+    let narrow = ControlRegMap::of(recorded().iter().take(11));
+    for number in [msr::TSC_AUX, msr::MISC_ENABLE] {
+        let message = msr_message(number, MISC_ENABLE, InterceptAccess::WRITE, 2);
+        assert_eq!(decide(&message, Some(&narrow)), Verdict::Fault(Violation::NotLocked));
+    }
+    let message = register_message(HvRegisterName::XFEM, XCR0.into(), InterceptAccess::WRITE);
+    assert_eq!(decide(&message, Some(&narrow)), Verdict::Fault(Violation::NotLocked));
 }
 
 #[test]
@@ -113,14 +158,13 @@ fn descriptor_tables_and_other_registers_are_never_written() {
         HvRegisterName::LDTR,
         HvRegisterName::TR,
         HvRegisterName::CR3,
-        HvRegisterName::XFEM,
         HvRegisterName::EFER,
         HvRegisterName(0xffff_ffff),
     ];
     for register in registers {
         assert_eq!(control_write(register, 0), Verdict::Fault(Violation::Register(register)));
     }
-    for number in [0, 0x10, msr::PAT, msr::MISC_ENABLE, msr::TSC_AUX, 0x4000_0001, u32::MAX] {
+    for number in [0, 0x10, msr::PAT, msr::KERNEL_GS_BASE, 0xda0, 0x6a2, 0x4000_0001, u32::MAX] {
         let message = msr_message(number, 0, InterceptAccess::WRITE, 2);
         assert_eq!(decide(&message, Some(&recorded())), Verdict::Fault(Violation::Msr(number)));
     }
@@ -139,12 +183,16 @@ fn an_access_beyond_a_frames_permission_is_a_fault() {
 }
 
 #[test]
-fn a_message_of_unknown_type_is_ignored_and_a_short_one_is_a_fault() {
-    for kind in [0, 1, 0x8000_0000, 0x8001_0002, u32::MAX] {
+fn a_message_of_unknown_type_or_too_short_is_a_fault_and_one_that_is_not_the_hypervisors_ignored() {
+    for kind in [0, 1, 0x7fff_ffff, 0x8000_0000, 0x8000_0021, 0x8001_0000, 0x8001_0002, u32::MAX] {
         let mut message = HvMessage::new_zeroed();
         message.message_type = MessageType(kind);
         message.payload.fill(0xff);
-        assert_eq!(decide(&message, Some(&recorded())), Verdict::Ignore);
+        let expected = match kind >> 31 {
+            0 => Verdict::Ignore,
+            _ => Verdict::Fault(Violation::Unknown(MessageType(kind))),
+        };
+        assert_eq!(decide(&message, Some(&recorded())), expected, "{kind:#x}");
     }
     let mut message = msr_message(msr::EFER, 0xd01, InterceptAccess::WRITE, 2);
     message.payload_size -= 1;

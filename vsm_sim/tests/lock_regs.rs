@@ -1,7 +1,7 @@
 //! LockRegs over the hypervisor model, and what VTL0's writes come to afterwards.
 
 use litebox_platform_lvbs::hv::{
-    HvMessage, HvRegisterName, HvRegisterValue, HvStatus, HypercallCode, PendingEvent, Vtl, msr,
+    CrInterceptControl, HvMessage, HvRegisterName, HvRegisterValue, HvStatus, HypercallCode, PendingEvent, Vtl, msr,
 };
 use litebox_platform_lvbs::vsm::VsmFunction;
 use litebox_platform_lvbs::vtl0::control_regs::LOCKED_REGISTERS;
@@ -10,16 +10,32 @@ use vsm_sim::hosted::{HostedConfig, HostedMachine};
 use vsm_sim::hv::{GuestMemory, Injection, Verdict};
 use zerocopy::FromBytes;
 
+/// Frame of a cpumask with both processors.
+const MASK_GFN: u64 = 0x100;
 const EPERM: i64 = -1;
 const EIO: i64 = -5;
-/// Control word, CR0 mask, CR4 mask (LVBS contract, LOCK_REGS).
-const LOCKED: (u64, u64, u64) = (0x7f_d543, 0x8001_0001, 0xffff_ffff_ffff_de3f);
+/// CR0 mask, CR4 mask (LVBS contract, LOCK_REGS).
+const MASKS: (u64, u64) = (0x8001_0001, 0xffff_ffff_ffff_de3f);
+/// Control word of the contract alone, and what may come to it: writes of XCR0, MISC_ENABLE and TSC_AUX.
+const CONTRACT: u64 = 0x7f_d543;
+const XCR0: u64 = 1 << 2;
+const MISC_ENABLE: u64 = 1 << 4;
+const TSC_AUX: u64 = 1 << 23;
+/// Control word, CR0 mask, CR4 mask where the hypervisor can intercept all of them.
+const LOCKED: (u64, u64, u64) = (CONTRACT | XCR0 | MISC_ENABLE | TSC_AUX, MASKS.0, MASKS.1);
 const RIP: u64 = 0xffff_ffff_8100_0000;
 const CR0: u64 = 0x8005_0033;
 
 /// A machine whose VTL0 has register values that can be told apart.
 fn machine() -> HostedMachine {
+    machine_without(0)
+}
+
+/// The same, on a hypervisor that cannot intercept the accesses `lost`.
+fn machine_without(lost: u64) -> HostedMachine {
     let machine = HostedMachine::new(HostedConfig::default());
+    machine.partition().deny_cr_intercepts(CrInterceptControl::from_bits_retain(lost));
+    machine.memory().write(MASK_GFN << 12, &[3]).unwrap();
     machine.partition().with_registers(0, Vtl::Vtl0, |registers| {
         for (value, register) in (0x1000..).zip(LOCKED_REGISTERS) {
             registers.load(register, value);
@@ -27,6 +43,7 @@ fn machine() -> HostedMachine {
         registers.load(HvRegisterName::CR0, CR0);
         registers.load(HvRegisterName::RIP, RIP);
     });
+    machine.partition().with_shared_registers(0, |registers| registers.load(HvRegisterName::XFEM, 0x100b_u64));
     machine
 }
 
@@ -39,7 +56,7 @@ fn count(machine: &HostedMachine, code: HypercallCode) -> u64 {
 }
 
 #[test]
-fn all_eleven_registers_are_recorded_in_one_hypercall_and_locked_in_another() {
+fn all_registers_are_recorded_in_one_hypercall_and_locked_in_another() {
     let machine = machine();
     let before = [HypercallCode::GET_VP_REGISTERS, HypercallCode::SET_VP_REGISTERS].map(|code| count(&machine, code));
     assert_eq!(lock(&machine), 0);
@@ -61,7 +78,7 @@ fn all_eleven_registers_are_recorded_in_one_hypercall_and_locked_in_another() {
 #[test]
 fn a_failure_at_any_step_leaves_the_processor_unlocked() {
     let machine = machine();
-    let failures = [(HypercallCode::GET_VP_REGISTERS, 0..11), (HypercallCode::SET_VP_REGISTERS, 0..3)];
+    let failures = [(HypercallCode::GET_VP_REGISTERS, 0..14), (HypercallCode::SET_VP_REGISTERS, 0..4)];
     for (code, elements) in failures {
         for element in elements {
             let status = HvStatus::INSUFFICIENT_MEMORY;
@@ -76,12 +93,107 @@ fn a_failure_at_any_step_leaves_the_processor_unlocked() {
     assert_eq!(machine.partition().cr_intercepts(0), LOCKED);
 }
 
+/// What a hypervisor does not know is left out, and nothing else; the first processor finds out, the second profits.
+#[test]
+fn a_hypervisor_that_cannot_intercept_everything_is_asked_for_what_it_can() {
+    for missing in 0..8_u64 {
+        let lost = [XCR0, MISC_ENABLE, TSC_AUX].into_iter().enumerate();
+        let lost = lost.filter(|(bit, _)| missing & 1 << bit != 0).fold(0, |all, (_, bit)| all | bit);
+        let machine = machine_without(lost);
+        let expected = (LOCKED.0 & !lost, MASKS.0, MASKS.1);
+        assert_eq!(lock(&machine), 0, "without {lost:#x}");
+        assert_eq!(machine.partition().cr_intercepts(0), expected);
+        let map = (*machine.platform().processor(0).unwrap().locked.lock()).unwrap();
+        for (bit, register) in [
+            (XCR0, HvRegisterName::XFEM),
+            (MISC_ENABLE, HvRegisterName::MISC_ENABLE),
+            (TSC_AUX, HvRegisterName::TSC_AUX),
+        ] {
+            assert_eq!(map.get(register).is_some(), lost & bit == 0, "{register} without {lost:#x}");
+        }
+        let before =
+            [HypercallCode::GET_VP_REGISTERS, HypercallCode::SET_VP_REGISTERS].map(|code| count(&machine, code));
+        machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), MASK_GFN, 0, 0);
+        machine.first_entry(1).unwrap();
+        let first =
+            [HypercallCode::GET_VP_REGISTERS, HypercallCode::SET_VP_REGISTERS].map(|code| count(&machine, code));
+        assert_eq!(machine.vtl_call(1, VsmFunction::LockRegs.id(), 0, 0, 0), 0);
+        assert_eq!(machine.partition().cr_intercepts(1), expected);
+        assert_eq!(count(&machine, HypercallCode::GET_VP_REGISTERS), first[0] + 1, "before: {before:?}");
+        assert_eq!(count(&machine, HypercallCode::SET_VP_REGISTERS), first[1] + 1);
+        assert_eq!(machine.partition().reports(), []);
+    }
+}
+
+/// Linux's KVM switches XCR0 and TSC_AUX for its guests, and a #GP there is the end of it.
+#[test]
+fn what_kvm_switches_is_left_alone_where_there_can_be_kvm() {
+    let machine = machine();
+    machine.partition().offer_virtualization();
+    let before = count(&machine, HypercallCode::SET_VP_REGISTERS);
+    assert_eq!(lock(&machine), 0);
+    assert_eq!(machine.partition().cr_intercepts(0), (CONTRACT | MISC_ENABLE, MASKS.0, MASKS.1));
+    assert_eq!(count(&machine, HypercallCode::SET_VP_REGISTERS), before + 1, "what is left out is not tried");
+}
+
+/// AMD's processors have no IA32_MISC_ENABLE: already reading it is refused.
+#[test]
+fn a_register_the_hypervisor_does_not_have_is_left_out() {
+    let machine = machine();
+    let code = HypercallCode::GET_VP_REGISTERS;
+    for attempt in 0..2 {
+        // The attempts with MISC_ENABLE: all, and all but XCR0.
+        machine.partition().inject(Injection::new(attempt, HvStatus::INVALID_PARAMETER).of(code).at_element(12));
+    }
+    assert_eq!(lock(&machine), 0);
+    assert_eq!(machine.partition().cr_intercepts(0), (LOCKED.0 & !MISC_ENABLE, MASKS.0, MASKS.1));
+}
+
+/// A hypervisor that knows nothing at all is an error, after a bounded number of attempts that leave nothing.
+#[test]
+fn a_hypervisor_that_refuses_everything_is_an_error() {
+    let machine = machine_without(u64::MAX);
+    let before = count(&machine, HypercallCode::SET_VP_REGISTERS);
+    assert_eq!(lock(&machine), EIO);
+    assert!(count(&machine, HypercallCode::SET_VP_REGISTERS) - before <= 8 * 5);
+    assert_eq!(machine.partition().cr_intercepts(0), (0, 0, 0));
+    assert!(machine.platform().processor(0).unwrap().locked.lock().is_none());
+}
+
 #[test]
 fn after_the_end_of_boot_vtl0_locks_no_processor_because_vtl1_has() {
     let machine = machine();
     assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
     assert_eq!(lock(&machine), EPERM);
     assert_eq!(machine.partition().cr_intercepts(0), LOCKED);
+}
+
+/// A processor that VTL1 locks itself gets the boot processor's pinned bits, and keeps what is its own.
+#[test]
+fn a_late_lock_takes_back_xd_disable_and_leaves_the_processors_number() {
+    const XD_DISABLE: u64 = 1 << 34;
+    let machine = machine();
+    machine.partition().with_registers(0, Vtl::Vtl0, |registers| registers.load(HvRegisterName::MISC_ENABLE, 1_u64));
+    assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), MASK_GFN, 0, 0), 0);
+    machine.first_entry(1).unwrap();
+    assert_eq!(lock(&machine), 0);
+    machine.partition().with_registers(1, Vtl::Vtl0, |registers| {
+        registers.load(HvRegisterName::MISC_ENABLE, 0x80 | XD_DISABLE);
+        registers.load(HvRegisterName::TSC_AUX, 1_u64);
+    });
+    machine.partition().with_shared_registers(1, |registers| registers.load(HvRegisterName::XFEM, 3_u64));
+    assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
+    // Any call brings it to VTL1, and it does not leave unlocked.
+    assert_eq!(machine.vtl_call(1, VsmFunction::LockRegs.id(), 0, 0, 0), EPERM);
+    assert_eq!(machine.partition().cr_intercepts(1), LOCKED);
+    let map = (*machine.platform().processor(1).unwrap().locked.lock()).unwrap();
+    let expected = [(HvRegisterName::MISC_ENABLE, 0x80), (HvRegisterName::TSC_AUX, 1), (HvRegisterName::XFEM, 3)];
+    for (register, value) in expected {
+        assert_eq!(map.get(register), Some(value), "{register}");
+    }
+    let now = machine.partition().with_registers(1, Vtl::Vtl0, |registers| registers.get(HvRegisterName::MISC_ENABLE));
+    assert_eq!(now.low, 0x80);
+    assert_eq!(machine.partition().reports(), []);
 }
 
 /// VTL1's handling of the intercept that waits: whether VTL0 gets a #GP.

@@ -10,6 +10,7 @@ use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE, PhysAddr};
 use litebox_platform_lvbs::frames::{FrameRegistry, Owner, Permission};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
+use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
 use litebox_platform_lvbs::vtl0::Phase;
@@ -97,7 +98,12 @@ impl Hardware for ListOnDemand {
 
 /// The most heap, in bytes, that one ProtectMemory with the list needs beyond what VTL1 has already.
 fn heap_for(ranges_per_page: u64, range: fn(u64) -> (u64, u64)) -> usize {
-    let config = PlatformConfig { vtl1_region: FrameRange::from_gfns(1, 2).unwrap(), possible_cpus: 1, boot_vp: 0 };
+    let config = PlatformConfig {
+        vtl1_region: FrameRange::from_gfns(1, 2).unwrap(),
+        possible_cpus: 1,
+        boot_vp: 0,
+        loader: Generation::G2,
+    };
     let platform = Platform::new(Box::new(ListOnDemand { ranges_per_page, range }), config).unwrap();
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);

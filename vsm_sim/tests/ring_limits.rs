@@ -9,7 +9,7 @@ use vsm_sim::hv::{GuestMemory, Injection};
 use zerocopy::FromZeros;
 
 /// Control word, CR0 mask, CR4 mask (LVBS contract, LOCK_REGS).
-const LOCKED: (u64, u64, u64) = (0x7f_d543, 0x8001_0001, 0xffff_ffff_ffff_de3f);
+const LOCKED: (u64, u64, u64) = (0xff_d557, 0x8001_0001, 0xffff_ffff_ffff_de3f);
 
 fn machine() -> HostedMachine {
     let mut machine = HostedMachine::new(HostedConfig::default());

@@ -14,6 +14,8 @@ use crate::image;
 pub enum Loader {
     /// Parameters in a boot_params page.
     G2,
+    /// As g2, without the call EnableAPsVtl.
+    G2Prime,
     /// Parameters in registers.
     G3,
 }
@@ -98,6 +100,7 @@ impl Options {
         vsm_sim::run::Options {
             generation: match self.loader {
                 Loader::G2 => Generation::G2,
+                Loader::G2Prime => Generation::G2Prime,
                 Loader::G3 => Generation::G3,
             },
             cpus: self.cpus,

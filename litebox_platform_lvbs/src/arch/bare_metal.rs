@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::arch::x86_64::__cpuid;
 
 use spin::Once;
 use vsm_integrity::signature::CompressSha256;
@@ -10,7 +11,7 @@ use x86_64::registers::model_specific::Msr;
 
 use super::exceptions::idt_location;
 use super::vp::{self, VpState, page};
-use super::{heap, hypercall, paging, ring_memory, segments, view_memory, vtl_switch, vtl0_memory};
+use super::{heap, hypercall, hyperv, paging, ring_memory, segments, view_memory, vtl_switch, vtl0_memory};
 use crate::address::{FrameRange, PhysAddr};
 use crate::error::VsmError;
 use crate::frames::{MappedView, ViewPiece};
@@ -99,6 +100,15 @@ impl Hardware for BareMetal {
         platform().processor(vp)?;
         ensure_area(vp)?;
         Ok(context(vp))
+    }
+
+    fn reference_time(&self) -> Option<u64> {
+        hyperv::reference_time()
+    }
+
+    fn offers_virtualization(&self) -> bool {
+        // Intel SDM vol. 2, CPUID leaf 1: ECX bit 5, VMX; AMD APM vol. 3, leaf 8000_0001h: ECX bit 2, SVM.
+        __cpuid(1).ecx & 1 << 5 != 0 || __cpuid(0x8000_0001).ecx & 1 << 2 != 0
     }
 
     fn hold_heap_reserve(&self, hold: bool) {

@@ -4,6 +4,7 @@
 //! drops a write must end the boot, not weaken it. Values and order: LVBS contract §2.8 and §7.
 
 use core::arch::x86_64::__cpuid;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 use x86_64::registers::model_specific::Msr;
@@ -75,16 +76,29 @@ pub fn check() -> Result<(), HypervError> {
         | Privileges::ACCESS_HYPERCALL_MSRS
         | Privileges::ACCESS_VP_INDEX
         | Privileges::ACCESS_INTR_CTRL_REGS;
-    let missing = needed - Privileges::from_leaf(features.eax, features.ebx);
+    let granted = Privileges::from_leaf(features.eax, features.ebx);
+    HAS_REFERENCE_COUNTER.store(granted.contains(Privileges::ACCESS_PARTITION_REFERENCE_COUNTER), Ordering::Relaxed);
+    let missing = needed - granted;
     if missing.is_empty() { Ok(()) } else { Err(HypervError::Privileges(missing.bits())) }
+}
+
+/// Whether the partition may read the reference counter.
+static HAS_REFERENCE_COUNTER: AtomicBool = AtomicBool::new(false);
+
+fn read_msr(number: u32) -> u64 {
+    // SAFETY: only called below, with synthetic MSRs whose reading has no effect and for which `check` saw the privilege.
+    unsafe { Msr::new(number).read() }
 }
 
 /// Index of the calling processor.
 pub fn vp_index() -> u32 {
-    // SAFETY: reading the VP index has no effect; `check` saw the privilege.
-    let index = unsafe { Msr::new(msr::VP_INDEX).read() };
     // TLFS: 32 bits.
-    (index & 0xffff_ffff) as u32
+    (read_msr(msr::VP_INDEX) & 0xffff_ffff) as u32
+}
+
+/// The partition reference counter, in units of 100 ns, if the partition may read it.
+pub fn reference_time() -> Option<u64> {
+    HAS_REFERENCE_COUNTER.load(Ordering::Relaxed).then(|| read_msr(msr::TIME_REF_COUNT))
 }
 
 fn write_msr(number: u32, value: u64) -> Result<(), HypervError> {

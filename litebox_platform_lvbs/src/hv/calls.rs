@@ -9,6 +9,7 @@ use core::mem::size_of;
 use zerocopy::IntoBytes;
 
 use super::context::InitialVpContext;
+use super::flush::{FlushFlags, FlushHeader, GvaRange, VpSet};
 use super::hypercall::{
     EnableVpVtl, HYPERCALL_PAGE_BYTES, HypercallCode, HypercallControl, MAX_GET_REGISTERS, MAX_SET_REGISTERS,
     MODIFY_VTL_PROTECTION_MASK_MAX_GFNS, ModifyVtlProtectionMask, SetRegister, VpRegistersHeader,
@@ -24,7 +25,7 @@ use crate::hardware::Hardware;
 /// Issues a rep hypercall over `reps` elements; on failure says how many elements, from the first, are done.
 fn rep_call(
     hw: &dyn Hardware,
-    code: HypercallCode,
+    control: HypercallControl,
     reps: usize,
     input: &[u8],
     output: &mut [u8],
@@ -35,7 +36,7 @@ fn rep_call(
         .ok_or((0, HvStatus::INVALID_HYPERCALL_INPUT))?;
     let mut start = 0;
     loop {
-        let control = HypercallControl::new(code).with_reps(count).with_rep_start(start);
+        let control = control.with_reps(count).with_rep_start(start);
         let outcome = hw.hypercall(control, input, output);
         let done = outcome.reps_done.min(count);
         match outcome.status.ok() {
@@ -74,7 +75,7 @@ pub fn modify_vtl_protection_mask(
         return Err((0, HvStatus::INVALID_HYPERCALL_INPUT));
     }
     let input = fill(&mut page, header.as_bytes(), gfns.as_bytes()).ok_or((0, HvStatus::INVALID_HYPERCALL_INPUT))?;
-    rep_call(hw, HypercallCode::MODIFY_VTL_PROTECTION_MASK, gfns.len(), input, &mut [])
+    rep_call(hw, HypercallControl::new(HypercallCode::MODIFY_VTL_PROTECTION_MASK), gfns.len(), input, &mut [])
 }
 
 /// Puts a header and the list behind it into `page`; what of the page is used then, or nothing when they don't fit.
@@ -116,7 +117,8 @@ pub fn get_vp_registers(
         fill(&mut page, header.as_bytes(), names.as_bytes()).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
     let mut values = [HvRegisterValue::default(); MAX_GET_REGISTERS];
     let values = values.get_mut(..names.len()).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
-    rep_call(hw, code, names.len(), input, values.as_mut_bytes()).map_err(|(_, status)| refused(status))?;
+    rep_call(hw, HypercallControl::new(code), names.len(), input, values.as_mut_bytes())
+        .map_err(|(_, status)| refused(status))?;
     out.copy_from_slice(values);
     Ok(())
 }
@@ -142,6 +144,22 @@ pub fn set_vp_registers(
     input_vtl: InputVtl,
     values: &[(HvRegisterName, HvRegisterValue)],
 ) -> Result<(), VsmError> {
+    /// An intercept takes two at the most; clearing a whole page would be most of its cost.
+    const FEW: usize = 4;
+    if values.len() <= FEW {
+        set_registers(hw, input_vtl, values, &mut [0; size_of::<VpRegistersHeader>() + FEW * size_of::<SetRegister>()])
+    } else {
+        set_registers(hw, input_vtl, values, &mut [0; HYPERCALL_PAGE_BYTES])
+    }
+}
+
+/// Writes registers through `page`, which is large enough if it has the size of one.
+fn set_registers(
+    hw: &dyn Hardware,
+    input_vtl: InputVtl,
+    values: &[(HvRegisterName, HvRegisterValue)],
+    page: &mut [u8],
+) -> Result<(), VsmError> {
     const HEADER: usize = size_of::<VpRegistersHeader>();
     let code = HypercallCode::SET_VP_REGISTERS;
     let refused = |status| VsmError::Hypercall { call: code.0, status };
@@ -151,7 +169,6 @@ pub fn set_vp_registers(
     if values.len() > MAX_SET_REGISTERS {
         return Err(refused(HvStatus::INVALID_HYPERCALL_INPUT));
     }
-    let mut page = [0; HYPERCALL_PAGE_BYTES];
     let (head, list) = page.split_at_mut(HEADER);
     head.copy_from_slice(registers_header(input_vtl).as_bytes());
     for (slot, (name, value)) in list.chunks_exact_mut(size_of::<SetRegister>()).zip(values) {
@@ -159,7 +176,7 @@ pub fn set_vp_registers(
     }
     let used = HEADER + values.len() * size_of::<SetRegister>();
     let input = page.get(..used).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
-    rep_call(hw, code, values.len(), input, &mut []).map_err(|(_, status)| refused(status))
+    rep_call(hw, HypercallControl::new(code), values.len(), input, &mut []).map_err(|(_, status)| refused(status))
 }
 
 /// Writes one 64-bit register of this processor.
@@ -190,4 +207,65 @@ pub fn enable_vp_vtl(hw: &dyn Hardware, vp: u32, context: &InitialVpContext) -> 
     };
     let outcome = hw.hypercall(HypercallControl::new(code), input.as_bytes(), &mut []);
     outcome.status.ok().map_err(|status| VsmError::Hypercall { call: code.0, status })
+}
+
+/// Puts the header and the banks of a flush on `processors` into `page`: bytes used, and the control word's variable header.
+fn flush_head(page: &mut [u8; HYPERCALL_PAGE_BYTES], processors: &VpSet) -> Option<(usize, u16)> {
+    let header = FlushHeader {
+        // One set of page tables is all VTL1 has, the same on all processors.
+        address_space: 0,
+        flags: FlushFlags::ALL_VIRTUAL_ADDRESS_SPACES.bits(),
+        format: FlushHeader::SPARSE,
+        valid_banks: processors.valid_banks(),
+    };
+    let head = fill(page, header.as_bytes(), &[])?.len();
+    let banks = processors.banks().count();
+    let used = head.checked_add(banks.checked_mul(size_of::<u64>())?)?;
+    let slots = page.get_mut(head..used)?.chunks_exact_mut(size_of::<u64>());
+    for (slot, bank) in slots.zip(processors.banks()) {
+        slot.copy_from_slice(&bank.to_le_bytes());
+    }
+    Some((used, u16::try_from(banks).ok()?))
+}
+
+/// Makes `processors` forget all translations of VTL1. For nobody it is a success without a hypercall.
+///
+/// # Errors
+/// [`VsmError::Hypercall`]; the translations may be in use then.
+pub fn flush_address_space(hw: &dyn Hardware, processors: &VpSet) -> Result<(), VsmError> {
+    if processors.is_empty() {
+        return Ok(());
+    }
+    let code = HypercallCode::FLUSH_VIRTUAL_ADDRESS_SPACE_EX;
+    let refused = |status| VsmError::Hypercall { call: code.0, status };
+    let mut page = [0; HYPERCALL_PAGE_BYTES];
+    let (used, banks) = flush_head(&mut page, processors).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
+    let input = page.get(..used).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
+    hw.hypercall(HypercallControl::new(code).with_varhead(banks), input, &mut []).status.ok().map_err(refused)
+}
+
+/// Makes `processors` forget VTL1's translations of `ranges`, in as many hypercalls as the ranges need. For nobody, and for
+/// no range, it is a success without a hypercall.
+///
+/// # Errors
+/// [`VsmError::Hypercall`]; the translations may be in use then.
+pub fn flush_addresses(hw: &dyn Hardware, processors: &VpSet, ranges: &[GvaRange]) -> Result<(), VsmError> {
+    if processors.is_empty() {
+        return Ok(());
+    }
+    let code = HypercallCode::FLUSH_VIRTUAL_ADDRESS_LIST_EX;
+    let refused = |status| VsmError::Hypercall { call: code.0, status };
+    let mut page = [0; HYPERCALL_PAGE_BYTES];
+    let (head, banks) = flush_head(&mut page, processors).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
+    let room = HYPERCALL_PAGE_BYTES.saturating_sub(head) / size_of::<GvaRange>();
+    for part in ranges.chunks(room.max(1)) {
+        let bytes = part.as_bytes();
+        let used = head.saturating_add(bytes.len());
+        let list = page.get_mut(head..used).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
+        list.copy_from_slice(bytes);
+        let input = page.get(..used).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
+        let control = HypercallControl::new(code).with_varhead(banks);
+        rep_call(hw, control, part.len(), input, &mut []).map_err(|(_, status)| refused(status))?;
+    }
+    Ok(())
 }

@@ -26,6 +26,8 @@ bitflags! {
     /// [`LEAF_FEATURES`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct Privileges: u64 {
+        /// The partition reference counter.
+        const ACCESS_PARTITION_REFERENCE_COUNTER = 1 << 1;
         /// SynIC MSRs.
         const ACCESS_SYNIC_REGS = 1 << 2;
         /// Synthetic timers.

@@ -26,6 +26,12 @@ impl MessageType {
     pub const MSR_INTERCEPT: Self = Self(0x8001_0001);
     /// A control or descriptor-table register access ([`RegisterIntercept`]).
     pub const REGISTER_INTERCEPT: Self = Self(0x8001_0006);
+
+    /// Whether the hypervisor itself has sent it: bit 31 is its own (TLFS `HV_MESSAGE_TYPE`).
+    #[must_use]
+    pub const fn is_from_hypervisor(self) -> bool {
+        self.0 & 1 << 31 != 0
+    }
 }
 
 impl fmt::Debug for MessageType {

@@ -15,6 +15,7 @@
 //! | [`cpuid`] | hypervisor leaves and privileges |
 //! | [`assist`] | the VP assist page |
 //! | [`message`] | SynIC messages and intercept payloads |
+//! | [`flush`] | flushes of translations, sets of processors |
 //! | [`protection`] | what a VTL may do with a frame |
 //! | [`vtl`] | VTL numbers |
 //! | [`calls`] | typed hypercalls over [`Hardware`](crate::hardware::Hardware) |
@@ -23,6 +24,7 @@ pub mod assist;
 pub mod calls;
 pub mod context;
 pub mod cpuid;
+pub mod flush;
 pub mod hypercall;
 pub mod message;
 pub mod msr;
@@ -40,8 +42,8 @@ pub use protection::MapFlags;
 pub use register::{HvRegisterName, HvRegisterValue};
 pub use status::HvStatus;
 pub use vsm::{
-    CrInterceptControl, PendingEvent, VsmCodePageOffsets, VsmPartitionConfig, VsmPartitionStatus, VsmVpSecureConfig,
-    VsmVpStatus,
+    CrInterceptControl, PendingEvent, VsmCapabilities, VsmCodePageOffsets, VsmPartitionConfig, VsmPartitionStatus,
+    VsmVpSecureConfig, VsmVpStatus,
 };
 pub use vtl::{InputVtl, Vtl};
 

@@ -6,6 +6,8 @@ pub const GUEST_OS_ID: u32 = 0x4000_0000;
 pub const HYPERCALL: u32 = 0x4000_0001;
 /// Index of the calling processor (read only).
 pub const VP_INDEX: u32 = 0x4000_0002;
+/// Time since the partition was made, in units of 100 ns, the same on all processors (read only).
+pub const TIME_REF_COUNT: u32 = 0x4000_0020;
 /// VP assist page: bit 0 enable, bits 63:12 frame number.
 pub const VP_ASSIST_PAGE: u32 = 0x4000_0073;
 /// SynIC control: bit 0 enable.
@@ -121,6 +123,7 @@ pub const fn name(msr: u32) -> Option<&'static str> {
         GUEST_OS_ID => "GUEST_OS_ID",
         HYPERCALL => "HYPERCALL",
         VP_INDEX => "VP_INDEX",
+        TIME_REF_COUNT => "TIME_REF_COUNT",
         VP_ASSIST_PAGE => "VP_ASSIST_PAGE",
         SCONTROL => "SCONTROL",
         SVERSION => "SVERSION",

@@ -117,6 +117,23 @@ impl VsmPartitionStatus {
 }
 
 register_layout! {
+    /// HvRegisterVsmCapabilities: bit 63 DR6 is shared, 62:47 VTLs that can have MBEC, 46 a VTL can deny the start of
+    /// processors.
+    VsmCapabilities, reserved = (1 << 46) - 1
+}
+
+impl VsmCapabilities {
+    /// A VTL can deny lower ones to start and reset processors.
+    pub const DENY_LOWER_VTL_STARTUP: u64 = 1 << 46;
+
+    /// Whether a VTL can deny lower ones to start and reset processors.
+    #[must_use]
+    pub const fn can_deny_startup(self) -> bool {
+        self.0 & Self::DENY_LOWER_VTL_STARTUP != 0
+    }
+}
+
+register_layout! {
     /// HvRegisterVsmPartitionConfig: what a VTL wants of the whole partition.
     VsmPartitionConfig, reserved = !0x1fff
 }

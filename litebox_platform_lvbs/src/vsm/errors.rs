@@ -66,6 +66,7 @@ errnos! {
     ENOPKG = Enopkg,
     EBADMSG = Ebadmsg,
     ENOTSUP = Enotsup,
+    ETIMEDOUT = Etimedout,
     ENOKEY = Enokey,
     EKEYREJECTED = Ekeyrejected,
 }

@@ -43,6 +43,8 @@ vsm_macros::vsm_functions! {
     AllocateRingbufferMemory = 0x1_ffec,
     /// Passes an OP-TEE message.
     OpteeMessage = 0x1_fff0,
+    /// Says which version of this table VTL1 has, and which calls there are.
+    Query = 0x1_fff1,
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! | [`errors`] | the errnos a call may answer with, as data |
 //! | [`describe`] | the table in words, for whoever reads the image's file |
 //! | [`reply`] | the types a handler may return |
+//! | [`query`] | what VTL1 says about its table |
 //! | [`gate`] | who may make which call when, as data |
 //! | [`table`] | the jump table |
 //! | [`hardening`] | the clamp on the attacker's table index |
@@ -25,6 +26,7 @@ pub mod gate;
 pub mod handler;
 pub mod hardening;
 pub mod param;
+pub mod query;
 pub mod reply;
 pub mod table;
 

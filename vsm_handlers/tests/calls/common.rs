@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
+use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::dispatch;
 use litebox_platform_lvbs::{Platform, VsmError};
@@ -70,6 +71,7 @@ pub fn kernel(machine: &Machine) -> Platform {
         vtl1_region: FrameRange::from_gfns(VTL1_START, VTL1_END).unwrap(),
         possible_cpus: CPUS,
         boot_vp: BOOT_VP,
+        loader: Generation::G2,
     };
     Platform::new(Box::new(machine.clone()), config).unwrap()
 }

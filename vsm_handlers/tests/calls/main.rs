@@ -6,3 +6,4 @@ mod dispatch;
 mod errors;
 mod listing;
 mod params;
+mod query;

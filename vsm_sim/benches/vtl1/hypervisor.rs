@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE, PhysAddr};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
+use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::{Platform, VsmError};
 use vsm_sim::vtl0::lists::Range;
@@ -54,7 +55,7 @@ impl Counting {
     /// A kernel on this machine, whose VTL1 is the second MiB.
     pub fn kernel(&self) -> Platform {
         let vtl1_region = FrameRange::from_gfns(0x100, 0x200).expect("the range ascends");
-        let config = PlatformConfig { vtl1_region, possible_cpus: 2, boot_vp: 0 };
+        let config = PlatformConfig { vtl1_region, possible_cpus: 2, boot_vp: 0, loader: Generation::G2 };
         Platform::new(Box::new(self.clone()), config).expect("the heap of a host holds a kernel's state")
     }
 }

@@ -47,6 +47,9 @@ pub trait Engine: Send + Sync {
     /// VP uses the old rights any more.
     fn protect(&self, space: usize, first_gfn: u64, count: u64, access: Access) -> Result<()>;
 
+    /// When the call returns, no VP uses a translation of linear addresses that it had before.
+    fn flush(&self) -> Result<()>;
+
     /// The rights of `space` on a page; `None` if it is not RAM.
     fn access(&self, space: usize, gfn: u64) -> Result<Option<Access>>;
 

@@ -10,7 +10,7 @@ use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
 use litebox_platform_lvbs::frames::{MappedView, ViewPiece};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use litebox_platform_lvbs::hv::{
-    HvStatus, HypercallControl, InitialVpContext, MapFlags, SegmentRegister, TableRegister, Vtl,
+    HvStatus, HypercallControl, InitialVpContext, MapFlags, SegmentRegister, TableRegister, Vtl, msr,
 };
 use litebox_platform_lvbs::logging::RingMemory;
 use litebox_platform_lvbs::sha_extensions;
@@ -103,6 +103,14 @@ impl Hardware for HostedHardware {
         }
         self.memory.race_at(RacePoint::AfterHypercall(control.code().0));
         HypercallOutcome { status: result.status(), reps_done: result.reps_done() }
+    }
+
+    fn reference_time(&self) -> Option<u64> {
+        self.partition.msr_read(CURRENT_VP.get(), Vtl::Vtl1, msr::TIME_REF_COUNT).ok()
+    }
+
+    fn offers_virtualization(&self) -> bool {
+        self.partition.offers_virtualization()
     }
 
     fn read_vtl0(&self, from: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {

@@ -9,6 +9,7 @@ use litebox_platform_lvbs::hv::{
     HvRegisterName, HypercallCode, HypercallControl, HypercallResult, InputVtl, MapFlags, PARTITION_ID_SELF,
     VP_INDEX_SELF, VsmPartitionConfig, VsmVpSecureConfig, Vtl, msr,
 };
+use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::{Gate, VsmJumpTable, dispatch};
 use litebox_platform_lvbs::{Platform, VsmError};
@@ -21,7 +22,7 @@ use super::logging::{self, Collected};
 use super::memory::HostedMemory;
 use super::ring::RingPlace;
 use super::view::ViewPlace;
-use crate::hv::{Access, GuestMemory, MemoryAccess, Mode, Partition, PartitionConfig, Verdict};
+use crate::hv::{Access, GuestMemory, MemoryAccess, Mode, Partition, PartitionConfig, ReferenceTime, Verdict};
 
 /// The jump table, once for all machines.
 static TABLE: VsmJumpTable = VSM_TABLE;
@@ -76,10 +77,20 @@ impl HostedMachine {
     /// # Panics
     /// When `config` makes no sense, or the model refuses a step of the boot sequence.
     pub fn new(config: HostedConfig) -> Self {
+        Self::loaded_by(Generation::G2, config)
+    }
+
+    /// The same, with VTL1 loaded by `loader`.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn loaded_by(loader: Generation, config: HostedConfig) -> Self {
         let HostedConfig { ram, vtl1_region, vps } = config;
         assert!(Vtl1Layout::frames(vps) <= vtl1_region.count(), "VTL1's region is too small for {vps} processors");
         let memory = Arc::new(HostedMemory::new(ram.clone()));
         let partition = Arc::new(Partition::new(PartitionConfig::new(ram, vps)));
+        // 0.1 s a read: nobody who plays a processor that does not come wants to wait for it.
+        partition.set_reference_time(ReferenceTime::PerRead(1_000_000));
         let layout = Vtl1Layout { region: vtl1_region };
         let ring = Arc::new(RingPlace::default());
         let views = Arc::new(ViewPlace::default());
@@ -90,7 +101,7 @@ impl HostedMachine {
             ring: Arc::clone(&ring),
             views: Arc::clone(&views),
         };
-        let platform_config = PlatformConfig { vtl1_region, possible_cpus: vps, boot_vp: 0 };
+        let platform_config = PlatformConfig { vtl1_region, possible_cpus: vps, boot_vp: 0, loader };
         let platform = Arc::new(Platform::new(Box::new(hardware), platform_config).expect("the platform"));
         let machine = Self { memory, partition, layout, ring, views, log: None, platform };
         machine.boot();
@@ -246,6 +257,7 @@ impl HostedMachine {
             }
             let name = HvRegisterName::VSM_VP_SECURE_CONFIG_VTL0;
             set_vp_register(hardware, InputVtl::CURRENT, name, config)?;
+            self.platform.set_entered(vp);
             before_return(&self.platform, vp);
             Ok(())
         });

@@ -4,7 +4,8 @@ use litebox_platform_lvbs::address::is_canonical;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
 use litebox_platform_lvbs::hv::hypercall::EnablePartitionVtl;
 use litebox_platform_lvbs::hv::{
-    HvStatus, HypercallControl, HypercallResult, InitialVpContext, InputVtl, MapFlags, VP_INDEX_SELF, Vtl, msr,
+    HvStatus, HypercallControl, HypercallResult, InitialVpContext, InputVtl, MapFlags, VP_INDEX_SELF,
+    VsmPartitionConfig, Vtl, msr,
 };
 
 use super::injection::Strike;
@@ -122,6 +123,17 @@ impl Partition {
             Request::EnableVpVtl { vp, target, context } => {
                 simple(caller.struck(0).and_then(|()| enable_vp_vtl(state, &caller, *vp, *target, context)))
             }
+            Request::Flush(flush) => {
+                // All ranges at once, or none.
+                let done = if flush.ranges.is_some() { control.reps() } else { 0 };
+                match caller.struck(0).and_then(|()| self.flush(state, &caller, flush)) {
+                    Ok(()) => (HvStatus::SUCCESS, done),
+                    Err(status) => (status, 0),
+                }
+            }
+            Request::StartVirtualProcessor { vp, target } => {
+                simple(caller.struck(0).and_then(|()| self.start_virtual_processor(state, &caller, *vp, *target)))
+            }
             Request::GetVpRegisters { vp, target, names } => {
                 self.get_vp_registers(state, &caller, *vp, *target, names, (output_gpa, memory))
             }
@@ -192,6 +204,24 @@ impl Partition {
         state.vtl1_enabled = true;
         state.mbec_enabled = mbec;
         Ok(())
+    }
+
+    /// The machine's processors all run from the start, so that none is ever in the state to be started in; what there is
+    /// to see is who may try (TLFS "DenyLowerVtlStartup").
+    fn start_virtual_processor(&self, state: &mut State, caller: &Caller, vp: u32, target: u8) -> Result<(), HvStatus> {
+        if !self.config.privileges.contains(Privileges::START_VIRTUAL_PROCESSOR) {
+            return Err(HvStatus::ACCESS_DENIED);
+        }
+        let vp = self.resolve_vp(caller, vp)?;
+        let target = Vtl::from_number(target).ok_or(HvStatus::INVALID_PARAMETER)?;
+        let denied = state.partition_config.0 & VsmPartitionConfig::DENY_LOWER_VTL_STARTUP != 0;
+        if target > caller.vtl || denied && caller.vtl == Vtl::Vtl0 {
+            return Err(HvStatus::ACCESS_DENIED);
+        }
+        if target == Vtl::Vtl1 && !state.vp(vp).vtl1_enabled {
+            return Err(HvStatus::INVALID_VTL_STATE);
+        }
+        Err(HvStatus::INVALID_VP_STATE)
     }
 
     /// The processor `vp` names, by index.

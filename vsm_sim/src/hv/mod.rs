@@ -14,6 +14,7 @@
 //! | [`request`] | hypercalls, decoded and checked for form |
 //! | [`hypercalls`] | hypercalls, carried out |
 //! | [`vp_registers`] | HvCallGetVpRegisters and HvCallSetVpRegisters |
+//! | [`flush`] | flushes of VTL1's translations on sets of processors |
 //! | [`synthetic_msrs`] | synthetic MSRs and CPUID leaves |
 //! | [`synic`] | message queues and interrupt requests |
 //! | [`vtl_switch`] | VTL call, VTL return, interrupt entry |
@@ -21,6 +22,7 @@
 //! | [`injection`] | making hypercalls fail on purpose |
 //! | [`trace`] | events for people and tests |
 
+pub mod flush;
 pub mod hypercalls;
 pub mod injection;
 pub mod intercepts;
@@ -38,7 +40,7 @@ pub mod vtl_switch;
 pub use injection::Injection;
 pub use intercepts::{Access, Instruction, MemoryAccess, Mode, Verdict};
 pub use memory::{GuestMemory, NotRam};
-pub use partition::{Effect, Partition, PartitionConfig, Report};
+pub use partition::{Effect, Partition, PartitionConfig, ReferenceTime, Report};
 pub use protections::ProtectionMap;
 pub use registers::RegisterFile;
 pub use trace::{Trace, TraceEvent};

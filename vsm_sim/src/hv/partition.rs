@@ -4,13 +4,16 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
 use litebox_platform_lvbs::hv::{
-    HvStatus, HypercallCode, MapFlags, PendingEvent, VsmCodePageOffsets, VsmPartitionConfig, VsmVpSecureConfig, Vtl,
+    CrInterceptControl, HvStatus, HypercallCode, MapFlags, PendingEvent, VsmCodePageOffsets, VsmPartitionConfig,
+    VsmVpSecureConfig, Vtl,
 };
 
+use super::flush::Flush;
 use super::injection::{Injection, Injections};
 use super::protections::ProtectionMap;
 use super::registers::RegisterFile;
@@ -43,6 +46,7 @@ impl PartitionConfig {
             maximum_vtl: Vtl::Vtl1,
             mbec_available: true,
             privileges: Privileges::VSM
+                | Privileges::ACCESS_PARTITION_REFERENCE_COUNTER
                 | Privileges::ACCESS_HYPERCALL_MSRS
                 | Privileges::ACCESS_VP_INDEX
                 | Privileges::ACCESS_INTR_CTRL_REGS
@@ -50,6 +54,15 @@ impl PartitionConfig {
             code_page_offsets: VsmCodePageOffsets::new(0x40, 0x80),
         }
     }
+}
+
+/// How the partition reference counter runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceTime {
+    /// With the host's clock.
+    Host,
+    /// By so many units of 100 ns with each read: a guest that waits makes its own time, however slow its processors are.
+    PerRead(u64),
 }
 
 /// Something the machine has to carry out.
@@ -66,6 +79,8 @@ pub enum Effect {
     },
     /// VTL0's rights to all frames nobody has mentioned have changed.
     DefaultProtection(MapFlags),
+    /// VTL1's translations are to be forgotten on some processors.
+    Flush,
     /// A VTL's hypercall page lies over this frame now, or nowhere.
     HypercallPage {
         /// Whose.
@@ -89,6 +104,7 @@ pub struct Report {
 /// A partition with VSM. Shared by all threads that play its processors.
 pub struct Partition {
     pub(super) config: PartitionConfig,
+    pub(super) started: Instant,
     state: Mutex<State>,
 }
 
@@ -124,6 +140,25 @@ pub(super) struct Vp {
     pub(super) cr_intercept_masks: [u64; 3],
 }
 
+/// What this hypervisor and its processors can do, where they differ.
+pub(super) struct Abilities {
+    /// Whether CPUID shows VMX or SVM.
+    offers_virtualization: bool,
+    /// Whether a VTL can deny lower ones to start processors.
+    pub(super) deny_startup: bool,
+    /// The accesses of VTL0 that VTL1 can ask to be told of.
+    pub(super) cr_intercepts: CrInterceptControl,
+}
+
+impl Default for Abilities {
+    fn default() -> Self {
+        // What the model has rules for: all below the launch control of SGX.
+        let beyond = CrInterceptControl::SGX_LAUNCH_CONTROL_WRITE.bits();
+        let cr_intercepts = CrInterceptControl::from_bits_truncate(beyond - 1);
+        Self { offers_virtualization: false, deny_startup: true, cr_intercepts }
+    }
+}
+
 pub(super) struct State {
     pub(super) vtl1_enabled: bool,
     pub(super) mbec_enabled: bool,
@@ -133,6 +168,9 @@ pub(super) struct State {
     pub(super) vps: Vec<Vp>,
     pub(super) injections: Injections,
     pub(super) hypercall_counts: HashMap<HypercallCode, u64>,
+    reference_time: (ReferenceTime, u64),
+    pub(super) abilities: Abilities,
+    pub(super) flushes: Vec<Flush>,
     effects: VecDeque<Effect>,
     reports: Vec<Report>,
     trace: Option<Box<dyn Trace>>,
@@ -159,6 +197,16 @@ impl State {
         if let Some(trace) = &self.trace {
             trace.event(event);
         }
+    }
+
+    /// What the partition reference counter reads: it never goes back.
+    pub(super) fn reference_time(&mut self, started: Instant) -> u64 {
+        let (time, count) = &mut self.reference_time;
+        *count = match *time {
+            ReferenceTime::Host => u64::try_from(started.elapsed().as_nanos() / 100).unwrap_or(u64::MAX).max(*count),
+            ReferenceTime::PerRead(step) => count.saturating_add(step),
+        };
+        *count
     }
 
     pub(super) fn report(&mut self, vp: u32, vtl: Vtl, what: String) {
@@ -198,6 +246,7 @@ impl Partition {
             .collect();
         Self {
             config,
+            started: Instant::now(),
             state: Mutex::new(State {
                 vtl1_enabled: false,
                 mbec_enabled: false,
@@ -208,6 +257,10 @@ impl Partition {
                 vps,
                 injections: Injections::default(),
                 hypercall_counts: HashMap::new(),
+                // 10 us a read: what waits for processors of the software CPU has patience.
+                reference_time: (ReferenceTime::PerRead(100), 0),
+                abilities: Abilities::default(),
+                flushes: Vec::new(),
                 effects: VecDeque::new(),
                 reports: Vec::new(),
                 trace: None,
@@ -217,6 +270,31 @@ impl Partition {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how the partition reference counter runs from now on.
+    pub fn set_reference_time(&self, time: ReferenceTime) {
+        self.lock().reference_time.0 = time;
+    }
+
+    /// Makes a partition whose processors offer virtualization. Only a hosted VTL1 asks here; the machine's asks CPUID.
+    pub fn offer_virtualization(&self) {
+        self.lock().abilities.offers_virtualization = true;
+    }
+
+    /// Whether the processors offer virtualization.
+    pub fn offers_virtualization(&self) -> bool {
+        self.lock().abilities.offers_virtualization
+    }
+
+    /// Makes a hypervisor with or without DenyLowerVtlStartup.
+    pub fn set_can_deny_startup(&self, can: bool) {
+        self.lock().abilities.deny_startup = can;
+    }
+
+    /// Makes a hypervisor that cannot intercept these accesses, as one on another processor.
+    pub fn deny_cr_intercepts(&self, accesses: CrInterceptControl) {
+        self.lock().abilities.cr_intercepts.remove(accesses);
     }
 
     /// Who is told of every event from now on.

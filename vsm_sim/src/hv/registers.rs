@@ -84,6 +84,7 @@ pub fn kind(name: HvRegisterName) -> Kind {
     use HvRegisterName as N;
     match name {
         N::RSP | N::RIP | N::RFLAGS | N::CR0 | N::CR3 | N::CR4 | N::CR8 | N::DR6 | N::DR7 | N::TSC_AUX
+        | N::MISC_ENABLE
         // Segments, tables, and what an MSR holds.
         | HvRegisterName(0x0006_0000..=0x0006_0007 | 0x0007_0000..=0x0007_0001 | 0x0008_0000..=0x0008_000b) => {
             Kind::Private

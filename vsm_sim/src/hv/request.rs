@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use litebox_platform_lvbs::hv::flush::FlushHeader;
 use litebox_platform_lvbs::hv::hypercall::{
     EnablePartitionVtl, EnableVpVtl, ModifyVtlProtectionMask, SetRegister, VpRegistersHeader,
 };
@@ -13,6 +14,7 @@ use litebox_platform_lvbs::hv::{
 };
 use zerocopy::FromBytes;
 
+use super::flush::FlushRequest;
 use super::memory::GuestMemory;
 
 const PAGE: u64 = 4096;
@@ -45,6 +47,15 @@ pub enum Request {
         /// What the processor starts with.
         context: Box<InitialVpContext>,
     },
+    /// HvCallStartVirtualProcessor.
+    StartVirtualProcessor {
+        /// The processor, as passed.
+        vp: u32,
+        /// The VTL's number, as passed.
+        target: u8,
+    },
+    /// HvCallFlushVirtualAddressSpaceEx or HvCallFlushVirtualAddressListEx.
+    Flush(FlushRequest),
     /// HvCallGetVpRegisters.
     GetVpRegisters {
         /// The processor, as passed.
@@ -82,6 +93,11 @@ impl fmt::Display for Request {
             Self::EnableVpVtl { vp, target, context } => {
                 write!(f, "VP {}, VTL{target}, RIP {:#x}", Vp(*vp), context.rip)
             }
+            Self::Flush(FlushRequest { header, banks, ranges }) => {
+                write!(f, "banks {:#x} {banks:x?}, flags {:#x}", header.valid_banks, header.flags)?;
+                ranges.as_ref().map_or(Ok(()), |ranges| write!(f, ", {} ranges", ranges.len()))
+            }
+            Self::StartVirtualProcessor { vp, target } => write!(f, "VP {}, VTL{target}", Vp(*vp)),
             Self::GetVpRegisters { vp, target, names } => {
                 write!(f, "VP {} {target:?}:", Vp(*vp))?;
                 names.iter().try_for_each(|name| write!(f, " {name}"))
@@ -114,6 +130,8 @@ struct Shape {
     /// Per element; zero for a simple hypercall.
     input_element: u64,
     output_element: u64,
+    /// Whether there is a variable header.
+    variable: bool,
 }
 
 /// The form of a hypercall the model carries out; `None` for all others.
@@ -121,12 +139,16 @@ fn shape(code: HypercallCode) -> Option<Shape> {
     let (header, input_element, output_element) = match code {
         HypercallCode::MODIFY_VTL_PROTECTION_MASK => (16, 8, 0),
         HypercallCode::ENABLE_PARTITION_VTL => (16, 0, 0),
-        HypercallCode::ENABLE_VP_VTL => (240, 0, 0),
+        HypercallCode::ENABLE_VP_VTL | HypercallCode::START_VIRTUAL_PROCESSOR => (240, 0, 0),
         HypercallCode::GET_VP_REGISTERS => (16, 4, 16),
         HypercallCode::SET_VP_REGISTERS => (16, 32, 0),
+        HypercallCode::FLUSH_VIRTUAL_ADDRESS_SPACE_EX => (32, 0, 0),
+        HypercallCode::FLUSH_VIRTUAL_ADDRESS_LIST_EX => (32, 8, 0),
         _ => return None,
     };
-    Some(Shape { header, input_element, output_element })
+    let variable =
+        matches!(code, HypercallCode::FLUSH_VIRTUAL_ADDRESS_SPACE_EX | HypercallCode::FLUSH_VIRTUAL_ADDRESS_LIST_EX);
+    Some(Shape { header, input_element, output_element, variable })
 }
 
 /// A hypercall whose form is right.
@@ -157,7 +179,10 @@ pub(super) fn decode(
         return Err((HvStatus::INVALID_HYPERCALL_CODE, report));
     };
     let malformed = (HvStatus::INVALID_HYPERCALL_INPUT, None);
-    if control.raw() & HypercallControl::RESERVED != 0 || control.is_nested() || control.varhead() != 0 {
+    if control.raw() & HypercallControl::RESERVED != 0 || control.is_nested() {
+        return Err(malformed);
+    }
+    if control.varhead() != 0 && !shape.variable {
         return Err(malformed);
     }
     let is_rep = shape.input_element != 0;
@@ -170,7 +195,8 @@ pub(super) fn decode(
         return Err((HvStatus::INVALID_HYPERCALL_INPUT, Some(format!("{code} with register input is not modelled"))));
     }
     let reps = u64::from(control.reps());
-    let input_bytes = shape.header + reps * shape.input_element;
+    let variable = u64::from(control.varhead()) * 8;
+    let input_bytes = shape.header + variable + reps * shape.input_element;
     let output_bytes = reps * shape.output_element;
     let misplaced = (HvStatus::INVALID_ALIGNMENT, None);
     if !is_block(input_gpa, input_bytes) || output_bytes != 0 && !is_block(output_gpa, output_bytes) {
@@ -178,14 +204,14 @@ pub(super) fn decode(
     }
     let mut block = vec![0; usize::try_from(input_bytes).map_err(|_| misplaced.clone())?];
     memory.read(input_gpa, &mut block).map_err(|_| misplaced)?;
-    match parse(code, &block) {
+    match parse(code, &block, variable) {
         Some(request) => Ok(Decoded { request, output_bytes }),
         None => Err((HvStatus::INVALID_PARAMETER, None)),
     }
 }
 
 /// Takes the block apart; `None` when reserved fields are not zero, or the partition is not the calling one.
-fn parse(code: HypercallCode, block: &[u8]) -> Option<Request> {
+fn parse(code: HypercallCode, block: &[u8], variable: u64) -> Option<Request> {
     let (partition, reserved, request) = match code {
         HypercallCode::MODIFY_VTL_PROTECTION_MASK => {
             let (header, list) = ModifyVtlProtectionMask::read_from_prefix(block).ok()?;
@@ -202,6 +228,19 @@ fn parse(code: HypercallCode, block: &[u8]) -> Option<Request> {
             let input = EnableVpVtl::read_from_bytes(block).ok()?;
             let context = Box::new(input.context);
             let request = Request::EnableVpVtl { vp: input.vp_index, target: input.target_vtl, context };
+            (input.partition, input.reserved != [0; 3], request)
+        }
+        HypercallCode::FLUSH_VIRTUAL_ADDRESS_SPACE_EX | HypercallCode::FLUSH_VIRTUAL_ADDRESS_LIST_EX => {
+            let (header, rest) = FlushHeader::read_from_prefix(block).ok()?;
+            let (banks, list) = rest.split_at_checked(usize::try_from(variable).ok()?)?;
+            let ranges = (code == HypercallCode::FLUSH_VIRTUAL_ADDRESS_LIST_EX).then(|| elements(list));
+            let request = Request::Flush(FlushRequest { header, banks: elements(banks), ranges });
+            (PARTITION_ID_SELF, false, request)
+        }
+        HypercallCode::START_VIRTUAL_PROCESSOR => {
+            // The input is HvCallEnableVpVtl's, field by field.
+            let input = EnableVpVtl::read_from_bytes(block).ok()?;
+            let request = Request::StartVirtualProcessor { vp: input.vp_index, target: input.target_vtl };
             (input.partition, input.reserved != [0; 3], request)
         }
         HypercallCode::GET_VP_REGISTERS => {

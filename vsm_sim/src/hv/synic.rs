@@ -96,6 +96,17 @@ impl State {
 }
 
 impl Partition {
+    /// Queues a message for `vtl` of `vp` on the source of the intercepts, as the hypervisor might for a reason the model has
+    /// none for.
+    pub fn post_message(&self, vp: u32, vtl: Vtl, message: HvMessage, memory: &dyn GuestMemory) {
+        self.lock().post(vp, vtl, INTERCEPT_SINT, message, memory);
+    }
+
+    /// How many messages wait for `vtl` of `vp` behind those in their slots.
+    pub fn queued_messages(&self, vp: u32, vtl: Vtl) -> usize {
+        self.lock().vtl(vp, vtl).synic.queues.iter().map(VecDeque::len).sum()
+    }
+
     /// The highest vector that waits for `vtl` of `vp`.
     pub fn pending_interrupt(&self, vp: u32, vtl: Vtl) -> Option<u8> {
         self.lock().vtl(vp, vtl).interrupts.last().copied()

@@ -1,6 +1,6 @@
 //! Synthetic MSRs and hypervisor CPUID leaves (TLFS "Hypervisor Synthetic MSRs", "Feature and Interface Discovery").
 //!
-//! All of them are private to a VTL but VP_INDEX. GUEST_OS_ID and HYPERCALL exist once per VTL and partition, the
+//! All of them are private to a VTL but VP_INDEX and TIME_REF_COUNT. GUEST_OS_ID and HYPERCALL exist once per VTL and partition, the
 //! others once per VTL and processor.
 
 use litebox_platform_lvbs::hv::cpuid::{self, Privileges};
@@ -63,6 +63,7 @@ impl Partition {
         Some(match number {
             msr::GUEST_OS_ID | msr::HYPERCALL => Privileges::ACCESS_HYPERCALL_MSRS,
             msr::VP_INDEX => Privileges::ACCESS_VP_INDEX,
+            msr::TIME_REF_COUNT => Privileges::ACCESS_PARTITION_REFERENCE_COUNTER,
             msr::VP_ASSIST_PAGE => Privileges::ACCESS_INTR_CTRL_REGS,
             msr::SCONTROL | msr::SVERSION | msr::SIEFP | msr::SIMP | msr::EOM => Privileges::ACCESS_SYNIC_REGS,
             _ if sint(number).is_some() => Privileges::ACCESS_SYNIC_REGS,
@@ -83,6 +84,9 @@ impl Partition {
 
     fn read_msr(&self, state: &mut State, vp: u32, vtl: Vtl, number: u32) -> Result<u64, Fault> {
         self.check_access(state, vp, vtl, number)?;
+        if number == msr::TIME_REF_COUNT {
+            return Ok(state.reference_time(self.started));
+        }
         let partition = &state.vtls[vtl.index()];
         Ok(match number {
             msr::GUEST_OS_ID => partition.guest_os_id,
@@ -134,7 +138,7 @@ impl Partition {
             }
             msr::EOM => state.deliver_all(vp, vtl, memory),
             // Read-only.
-            msr::VP_INDEX | msr::SVERSION => return Err(Fault::GeneralProtection),
+            msr::VP_INDEX | msr::TIME_REF_COUNT | msr::SVERSION => return Err(Fault::GeneralProtection),
             _ => {
                 let source = msr::Sint(value);
                 let masked = value & msr::Sint::MASKED != 0;

@@ -119,7 +119,9 @@ impl Partition {
                 VsmPartitionStatus::new(enabled(state.vtl1_enabled), self.config.maximum_vtl, mbec).0
             }
             // Bit 46 DenyLowerVtlStartup is known, bits 62:47 the VTLs that can have MBEC; DR6 is private (bit 63).
-            N::VSM_CAPABILITIES => 1 << 46 | if self.config.mbec_available { 0b10 << 47 } else { 0 },
+            N::VSM_CAPABILITIES => {
+                u64::from(state.abilities.deny_startup) << 46 | if self.config.mbec_available { 0b10 << 47 } else { 0 }
+            }
             N::VSM_PARTITION_CONFIG => vtl1_only(state.partition_config.0)?,
             N::VSM_VP_SECURE_CONFIG_VTL0 => vtl1_only(state.vp(target.vp).secure_config.0)?,
             N::CR_INTERCEPT_CONTROL => vtl1_only(state.vp(target.vp).cr_intercept_control)?,
@@ -183,12 +185,11 @@ impl Partition {
                 state.vp(target.vp).secure_config = config;
             }
             N::CR_INTERCEPT_CONTROL => {
-                let modelled = CrInterceptControl::SGX_LAUNCH_CONTROL_WRITE.bits() - 1;
                 if low & !CrInterceptControl::all().bits() != 0 {
                     return invalid;
                 }
-                if low & !modelled != 0 {
-                    state.report(caller.vp, caller.vtl, format!("intercepts {low:#x} are beyond the model"));
+                // TLFS: a bit for something the processor or the hypervisor does not have is an invalid value.
+                if low & !state.abilities.cr_intercepts.bits() != 0 {
                     return invalid;
                 }
                 state.vp(target.vp).cr_intercept_control = low;
@@ -240,6 +241,9 @@ fn set_partition_config(state: &mut State, caller: &Caller, new: VsmPartitionCon
     // Write-once, and the mask is fixed with it or as soon as it is not zero.
     let mask_is_fixed = old.is_protection_enabled() || old.0 & MASK != 0;
     if old.is_protection_enabled() && !new.is_protection_enabled() || mask_is_fixed && (old.0 ^ new.0) & MASK != 0 {
+        return Err(HvStatus::INVALID_REGISTER_VALUE);
+    }
+    if new.0 & VsmPartitionConfig::DENY_LOWER_VTL_STARTUP != 0 && !state.abilities.deny_startup {
         return Err(HvStatus::INVALID_REGISTER_VALUE);
     }
     let modelled = VsmPartitionConfig::ENABLE_VTL_PROTECTION

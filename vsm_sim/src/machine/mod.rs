@@ -13,6 +13,7 @@
 //! | [`console`] | COM2 |
 //! | [`guest`] | VTL0's page tables, descriptor tables and code |
 //! | [`driver`] | what VTL0's kernel does with VTL1: enable, call, probe |
+//! | [`start`] | how it brings the other processors there |
 
 pub mod console;
 pub mod driver;
@@ -22,13 +23,14 @@ pub mod msrs;
 pub mod overlay;
 pub mod processor;
 pub mod registers;
+pub mod start;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::hv::MapFlags;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
+use litebox_platform_lvbs::hv::{CrInterceptControl, MapFlags};
 
 use crate::engine::qemu::{self, QemuEngine};
 use crate::engine::{Access, Engine, GuestRam, Slot};
@@ -126,6 +128,8 @@ impl Machine {
         let mut partition = PartitionConfig::new(frames, config.vps);
         partition.privileges = config.privileges.unwrap_or(partition.privileges);
         let partition = Partition::new(partition);
+        // The engine does not stop at XSETBV.
+        partition.deny_cr_intercepts(CrInterceptControl::XCR0_WRITE);
         guest::build(&ram)?;
         Ok(Arc::new(Self { config, engine, ram, partition, console: Mutex::default(), overlays: Mutex::default() }))
     }
@@ -189,6 +193,8 @@ impl Machine {
                         self.engine.protect(VTL0, slot.gpa >> 12, slot.size >> 12, access(flags))?;
                     }
                 }
+                // Of every processor: the engine tells them no more apart.
+                Effect::Flush => self.engine.flush()?,
                 Effect::HypercallPage { vtl, gfn } => {
                     let offsets = self.partition.config().code_page_offsets;
                     self.overlays().place(vtl, gfn, offsets, &self.ram)?;

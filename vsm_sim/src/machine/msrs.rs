@@ -57,6 +57,7 @@ impl Msrs {
     pub fn load(&self, file: &mut RegisterFile) {
         file.load(HvRegisterName::APIC_BASE, self.apic_base);
         file.load(HvRegisterName::TSC_AUX, self.tsc_aux);
+        file.load(HvRegisterName::MISC_ENABLE, self.misc_enable);
     }
 
     /// Applies a register the model has written.
@@ -64,6 +65,7 @@ impl Msrs {
         match name {
             HvRegisterName::APIC_BASE => self.apic_base = value,
             HvRegisterName::TSC_AUX => self.tsc_aux = value,
+            HvRegisterName::MISC_ENABLE => self.misc_enable = value,
             // Everything else is synthetic and lives in the model.
             _ => {}
         }

@@ -6,13 +6,17 @@
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
+use iced_x86::code_asm::{CodeAssembler, qword_ptr, rax, rbx};
+use litebox_platform_lvbs::hv::{HypercallCode, msr};
 use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction};
 use object::{Object, ObjectSymbol};
 
 use super::Options;
 use super::measure_patch::{MOST_SITES, step_cost};
+use crate::engine::SharedState;
 use crate::machine::{Processor, Stop, VTL1, Vtl0};
 use crate::vtl0::bytes;
+use crate::vtl0::lists::write_cpu_mask;
 
 /// The call that is walked: one that succeeds and is not logged. What its handler does is counted apart.
 const CALL: VsmFunction = VsmFunction::OpteeMessage;
@@ -32,6 +36,10 @@ pub struct Figures {
     pub handler_to_return: u64,
     /// What a line of the log costs.
     pub log: LogCosts,
+    /// What LockRegs costs.
+    pub lock: LockCosts,
+    /// What an intercept costs.
+    pub intercept: InterceptCosts,
     /// What VTL1 says of its reserve after boot.
     pub reserve: String,
     /// What a step of a text poke costs: recorded sites, instructions from VTL entry to VTL return.
@@ -49,6 +57,28 @@ pub struct LogCosts {
     pub silent: u64,
 }
 
+/// LockRegs on the first processor, which finds out what the hypervisor can intercept, and on another one.
+#[derive(Clone, Copy, Debug)]
+pub struct LockCosts {
+    /// Hypercalls on the first processor.
+    pub first: u64,
+    /// Hypercalls on another one; nothing on a machine that has none.
+    pub other: Option<u64>,
+    /// Instructions on the processor measured last, its log line to COM2 included.
+    pub instructions: u64,
+}
+
+/// Instructions of VTL1 from the entry for an intercept to the return, without a log line.
+#[derive(Clone, Copy, Debug)]
+pub struct InterceptCosts {
+    /// WRMSR with the value that is locked: carried out.
+    pub carried_out: u64,
+    /// WRMSR with another value: #GP.
+    pub refused: u64,
+    /// A store into VTL1's memory: #GP.
+    pub memory: u64,
+}
+
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "instructions from _start to the first VTL return: {}", self.boot)?;
@@ -58,6 +88,13 @@ impl fmt::Display for Figures {
         let LogCosts { console, ring, silent } = self.log;
         writeln!(f, "instructions of a log line to COM2: {console}, to the log ring as well: {}", console + ring)?;
         writeln!(f, "instructions of a refused call whose line is left out: {silent}")?;
+        let LockCosts { first, other, instructions } = self.lock;
+        write!(f, "hypercalls of LockRegs on the first processor: {first}")?;
+        other.map_or(Ok(()), |other| write!(f, ", on each other one: {other}"))?;
+        writeln!(f, " ({instructions} instructions)")?;
+        let InterceptCosts { carried_out, refused, memory } = self.intercept;
+        writeln!(f, "instructions of an intercept that is carried out: {carried_out}, of a #GP: {refused}")?;
+        writeln!(f, "instructions of a #GP for an access to memory: {memory}")?;
         for (sites, instructions) in &self.patch {
             writeln!(f, "instructions of a step of PatchText with {sites} recorded sites: {instructions}")?;
         }
@@ -72,6 +109,8 @@ pub fn measure(options: &Options, image: &[u8]) -> Result<Figures> {
     let entry = table_entry(&vtl0, image)?;
     let [entry_to_handler, handler, handler_to_return] = walk_call(&mut vtl0, entry)?;
     let log = log_costs(&mut vtl0)?;
+    let lock = lock_costs(&mut vtl0, options)?;
+    let intercept = intercept_costs(&mut vtl0)?;
     let console = machine.console_lines();
     let reserve = console
         .iter()
@@ -81,7 +120,7 @@ pub fn measure(options: &Options, image: &[u8]) -> Result<Figures> {
     let reserve = reserve.to_owned();
     let patch = [100, 10_000, MOST_SITES].map(|sites| Ok((sites, step_cost(&mut booted(options, image)?.0, sites)?)));
     let patch = patch.into_iter().collect::<Result<_>>()?;
-    Ok(Figures { boot, entry_to_handler, handler, handler_to_return, log, reserve, patch })
+    Ok(Figures { boot, entry_to_handler, handler, handler_to_return, log, lock, intercept, reserve, patch })
 }
 
 /// A VTL0 whose VTL1 has booted, and the instructions that took.
@@ -151,6 +190,64 @@ fn log_costs(vtl0: &mut Vtl0) -> Result<LogCosts> {
     let both = refuse(vtl0)?;
     let silent = (2..SILENT).map(|_| refuse(vtl0)).last().context("more than two calls")??;
     Ok(LogCosts { console: console - silent, ring: both - console, silent })
+}
+
+/// Hypercalls that LockRegs makes are these two kinds.
+fn register_hypercalls(vtl0: &Vtl0) -> u64 {
+    let machine = vtl0.machine();
+    let count = |code| machine.partition().hypercall_count(code);
+    count(HypercallCode::GET_VP_REGISTERS) + count(HypercallCode::SET_VP_REGISTERS)
+}
+
+fn lock_costs(vtl0: &mut Vtl0, options: &Options) -> Result<LockCosts> {
+    let lock = |vtl0: &mut Vtl0| -> Result<(u64, u64)> {
+        let before = register_hypercalls(vtl0);
+        let result = vtl0.vtl_call(VsmFunction::LockRegs.id(), 0, 0, 0)?;
+        ensure!(result.value == 0, "LockRegs returned {}", result.value);
+        Ok((register_hypercalls(vtl0) - before, result.instructions))
+    };
+    let (first, instructions) = lock(vtl0)?;
+    if options.present() == 1 {
+        return Ok(LockCosts { first, other: None, instructions });
+    }
+    let machine = vtl0.machine();
+    let mask = vtl0.with_scratch(|scratch| write_cpu_mask(machine.ram(), scratch, 0..2))?;
+    let result = vtl0.vtl_call(VsmFunction::BootAPs.id(), mask, 0, 0)?.value;
+    ensure!(result == 0, "BootAPs returned {result}");
+    let mut other = vtl0.another(1)?;
+    other.first_call()?;
+    let (count, instructions) = lock(&mut other)?;
+    Ok(LockCosts { first, other: Some(count), instructions })
+}
+
+/// Of VTL0 with locked registers.
+fn intercept_costs(vtl0: &mut Vtl0) -> Result<InterceptCosts> {
+    const GENERAL_PROTECTION: u64 = 13;
+    /// By then the log has stopped to tell of each.
+    const SILENT: usize = 10;
+    let value =
+        vtl0.must_run(&SharedState { rcx: msr::LSTAR.into(), ..SharedState::default() }, CodeAssembler::rdmsr)?;
+    let value = value.rdx << 32 | value.rax & 0xffff_ffff;
+    let region = vtl0.machine().config().map.region_start;
+    let mut cost = |fails: bool, act: &mut dyn FnMut(&mut Vtl0) -> Result<Stop>| -> Result<u64> {
+        let mut instructions = 0;
+        for _ in 0..SILENT {
+            let before = vtl0.processor().vtl1_instructions();
+            let stop = act(vtl0)?;
+            let fault = matches!(&stop, Stop::Exception(raised) if raised.vector == GENERAL_PROTECTION);
+            ensure!(if fails { fault } else { stop == Stop::Done }, "ended in {stop:x?}");
+            instructions = vtl0.processor().vtl1_instructions() - before;
+        }
+        Ok(instructions)
+    };
+    Ok(InterceptCosts {
+        carried_out: cost(false, &mut |vtl0| vtl0.write_msr(msr::LSTAR, value))?,
+        refused: cost(true, &mut |vtl0| vtl0.write_msr(msr::LSTAR, value ^ 1))?,
+        memory: cost(true, &mut |vtl0| {
+            let registers = SharedState { rbx: region, ..SharedState::default() };
+            vtl0.run(&registers, |asm| asm.mov(qword_ptr(rbx), rax))
+        })?,
+    })
 }
 
 fn position(processor: &mut Processor) -> (u64, u64) {

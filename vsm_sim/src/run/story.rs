@@ -13,6 +13,8 @@ use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction as F};
 use super::report::{Report, Step, show_result};
 use super::{Options, kernel_data, story_calls, story_kexec, story_modules, story_optee};
 use crate::engine::SharedState;
+use crate::machine::driver::CallResult;
+use crate::machine::start::Arrival;
 use crate::machine::{Machine, Stop, Vtl0};
 use crate::vtl0::bytes;
 use crate::vtl0::lists::{List, write_cpu_mask, write_list};
@@ -115,8 +117,7 @@ impl RingLog {
     }
 }
 
-/// EnableAPsVtl and each application processor's first entry. The third generation of the loader has no such call, and
-/// BootAPs is not there yet; VTL0 then goes on with the boot processor alone.
+/// The other processors, brought into VTL1 as the loader's generation does it (contract §4).
 fn start_others(options: &Options, stage: &mut Stage<'_>, boot_vp: &mut Vtl0) -> Result<Vec<Vtl0>> {
     let present = options.present();
     if present == 1 {
@@ -127,20 +128,43 @@ fn start_others(options: &Options, stage: &mut Stage<'_>, boot_vp: &mut Vtl0) ->
     if options.generation == Generation::G2 {
         stage.call(boot_vp, F::EnableAPsVtl, [mask, 0, 0], "0")?;
     }
-    stage.call(boot_vp, F::BootAPs, [mask, 0, 0], "-ENOTSUP")?;
+    let others = (1..present).map(|vp| boot_vp.another(vp)).collect::<Result<Vec<_>>>()?;
     if options.generation == Generation::G3 {
-        return Ok(Vec::new());
+        // The second register holds anything.
+        stage.call(boot_vp, F::BootAPs, [mask, mask ^ 0xdead_beef, 0], "0")?;
+        return others.into_iter().map(|vtl0| first_call(stage, vtl0, Vtl0::first_call)).collect();
     }
-    let mut others = Vec::new();
-    for vp in 1..present {
-        let mut vtl0 = boot_vp.another(vp)?;
-        stage.step(&mut vtl0, "first VTL call", "", "0", |vtl0| {
-            vtl0.vtl_call(0, 0, 0, 0).map(|result| show_result(result.value))
-        })?;
-        vtl0.check_mbec()?;
-        others.push(vtl0);
+    let signal = boot_vp.boot_signal_page()?;
+    let mut arrivals = Vec::new();
+    let shown = format!("{:#x} ({mask:#x}, {signal:#x}, 0x0)", F::BootAPs.id());
+    stage.step(boot_vp, F::BootAPs.name(), &shown, "0", |boot_vp| {
+        let (result, arrived) = boot_vp.boot_with_signal(mask, signal, others)?;
+        arrivals = arrived;
+        Ok(show_result(result.value))
+    })?;
+    arrivals
+        .into_iter()
+        .map(|Arrival { vtl0, first }| first_call(stage, vtl0, |_| first.context("VTL1 did not signal the processor")))
+        .collect()
+}
+
+/// A processor's first VTL call, as a step.
+fn first_call(
+    stage: &mut Stage<'_>,
+    mut vtl0: Vtl0,
+    call: impl FnOnce(&mut Vtl0) -> Result<CallResult>,
+) -> Result<Vtl0> {
+    let mut instructions = 0;
+    stage.step(&mut vtl0, "first VTL call", "", "0", |vtl0| {
+        let result = call(vtl0)?;
+        instructions = result.instructions;
+        Ok(show_result(result.value))
+    })?;
+    // The call may have been made during another step.
+    if let Some(step) = stage.report.steps.last_mut() {
+        step.instructions = instructions;
     }
-    Ok(others)
+    Ok(vtl0)
 }
 
 /// The list of a real machine's protections.

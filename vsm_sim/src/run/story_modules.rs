@@ -42,10 +42,6 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
             stage.call(vtl0, F::FreeModuleInit, [token, 0, 0], "0")?;
         }
         loaded.push((placed, token));
-        // As Linux does: another module may come to where its init parts were.
-        if module.name != top.name {
-            stage.call(vtl0, F::FreeModuleInit, [token, 0, 0], "0")?;
-        }
     }
     let (placed, token) = loaded.last().context("a module")?;
     let page = |kind: Kind| placed.pages(kind.number() as u64).first().copied();

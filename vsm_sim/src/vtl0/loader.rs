@@ -23,6 +23,8 @@ const INITIAL_MAP: u64 = 16 << 20;
 pub enum Generation {
     /// LVBS 6.6.96: boot_params page.
     G2,
+    /// The upstreaming tree of 2025: as G2, without EnableAPsVtl.
+    G2Prime,
     /// The 2026 series: registers.
     G3,
 }
@@ -46,7 +48,7 @@ pub fn load(
 ) -> Result<Start> {
     let base = map.region_start;
     let rsp = match generation {
-        Generation::G2 => base + 0xDFFF,
+        Generation::G2 | Generation::G2Prime => base + 0xDFFF,
         Generation::G3 => base + 0xE000,
     };
     if generation == Generation::G3 {
@@ -58,7 +60,7 @@ pub fn load(
     let gdt = write_gdt(memory, base, generation)?;
     let entry = load_elf(memory, map, generation, image)?;
     let arguments = match generation {
-        Generation::G2 => {
+        Generation::G2 | Generation::G2Prime => {
             write_boot_params(memory, map, possible_cpus)?;
             [0, base + 0xE000, 0, 0]
         }
@@ -89,7 +91,7 @@ fn write_gdt(memory: &dyn GuestMemory, base: u64, generation: Generation) -> Res
     let tss = base + 0x1000;
     let entries: Vec<u64> = match generation {
         // A TSS descriptor in its legacy 8-byte form: GDT_ENTRY(0x89, tss, 104).
-        Generation::G2 => {
+        Generation::G2 | Generation::G2Prime => {
             let low = (tss & 0xff_ffff) << 16 | 0x68 | 0x89 << 40 | (tss >> 24 & 0xff) << 56;
             vec![0x0020_1800_0000_0000, 0x0020_9800_0000_0000, 0x0000_9000_0000_0000, low]
         }
@@ -114,7 +116,7 @@ fn load_elf(memory: &dyn GuestMemory, map: &MemoryMap, generation: Generation, i
     let loads: Vec<_> = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD).collect();
     // G2 takes the alignment of the first program header, whatever that is; G3 the first PT_LOAD's.
     let aligning = match generation {
-        Generation::G2 => segments.first(),
+        Generation::G2 | Generation::G2Prime => segments.first(),
         Generation::G3 => loads.first().copied(),
     };
     let Some(align) = aligning.map(|segment| segment.p_align(endian)) else { bail!("the image has no segments") };
@@ -127,7 +129,7 @@ fn load_elf(memory: &dyn GuestMemory, map: &MemoryMap, generation: Generation, i
     }
     let Some(lowest) = loads.iter().map(|segment| segment.p_paddr(endian)).min() else { bail!("no PT_LOAD") };
     let size_of = |segment: &elf::ProgramHeader64<LittleEndian>| match generation {
-        Generation::G2 => segment.p_filesz(endian),
+        Generation::G2 | Generation::G2Prime => segment.p_filesz(endian),
         Generation::G3 => segment.p_memsz(endian),
     };
     let end = loads.iter().map(|segment| segment.p_paddr(endian) + size_of(segment)).max().unwrap_or(lowest);
@@ -176,7 +178,7 @@ fn write_boot_params(memory: &dyn GuestMemory, map: &MemoryMap, possible_cpus: u
 /// The boot processor's context (contract §2.5).
 fn context(base: u64, entry: u64, rsp: u64, gdt_limit: u16, generation: Generation) -> InitialVpContext {
     let (code, data) = match generation {
-        Generation::G2 => (0x209B, 0x4093),
+        Generation::G2 | Generation::G2Prime => (0x209B, 0x4093),
         Generation::G3 => (0xA09B, 0xC093),
     };
     let segment = |selector, attributes| SegmentRegister { base: 0, limit: 0, selector, attributes };

@@ -9,10 +9,13 @@
 //! | [`boot`] | it boots from every loader, place, size and state of memory that VTL0 may give it |
 //! | [`bad_start`] | what cannot work ends in a printed reason |
 //! | [`registers`] | VTL0 finds its registers as it left them, after calls, intercepts and interrupts |
+//! | [`pending`] | the same, with an interrupt at a chosen moment: between two calls, together with one |
 //! | [`isolation`] | VTL0 cannot reach VTL1's memory |
+//! | [`messages`] | intercept messages that wait behind each other, and those that nobody asked for |
 //! | [`after_failure`] | processors that come to a broken VTL1 for the first time; a boot that fails half-way |
 //! | [`failure`] | a broken VTL1 says so, and leaves nobody hanging |
 //! | [`processors`] | several processors, one after the other and at once |
+//! | [`signal`] | BootAPs: processors that come, and one that never does |
 //! | [`waiting`] | a wait for a processor on which VTL1 fails ends |
 //! | [`address_space`] | VTL1's own page tables and control registers |
 //! | [`locked`] | writes of locked registers by real instructions |
@@ -28,8 +31,11 @@ mod failure;
 mod image;
 mod isolation;
 mod locked;
+mod messages;
+mod pending;
 mod processors;
 mod registers;
 mod setup;
+mod signal;
 mod state;
 mod waiting;

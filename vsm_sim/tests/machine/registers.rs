@@ -22,12 +22,12 @@ use crate::setup::{GENERAL_PROTECTION, booted, call, console};
 use crate::state::{Fpu, Patterns, Random, fill, rflags, set_xcr0, take, xcr0};
 
 /// The vector VTL1 has chosen for its SynIC (contract §6).
-const SYNIC_VECTOR: u8 = 0xF3;
+pub const SYNIC_VECTOR: u8 = 0xF3;
 /// HvCallVtlCall, which the sequence of the hypercall page leaves in RCX.
-const VTL_CALL_CODE: u64 = 0x11;
+pub const VTL_CALL_CODE: u64 = 0x11;
 
 /// A snippet that fills the processor, makes a VTL call, and takes the state.
-fn call_snippet(vtl0: &mut Vtl0, fpu: Fpu) -> Result<u64> {
+pub fn call_snippet(vtl0: &mut Vtl0, fpu: Fpu) -> Result<u64> {
     let (entry, vp) = (vtl0.vtl_call_entry(), vtl0.processor().vp());
     vtl0.place(|asm| {
         fill(asm, vp, fpu)?;
@@ -176,7 +176,7 @@ fn machine_preserves_registers_over_an_intercept_that_faults() -> Result<()> {
 }
 
 /// How often VTL1 is entered for an interrupt from now on.
-fn count_entries(machine: &Arc<Machine>) -> Arc<AtomicU64> {
+pub fn count_entries(machine: &Arc<Machine>) -> Arc<AtomicU64> {
     let count = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&count);
     machine.partition().set_trace(Box::new(move |event: &TraceEvent<'_>| {

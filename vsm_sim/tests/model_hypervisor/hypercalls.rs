@@ -204,7 +204,7 @@ fn vtl0_passes_no_parameters_in_memory_it_may_not_access() {
 fn vtl_switches_are_not_hypercalls_and_gaps_of_the_model_are_reported() {
     let setup = Setup::protecting();
     assert!(setup.reports().is_empty());
-    for (count, code) in (1..).zip([0x11, 0x12, 0x13, 0x14, 0x99, 0x9a]) {
+    for (count, code) in (1..).zip([0x11, 0x12, 0x9a]) {
         assert_eq!(setup.hypercall_at(code, INPUT, OUTPUT), (HvStatus::INVALID_HYPERCALL_CODE, 0), "{code:#x}");
         assert_eq!(setup.reports().len(), count, "{code:#x}");
     }

@@ -1,6 +1,7 @@
 //! The hypervisor model against the words of the LVBS contract and the TLFS, not against what our kernel does.
 
 mod constants;
+mod flush;
 mod hosted;
 mod hypercalls;
 mod intercepts;

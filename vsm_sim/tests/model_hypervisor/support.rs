@@ -53,6 +53,15 @@ impl Setup {
         setup
     }
 
+    /// The same with `vps` processors.
+    pub fn with_vps_in_vtl1(vps: u32) -> Self {
+        let setup = Self::with(|config| config.vps = vps);
+        assert_eq!(setup.enable_partition_vtl(1, 1), HvStatus::SUCCESS);
+        assert_eq!(setup.enable_vp_vtl(0xffff_fffe, &context()), HvStatus::SUCCESS);
+        setup.call();
+        setup
+    }
+
     /// The same, and protections are enabled with everything allowed by default.
     pub fn protecting() -> Self {
         let setup = Self::in_vtl1();

@@ -14,6 +14,7 @@ use heap::counting::counted;
 use litebox_platform_lvbs::Platform;
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::FrameState;
+use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
 use vsm_handlers::{GATE, VSM_TABLE};
@@ -46,7 +47,7 @@ impl Linux {
     fn new(kernel: &KernelData) -> Self {
         let memory = Arc::new(HostedMemory::new(vec![FrameRange::from_gfns(0, RAM).unwrap()]));
         let vtl1_region = FrameRange::from_gfns(RAM - 0x1000, RAM).unwrap();
-        let config = PlatformConfig { vtl1_region, possible_cpus: 1, boot_vp: 0 };
+        let config = PlatformConfig { vtl1_region, possible_cpus: 1, boot_vp: 0, loader: Generation::G2 };
         let platform = Platform::new(Box::new(Quiet(Arc::clone(&memory))), config).unwrap();
         let frames = Frames::scattered(0x300_0000, (RAM - 0x1000) << 12, 5);
         let mut linux = Self { memory, platform, frames };

@@ -43,7 +43,7 @@ fn two_processors_on_different_sites_do_not_disturb_each_other() {
 /// all the time. What it patches is the module's text, or nothing.
 #[test]
 fn patching_races_with_unloading() {
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 30;
     let kernel = MadeUpKernel::new(300).unwrap();
     let mut linux = Linux::new(Some(4));
     start_second_processor(&linux.machine);

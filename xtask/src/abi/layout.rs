@@ -1,4 +1,4 @@
-//! What VTL0 writes into memory for VTL1 to read: structures and numbers, for the C header and the page.
+//! What VTL0 writes into memory for VTL1 to read, and what VTL1 writes: structures and numbers, for the C header and the page.
 //!
 //! Offsets and sizes are the compiler's for the types that the image reads them with. Where the image reads fields one by
 //! one, and has no such type, they are written down here and a test writes a record by them and has it read.
@@ -7,6 +7,7 @@ use std::mem::{offset_of, size_of};
 
 use litebox_platform_lvbs::frames::{MemAttr, ModuleMemoryKind};
 use litebox_platform_lvbs::heki::{HekiPage, HekiRange};
+use litebox_platform_lvbs::vsm::query::QueryAnswer;
 use litebox_platform_lvbs::vtl0::HekiPatch;
 
 /// A structure.
@@ -135,6 +136,23 @@ pub const STRUCTURES: &[Structure] = &[
             field("ksymtab_end", "__u64", 0, 8, "virtual address of __stop___ksymtab"),
             field("ksymtab_gpl_start", "__u64", 0, 16, "virtual address of __start___ksymtab_gpl"),
             field("ksymtab_gpl_end", "__u64", 0, 24, "virtual address of __stop___ksymtab_gpl"),
+        ],
+    },
+    Structure {
+        name: "vsm_query",
+        doc: "What Query writes. Bit n of a mask is for the call with id base + n.",
+        size: size_of::<QueryAnswer>(),
+        open_ended: true,
+        fields: &[
+            field("size", "__u32", 0, offset_of!(QueryAnswer, size), "bytes of this structure"),
+            field("version", "__u32", 0, offset_of!(QueryAnswer, version), "VSM_ABI_VERSION of VTL1"),
+            field("hash", "__u64", 0, offset_of!(QueryAnswer, hash), "VSM_ABI_HASH of VTL1"),
+            field("base", "__u64", 0, offset_of!(QueryAnswer, base), "id of the first call"),
+            field("supported", "__u64", 0, offset_of!(QueryAnswer, supported), "calls that VTL1 implements"),
+            field("boot", "__u64", 0, offset_of!(QueryAnswer, boot), "calls that may be made before the end of boot"),
+            field("runtime", "__u64", 0, offset_of!(QueryAnswer, runtime), "calls that may be made after it"),
+            field("phase", "__u32", 0, offset_of!(QueryAnswer, phase), "0 before the end of boot, 1 after it"),
+            field("pad", "__u32", 0, offset_of!(QueryAnswer, pad), "0"),
         ],
     },
 ];

@@ -48,7 +48,8 @@ impl Fake {
 
     /// A kernel on this machine, whose VTL1 is `vtl1`.
     pub fn platform(&self, vtl1: FrameRange) -> Platform {
-        let config = PlatformConfig { vtl1_region: vtl1, possible_cpus: 1, boot_vp: 0 };
+        let config =
+            PlatformConfig { vtl1_region: vtl1, possible_cpus: 1, boot_vp: 0, loader: crate::loader::Generation::G2 };
         Platform::new(Box::new(self.clone()), config).unwrap()
     }
 

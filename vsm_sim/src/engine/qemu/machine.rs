@@ -281,7 +281,7 @@ impl Machine {
     }
 
     /// Returns after every CPU that was in a guest has left it once. Each entry flushes that CPU's translations.
-    fn synchronise(&self) -> Result<()> {
+    pub fn synchronise(&self) -> Result<()> {
         fence(SeqCst);
         let running = |cpu: u32| self.control32(cpu, control::RUNNING).load(SeqCst) != 0;
         let entries = |cpu: u32| self.control64(cpu, control::ENTRIES).load(SeqCst);

@@ -88,6 +88,10 @@ impl Engine for QemuEngine {
         self.machine.protect(space, first_gfn, count, access)
     }
 
+    fn flush(&self) -> Result<()> {
+        self.machine.synchronise()
+    }
+
     fn access(&self, space: usize, gfn: u64) -> Result<Option<Access>> {
         self.machine.access(space, gfn)
     }
