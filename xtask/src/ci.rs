@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use crate::{abi, fuzz, image, lint, repro, run, suite, verify, walkthrough};
+use crate::{abi, book, fuzz, image, lint, repro, run, suite, verify, walkthrough};
 
 /// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
 const FUZZ_SECONDS: u64 = 5;
@@ -91,6 +91,7 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
     step("abi dump", &|| abi::dump::execute(root, None));
     if extent != Extent::Quick {
         step("test", &|| suite::run_all(root, &suite::Options::default()));
+        step("book", &|| book::execute(root, book::Options::all()));
         step("walkthrough", &|| walkthrough::execute(root));
         step("run --loader g2", &|| machine(root, &["--loader", "g2"]));
         step("run --loader g2-prime --cpus 4", &|| machine(root, &["--loader", "g2-prime", "--cpus", "4"]));
