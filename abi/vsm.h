@@ -330,6 +330,7 @@ struct heki_range {
 	__u64 attributes; /* what it is; depends on the call */
 };
 
+
 /* A page of a list, page-aligned. */
 struct heki_page {
 	__u64 next; /* virtual address of the next page; not read */
@@ -339,6 +340,7 @@ struct heki_page {
 	__u64 pad; /* not read */
 };
 
+
 /* Bytes to write into text (PatchText), or a jump-label site: the jump at it. */
 struct heki_patch {
 	__u64 pa[2]; /* physical address of the first byte; of the page it goes on in, or 0 */
@@ -346,6 +348,7 @@ struct heki_patch {
 	__u8 code[5]; /* the bytes */
 	__u8 pad[2]; /* not read */
 };
+
 
 /* The head of a record of jump-label sites; `patch_index` of `struct heki_patch` follow it. */
 struct heki_patch_info {
@@ -357,6 +360,7 @@ struct heki_patch_info {
 	__u64 max_patch_count; /* for how many there is room, at least as many */
 };
 
+
 /* What every kernel's information begins with; the rest depends on its configuration. */
 struct heki_kinfo {
 	__u64 ksymtab_start; /* virtual address of __start___ksymtab */
@@ -364,6 +368,9 @@ struct heki_kinfo {
 	__u64 ksymtab_gpl_start; /* virtual address of __start___ksymtab_gpl */
 	__u64 ksymtab_gpl_end; /* virtual address of __stop___ksymtab_gpl */
 };
+
+#endif
+
 
 /* What Query writes. Bit n of a mask is for the call with id base + n. */
 struct vsm_query {
@@ -377,8 +384,6 @@ struct vsm_query {
 	__u32 phase; /* 0 before the end of boot, 1 after it */
 	__u32 pad; /* 0 */
 };
-
-#endif
 
 VSM_ASSERT(sizeof(struct heki_range) == 32, "heki_range");
 VSM_ASSERT_FIELD(heki_range, va, 0);

@@ -112,8 +112,6 @@ impl Attempt {
 /// A processor that is locked already stays as it is. All or nothing: on an error nothing is intercepted. Two hypercalls:
 /// all values in one, all controls in the other; more only on the first processor of a hypervisor that does not know some
 /// of what VTL1 would like to lock.
-///
-/// -EIO when the hypervisor refuses.
 #[vsm_handler(VsmFunction::LockRegs, phase = boot, caller = any, errors(EIO = "the hypervisor refuses"))]
 fn lock_regs(call: &BootContext<'_>) -> Result<(), VsmError> {
     if lock(call.platform(), call.vp(), None)? {
@@ -154,16 +152,12 @@ fn lock(platform: &Platform, vp: u32, reference: Option<&ControlRegMap>) -> Resu
     Ok(true)
 }
 
-/// Whether a hypervisor answers so to a register or a bit that it does not have (TLFS, HvCallGetVpRegisters and
-/// HvCallSetVpRegisters).
+/// Whether a hypervisor may answer so to a register or a bit that it does not have: with anything but a lack of something,
+/// for which statuses the TLFS does not say. The last attempt is the contract's, which every hypervisor takes.
 fn is_unknown(error: &VsmError) -> bool {
-    const UNKNOWN: [HvStatus; 4] = [
-        HvStatus::INVALID_PARAMETER,
-        HvStatus::INVALID_REGISTER_VALUE,
-        HvStatus::UNKNOWN_PROPERTY,
-        HvStatus::FEATURE_UNAVAILABLE,
-    ];
-    matches!(error, VsmError::Hypercall { status, .. } if UNKNOWN.contains(status))
+    const LACKS: [HvStatus; 4] =
+        [HvStatus::INSUFFICIENT_MEMORY, HvStatus::INSUFFICIENT_BUFFERS, HvStatus::NO_RESOURCES, HvStatus::TIMEOUT];
+    matches!(error, VsmError::Hypercall { status, .. } if !LACKS.contains(status))
 }
 
 /// Locks what `what` says, or nothing; the values recorded.
@@ -265,8 +259,10 @@ fn unlock(platform: &Platform, vp: u32, controls: &[(HvRegisterName, u64)]) {
     for (name, _) in controls.iter().rev() {
         let zero = [(*name, HvRegisterValue::from_u64(0))];
         let result = set_vp_registers(platform.hardware(), InputVtl::CURRENT, &zero);
-        // What the hypervisor does not have is not set.
-        if let Err(failure) = result.or_else(|error| if is_unknown(&error) { Ok(()) } else { Err(error) })
+        // A mask the hypervisor does not have is not set.
+        let may_be_missing = *name == HvRegisterName::CR_INTERCEPT_IA32_MISC_ENABLE_MASK;
+        if let Err(failure) = result
+            && !(may_be_missing && is_unknown(&failure))
             && let Some(logged) = platform.count_event(vp, LogKind::FailedUnlock)
         {
             error!("LockRegs: {name} of VP {vp} could not be cleared: {failure}{logged}");

@@ -165,9 +165,9 @@ mod tests {
         let edits = of("FrobAPsTwice").unwrap();
         let text = |path: &str| &edits.iter().find(|edit| edit.path == Path::new(path)).unwrap().text;
         assert!(text(DECLARATION).contains("    FrobAPsTwice = 0x1_fff7,\n}\n"));
-        assert!(text(HANDLERS).contains("\nmod frob_aps_twice;\npub mod intercept;\n"));
+        assert!(text(HANDLERS).contains("\nmod frob_aps_twice;\n"));
         assert!(text(HANDLERS).contains("//! | `frob_aps_twice` | FrobAPsTwice |\n//! | [`intercept`]"));
-        assert!(text(TESTS).contains("\nmod frob_aps_twice;\nmod listing;\n"));
+        assert!(text(TESTS).contains("\nmod frob_aps_twice;\n"));
         assert!(text(STORY).contains("    stage.call(vtl0, F::FrobAPsTwice, [0; 3], \"-ENOTSUP\")?;\n    Ok(())\n"));
         assert!(text(STORY).contains("VsmFunction as F"));
         assert!(text("vsm_handlers/src/frob_aps_twice.rs").contains("fn frob_aps_twice() {}"));

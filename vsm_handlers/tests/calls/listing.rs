@@ -30,19 +30,13 @@ fn rows_tell_where_the_handler_is_and_what_it_does() {
     assert!(line.contains("VsmFunction::SignalEndOfBoot"), "line {} is: {line}", row.meta.line);
 }
 
-/// The README's table is the listing. `UPDATE_README=1` writes it.
+/// The README's table is the listing.
 #[test]
 fn the_readme_has_the_listing() {
     const BEGIN: &str = "<!-- calls:begin -->\n";
-    const END: &str = "<!-- calls:end -->";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = std::fs::read_to_string(&path).expect("the workspace has a README.md");
     let begin = readme.find(BEGIN).expect("README.md has the line <!-- calls:begin -->") + BEGIN.len();
-    let end = begin + readme[begin..].find(END).expect("README.md has the line <!-- calls:end -->");
-    let listing = Listing.to_string();
-    if std::env::var_os("UPDATE_README").is_some() {
-        std::fs::write(&path, format!("{}{listing}{}", &readme[..begin], &readme[end..])).unwrap();
-    } else {
-        assert_eq!(readme[begin..end], listing, "write it with UPDATE_README=1");
-    }
+    let end = begin + readme[begin..].find("<!-- calls:end -->").expect("README.md has the line <!-- calls:end -->");
+    assert_eq!(readme[begin..end], Listing.to_string(), "write it with `cargo xtask abi`");
 }

@@ -80,7 +80,7 @@ fn parameter(input: &mut Input<'_>, layout: &Layout, param: &ParamMeta, list: [u
         // Something in memory, by address or by frame.
         _ if param.bits >> 52 == 0 && param.bits.trailing_zeros() >= 12 => buffer << 12,
         _ if param.bits == (1 << 52) - 1 => (buffer << 12) + input.short() % 4096,
-        _ if param.bits == (1 << 40) - 1 => buffer,
+        _ if matches!(param.bits, 0xff_ffff_ffff | u64::MAX) => buffer,
         _ => u64::from(how & 0xf) & param.bits,
     };
     if param.registers == 2 && how >> 4 > 3 { [list[0], list[1], 0] } else { [one, value(input, layout), 0] }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::layout::{Field, NUMBERS, STRUCTURES};
+use super::layout::{Field, NUMBERS, STRUCTURES, Structure};
 use super::lock::Lock;
 use super::model::{Call, Table};
 
@@ -56,15 +56,11 @@ pub fn text(table: &Table, lock: &Lock) -> String {
         }
         line("");
     }
+    let (linux, own): (Vec<&Structure>, Vec<_>) = STRUCTURES.iter().partition(|structure| structure.is_linux());
     line("#ifndef VSM_OWN_STRUCTURES");
-    for structure in STRUCTURES {
-        line(&format!("\n/* {} */\nstruct {} {{", safe(structure.doc), structure.name));
-        for field in structure.fields {
-            line(&format!("\t{}; /* {} */", declaration(field), safe(field.doc)));
-        }
-        line("};");
-    }
-    line("\n#endif\n");
+    linux.into_iter().for_each(|structure| line(&definition(structure)));
+    line("#endif\n");
+    own.into_iter().for_each(|structure| line(&definition(structure)));
     for structure in STRUCTURES {
         let relation = if structure.open_ended { ">=" } else { "==" };
         line(&format!("VSM_ASSERT(sizeof(struct {0}) {relation} {1}, \"{0}\");", structure.name, structure.size));
@@ -74,6 +70,16 @@ pub fn text(table: &Table, lock: &Lock) -> String {
         }
     }
     text.push_str("\n#endif\n");
+    text
+}
+
+/// A structure in C.
+fn definition(structure: &Structure) -> String {
+    let mut text = format!("\n/* {} */\nstruct {} {{\n", safe(structure.doc), structure.name);
+    for field in structure.fields {
+        text.push_str(&format!("\t{}; /* {} */\n", declaration(field), safe(field.doc)));
+    }
+    text.push_str("};\n");
     text
 }
 

@@ -1,8 +1,8 @@
 //! The commands in the book, and how they are carried out.
 //!
 //! A fenced block marked `sh` is something a person can type. A block marked `sh,hyper-v` needs a guest of Hyper-V and is
-//! only shown, one marked `sh,scratch` is carried out by `cargo xtask walkthrough`. What a person would fill in is filled in here, long runs are made short, and what `.ci/run` does by itself is
-//! not done a second time.
+//! only shown; one marked `sh,scratch` is carried out by `cargo xtask walkthrough`, in a copy. What a person would fill in is
+//! filled in here, long runs are made short, and what `.ci/run` does by itself is not done a second time.
 
 use std::fmt;
 use std::path::Path;
