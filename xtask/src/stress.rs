@@ -146,7 +146,7 @@ fn per_second(count: u64, time: Duration) -> String {
 }
 
 fn report(figures: &Figures) -> String {
-    let Figures { steps, lives, ended_boots, time, .. } = figures;
+    let Figures { images, steps, lives, ended_boots, time, .. } = figures;
     let (calls, attempts) = (figures.call_count(), figures.attempt_count());
     let mut rows = tabled::builder::Builder::default();
     rows.push_record(["what", "times", "per second", "mean, µs", "longest, ms", "what came of it"]);
@@ -166,8 +166,8 @@ fn report(figures: &Figures) -> String {
     table.with(tabled::settings::Style::sharp());
     let answers: Vec<String> = figures.answers().iter().map(|(answer, count)| format!("{answer}: {count}")).collect();
     format!(
-        "{table}\n{calls} calls ({} a second), {} of them successful; {attempts} instructions ({} a second); {steps} steps, \
-         {lives} boots, {ended_boots} of them to the end, in {:.1} s\ncalls by answer: {}",
+        "{table}\n{calls} calls ({} a second), {} of them successful; {attempts} instructions ({} a second); {images} kexec images \
+         accepted; {steps} steps, {lives} boots, {ended_boots} of them to the end, in {:.1} s\ncalls by answer: {}",
         per_second(calls, *time),
         figures.success_count(),
         per_second(attempts, *time),

@@ -27,6 +27,8 @@ pub struct Figures {
     pub calls: BTreeMap<&'static str, Row>,
     /// Instructions that VTL1 may have to answer for, by kind.
     pub attempts: BTreeMap<&'static str, Row>,
+    /// Kexec images that VTL1 accepted.
+    pub images: u64,
     /// Steps.
     pub steps: u64,
     /// Machines that were booted.
@@ -68,6 +70,7 @@ impl Figures {
                 }
             }
         }
+        self.images += others.images;
         self.steps += others.steps;
         self.lives += others.lives;
         self.ended_boots += others.ended_boots;

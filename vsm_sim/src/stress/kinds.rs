@@ -299,7 +299,11 @@ fn load_image(player: &mut Player, input: &mut Input<'_>, crash: u8) -> Result<(
         return Ok(());
     };
     player.list = image.list;
-    call_with_list(player, F::KexecValidate, crash.into())
+    let [first, count] = image.list;
+    if player.call(F::KexecValidate.id(), [first, count, crash.into()])? == 0 {
+        player.figures.images += 1;
+    }
+    Ok(())
 }
 
 /// A frame of the processor's own for what VTL1 answers.
