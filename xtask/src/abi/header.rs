@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::layout::{Field, NUMBERS, STRUCTURES};
+use super::layout::{Field, NUMBERS, STRUCTURES, Structure};
 use super::lock::Lock;
 use super::model::{Call, Table};
 
@@ -56,15 +56,12 @@ pub fn text(table: &Table, lock: &Lock) -> String {
         }
         line("");
     }
-    line("#ifndef VSM_OWN_STRUCTURES");
-    for structure in STRUCTURES {
-        line(&format!("\n/* {} */\nstruct {} {{", safe(structure.doc), structure.name));
-        for field in structure.fields {
-            line(&format!("\t{}; /* {} */", declaration(field), safe(field.doc)));
-        }
-        line("};");
-    }
-    line("\n#endif\n");
+    // Linux's own names its driver may have already; the others are this header's.
+    let (linux, ours): (Vec<_>, Vec<_>) = STRUCTURES.iter().partition(|structure| structure.name.starts_with("heki_"));
+    line("#ifndef VSM_OWN_STRUCTURES\n");
+    linux.iter().for_each(|structure| line(&definition(structure)));
+    line("#endif\n");
+    ours.iter().for_each(|structure| line(&definition(structure)));
     for structure in STRUCTURES {
         let relation = if structure.open_ended { ">=" } else { "==" };
         line(&format!("VSM_ASSERT(sizeof(struct {0}) {relation} {1}, \"{0}\");", structure.name, structure.size));
@@ -75,6 +72,16 @@ pub fn text(table: &Table, lock: &Lock) -> String {
     }
     text.push_str("\n#endif\n");
     text
+}
+
+/// A structure as C has it.
+fn definition(structure: &Structure) -> String {
+    let mut text = format!("/* {} */\nstruct {} {{\n", safe(structure.doc), structure.name);
+    for field in structure.fields {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\t{}; /* {} */", declaration(field), safe(field.doc));
+    }
+    text + "};\n"
 }
 
 /// The remark above a call's id.
