@@ -35,7 +35,10 @@ pub struct QueryAnswer {
     pub pad: u32,
 }
 
-const _: () = assert!(size_of::<QueryAnswer>() == 56 && offset_of!(QueryAnswer, phase) == 48);
+/// Bytes of the structure.
+const SIZE: u32 = 56;
+
+const _: () = assert!(size_of::<QueryAnswer>() == SIZE as usize && offset_of!(QueryAnswer, phase) == 48);
 const _: () = assert!(VSM_TABLE_LEN <= 64, "a mask has a bit for each call");
 
 impl QueryAnswer {
@@ -43,7 +46,7 @@ impl QueryAnswer {
     #[must_use]
     pub fn new(rows: &[CallRow], version: u32, hash: u64, phase: Phase) -> Self {
         let mut answer = Self {
-            size: const { size_of::<Self>() as u32 },
+            size: SIZE,
             version,
             hash,
             base: VSM_BASE,

@@ -59,9 +59,13 @@ pub fn text(table: &Table, lock: &Lock) -> String {
     // Linux's own names its driver may have already; the others are this header's.
     let (linux, ours): (Vec<_>, Vec<_>) = STRUCTURES.iter().partition(|structure| structure.name.starts_with("heki_"));
     line("#ifndef VSM_OWN_STRUCTURES\n");
-    linux.iter().for_each(|structure| line(&definition(structure)));
+    for structure in linux {
+        line(&definition(structure));
+    }
     line("#endif\n");
-    ours.iter().for_each(|structure| line(&definition(structure)));
+    for structure in ours {
+        line(&definition(structure));
+    }
     for structure in STRUCTURES {
         let relation = if structure.open_ended { ">=" } else { "==" };
         line(&format!("VSM_ASSERT(sizeof(struct {0}) {relation} {1}, \"{0}\");", structure.name, structure.size));
