@@ -42,9 +42,8 @@ fn enable_aps_vtl(call: &BootContext<'_>, present: Vtl0Page) -> Result<(), VsmEr
 /// each processor by its byte of that page, and returns when all have been to VTL1. Without such a page, and always for a
 /// loader of the third generation, whose register holds anything, they come by themselves afterwards.
 ///
-/// -EINVAL for a processor that is not possible, -EACCES for a boot-signal page that is somebody's: nothing has been done
-/// then. -EIO when the hypervisor refuses a processor. -ETIMEDOUT when one does not come in time; those that have come, and
-/// those that come later, are served.
+/// A refused mask or page has had no effect. Where a processor does not come in time, those that have come, and those that
+/// come later, are served.
 #[vsm_handler(
     VsmFunction::BootAPs,
     phase = boot,

@@ -38,10 +38,6 @@ const MAX_CERTIFICATES: usize = 256;
 /// A range's attribute says which of the seven kinds of kernel data it is part of (LVBS contract §5.5). Only the system
 /// certificates are required. All or nothing: on an error nothing is kept and no permission has changed. Succeeds once;
 /// a second call is refused as a whole, whatever it brings, for the system certificates may be set only once.
-///
-/// -EBUSY for a second call; -EFAULT for a broken list, a range that is not memory, bytes that are named twice; -EINVAL
-/// for an unknown kind, data that break a rule, and a trampoline that is not made of pages; -EACCES for frames of VTL1,
-/// or a trampoline in frames that are somebody else's; -ENOMEM; -EIO when the hypervisor refuses.
 #[vsm_handler(
     VsmFunction::LoadKData,
     phase = boot,

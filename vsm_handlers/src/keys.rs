@@ -37,11 +37,6 @@ const _: () = assert!(MAX_CERTIFICATE_BYTES as u64 <= 64 * PAGE_SIZE);
 /// Adds a certificate to the secondary trusted keys, if a trusted certificate that is not revoked has signed it.
 ///
 /// The list names one DER certificate. One that is trusted already is fine. On an error nothing has changed.
-///
-/// -ENOKEY when no trusted certificate has the issuer's name, -EKEYREJECTED for a signature that does not hold, an issuer
-/// that is no authority, and what is revoked; -EBADMSG for what is no certificate, -ENOPKG for a key that is not supported,
-/// -ENOSPC when there are 64; -EFAULT for a broken list, -EINVAL for one that breaks a rule; -EACCES for frames of VTL1;
-/// -ENOMEM.
 #[vsm_handler(
     VsmFunction::CopySecondaryKey,
     phase = any,

@@ -15,10 +15,6 @@ use vsm_macros::vsm_handler;
 ///
 /// The list covers all memory that VTL0's direct map does, VTL1's own region included: VTL1's frames, and those that
 /// another call has taken, stay as they are. All or nothing: on an error no permission has changed.
-///
-/// -EFAULT for a broken list or range; -EINVAL for an address that is not page-aligned or attributes that are no
-/// permission; -ENOMEM; -EIO when the hypervisor refuses, as it does where a permission would change and there is no
-/// memory.
 #[vsm_handler(
     VsmFunction::ProtectMemory,
     phase = boot,

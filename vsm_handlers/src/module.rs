@@ -25,11 +25,6 @@ const INIT_FLAGS: u64 = 7;
 /// these addresses, up to the moment at which the module is complete and nothing of it has run. The flags change nothing:
 /// neither versions nor the version magic are VTL1's to compare. Returns the module's token. All or nothing: on an error no
 /// permission has changed and nothing is remembered.
-///
-/// -ENODATA for a module without a signature, -ENOPKG for one that is signed in a way that is not supported, -EBADMSG for a
-/// broken signature, -ENOKEY for an unknown signer, -EKEYREJECTED for a signature that does not hold; -EINVAL for memory or
-/// a file that VTL1 cannot explain, and for parts that break a rule; -EFAULT for a broken list; -EACCES for frames of
-/// somebody else; -ENOMEM; -EIO when the hypervisor refuses.
 #[vsm_handler(
     VsmFunction::ValidateModule,
     phase = any,
@@ -97,9 +92,6 @@ fn free_module_init(call: &CallContext<'_>, token: Token) -> Result<(), VsmError
 }
 
 /// Releases all memory of a module: all of it is data that VTL0 may write and not execute.
-///
-/// -EINVAL for a token of no module, -EBUSY for a module that another one uses, -ENOMEM, -EIO when the hypervisor refuses;
-/// nothing has changed then.
 #[vsm_handler(
     VsmFunction::UnloadModule,
     phase = any,

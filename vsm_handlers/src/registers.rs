@@ -112,8 +112,6 @@ impl Attempt {
 /// A processor that is locked already stays as it is. All or nothing: on an error nothing is intercepted. Two hypercalls:
 /// all values in one, all controls in the other; more only on the first processor of a hypervisor that does not know some
 /// of what VTL1 would like to lock.
-///
-/// -EIO when the hypervisor refuses.
 #[vsm_handler(VsmFunction::LockRegs, phase = boot, caller = any, errors(EIO = "the hypervisor refuses"))]
 fn lock_regs(call: &BootContext<'_>) -> Result<(), VsmError> {
     if lock(call.platform(), call.vp(), None)? {

@@ -20,10 +20,6 @@ const MAX_BYTES: u64 = 16 << 20;
 /// `memory` is physically contiguous, `size` whole pages of bytes, at most 16 MiB. The frames must be nobody's. Once
 /// only. What was in the memory is wiped; what VTL1 logs from then on is in the ring as well as on the console. All or
 /// nothing: on an error no permission has changed and nothing has been written.
-///
-/// -EINVAL for an address or size that is not page-aligned or a size that is too large; -EFAULT for memory that ends
-/// beyond physical addresses; -EACCES for a frame that belongs to somebody; -EBUSY when there is a ring; -ENOMEM; -EIO
-/// when the hypervisor refuses, as it does for memory that does not exist.
 #[vsm_handler(
     VsmFunction::AllocateRingbufferMemory,
     phase = boot,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use crate::{abi, fuzz, image, lint, repro, run, suite, verify, walkthrough};
+use crate::{abi, book, fuzz, image, lint, repro, run, suite, verify, walkthrough};
 
 /// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
 const FUZZ_SECONDS: u64 = 5;
@@ -18,6 +18,8 @@ const FUZZ_SECONDS: u64 = 5;
 pub enum Extent {
     /// Formatting, clippy, dependencies, what follows from the table, and the linked file; no tests, no machine, no fuzzing.
     Quick,
+    /// Everything but the test suite and reproducibility: what `.ci/run` does after `cargo xtask test`.
+    WithoutTests,
     /// Everything but reproducibility.
     Normal,
     /// Everything.
@@ -89,8 +91,11 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
     step("abi", &|| abi::check(root));
     step("verify-elf", &|| verify_built(root));
     step("abi dump", &|| abi::dump::execute(root, None));
-    if extent != Extent::Quick {
+    if matches!(extent, Extent::Normal | Extent::Full) {
         step("test", &|| suite::run_all(root, &suite::Options::default()));
+    }
+    if extent != Extent::Quick {
+        step("book", &|| book::execute(root, book::Options::all()));
         step("walkthrough", &|| walkthrough::execute(root));
         step("run --loader g2", &|| machine(root, &["--loader", "g2"]));
         step("run --loader g2-prime --cpus 4", &|| machine(root, &["--loader", "g2-prime", "--cpus", "4"]));

@@ -113,8 +113,9 @@ enum Command {
         #[arg(long)]
         fix: bool,
     },
-    /// Run every check a change must pass: formatting, clippy, dependencies, `abi/`, verify-elf, tests, the page about adding
-    /// a call, a boot with each loader, and five seconds of every fuzz target.
+    /// Run every check a change must pass, as continuous integration does: formatting, clippy, dependencies, `abi/`,
+    /// verify-elf, tests, the book and the commands in it, the page about adding a call, a boot with each loader, and some
+    /// seconds of every fuzz target.
     Ci {
         /// Also build the image twice and compare.
         #[arg(long)]
@@ -122,6 +123,9 @@ enum Command {
         /// Only formatting, clippy, dependencies, `abi/` and verify-elf.
         #[arg(long, conflicts_with = "full")]
         quick: bool,
+        /// Leave out the test suite: `cargo xtask test` has been run.
+        #[arg(long, conflicts_with_all = ["full", "quick"])]
+        without_tests: bool,
     },
 }
 
@@ -168,12 +172,13 @@ fn execute(command: Command) -> Result<()> {
         Command::Lint => lint::all(&root),
         Command::Reproduce => repro::check(&root),
         Command::Doctor { fix } => doctor::examine(&root, fix),
-        Command::Ci { full, quick } => ci::run_all(
+        Command::Ci { full, quick, without_tests } => ci::run_all(
             &root,
-            match (quick, full) {
-                (true, _) => Extent::Quick,
-                (false, true) => Extent::Full,
-                (false, false) => Extent::Normal,
+            match (quick, full, without_tests) {
+                (true, ..) => Extent::Quick,
+                (_, true, _) => Extent::Full,
+                (.., true) => Extent::WithoutTests,
+                (false, false, false) => Extent::Normal,
             },
         ),
     }

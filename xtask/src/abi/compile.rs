@@ -26,11 +26,8 @@ pub fn compile_header(header: &Path) -> Result<Vec<String>> {
 /// # Errors
 /// As [`compile_header`].
 pub fn compile(program: &str) -> Result<Vec<String>> {
-    let directory = std::env::temp_dir().join(format!("vsm-header-{}-{:p}", std::process::id(), program));
-    fs::create_dir_all(&directory)?;
-    let result = compile_in(&directory, program);
-    fs::remove_dir_all(&directory)?;
-    result
+    let directory = tempfile::tempdir()?;
+    compile_in(directory.path(), program)
 }
 
 fn compile_in(directory: &Path, program: &str) -> Result<Vec<String>> {

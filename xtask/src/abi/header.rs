@@ -57,7 +57,7 @@ pub fn text(table: &Table, lock: &Lock) -> String {
         line("");
     }
     // Linux's own names its driver may have already; the others are this header's.
-    let (linux, ours): (Vec<_>, Vec<_>) = STRUCTURES.iter().partition(|structure| structure.name.starts_with("heki_"));
+    let (linux, ours): (Vec<_>, Vec<_>) = STRUCTURES.iter().partition(|structure| structure.is_linux());
     line("#ifndef VSM_OWN_STRUCTURES\n");
     for structure in linux {
         line(&definition(structure));

@@ -26,6 +26,14 @@ pub struct Structure {
     pub fields: &'static [Field],
 }
 
+impl Structure {
+    /// Whether it is one of Linux's, which a driver has already.
+    #[must_use]
+    pub fn is_linux(&self) -> bool {
+        self.name.starts_with("heki_")
+    }
+}
+
 /// A field.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {

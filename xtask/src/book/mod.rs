@@ -27,6 +27,14 @@ pub struct Options {
     list_commands: bool,
 }
 
+impl Options {
+    /// Everything: what continuous integration does.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self { run_commands: true, list_commands: false }
+    }
+}
+
 /// A page: its path, relative to the workspace, and its text.
 #[derive(Clone, Debug)]
 pub struct Page {
