@@ -3,11 +3,9 @@
 
 use std::sync::OnceLock;
 
-use litebox_platform_lvbs::vsm::{CallRow, ParamMeta};
+use litebox_platform_lvbs::vsm::CallRow;
 use vsm_handlers::ROWS;
 
-use crate::input::Input;
-use crate::machine::BUFFERS;
 use crate::vsm_call;
 
 /// Names the call that [`run`] makes.
@@ -29,41 +27,6 @@ fn chosen(data: &[u8]) -> &'static CallRow {
 /// When a rule is broken.
 pub fn run(data: &[u8]) {
     vsm_call::live(data, Some(chosen(data)), &mut |_, _| ());
-}
-
-/// The registers of a call of `row`.
-pub(crate) fn registers(input: &mut Input<'_>, row: &CallRow, list: [u64; 2]) -> [u64; 4] {
-    let mut registers = [row.function.id(), 0, 0, 0];
-    let mut at = 1;
-    for param in row.meta.params {
-        for (place, word) in parameter(input, param, list).into_iter().take(param.registers).enumerate() {
-            if let Some(register) = registers.get_mut(at + place) {
-                *register = word;
-            }
-        }
-        at += param.registers;
-    }
-    registers
-}
-
-/// A value that the parameter's type takes, most of the time.
-fn parameter(input: &mut Input<'_>, param: &ParamMeta, list: [u64; 2]) -> [u64; 3] {
-    let how = input.byte();
-    let buffer = BUFFERS + u64::from(how & 7);
-    let one = match how >> 4 {
-        0 => vsm_call::value(input),
-        1 => 0,
-        2 | 3 => vsm_call::value(input) & param.bits,
-        4 => u64::from(input.byte()) & param.bits,
-        5 => param.bits,
-        6 => param.bits.wrapping_add(1),
-        // Something in memory, by address or by frame.
-        _ if param.bits >> 52 == 0 && param.bits.trailing_zeros() >= 12 => buffer << 12,
-        _ if param.bits == (1 << 52) - 1 => (buffer << 12) + input.short() % 4096,
-        _ if matches!(param.bits, 0xff_ffff_ffff | u64::MAX) => buffer,
-        _ => u64::from(how & 0xf) & param.bits,
-    };
-    if param.registers == 2 && how >> 4 > 3 { [list[0], list[1], 0] } else { [one, vsm_call::value(input), 0] }
 }
 
 /// Those of the lives, and a life of nothing but the call.

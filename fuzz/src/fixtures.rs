@@ -1,21 +1,11 @@
-//! Certificates, messages and a kernel image that OpenSSL has signed, as files: the private keys were thrown away.
+//! Certificates, messages and a kernel image that OpenSSL has signed, as files: the private keys were thrown away. Those of
+//! the made-up modules and of the kernel for kexec are the simulator's.
 //!
 //! `cargo test --manifest-path fuzz/Cargo.toml --lib renew -- --ignored` makes all of them anew, with new keys. That is needed
 //! when the made-up modules of the simulator change, as their signatures are among the files.
 
-use std::sync::LazyLock;
+pub use vsm_sim::vtl0::signed::{AUTHORITY, CALLED, KERNEL, KERNEL_FILE, KERNEL_SIGNER, MADE_UP, OTHER, SIGNER};
 
-use vsm_sim::vtl0::kdata::KernelData;
-use vsm_sim::vtl0::made_up::{FUNCTION, MODULES, MadeUp};
-use vsm_sim::vtl0::modules::Module;
-use vsm_sim::vtl0::signer::appended;
-
-/// A P-256 certificate that signed itself, and may sign certificates.
-pub const AUTHORITY: &[u8] = include_bytes!("../fixtures/authority.der");
-/// An RSA-2048 certificate that the authority has signed, and that may sign modules.
-pub const SIGNER: &[u8] = include_bytes!("../fixtures/signer.der");
-/// A P-256 certificate of the same kind.
-pub const OTHER: &[u8] = include_bytes!("../fixtures/other.der");
 /// What the messages sign.
 pub const CONTENT: &[u8] = &[0x5a; 1000];
 /// The signer's message, as Linux's build makes it: no attributes, no certificates.
@@ -27,41 +17,12 @@ pub const CHAIN: &[u8] = include_bytes!("../fixtures/chain.cms");
 /// A PE file with the signer's signature, without a checksum.
 pub const IMAGE: &[u8] = include_bytes!("../fixtures/image.pe");
 
-/// A kernel that can be loaded for kexec, with a signature, and the P-256 certificate of who has signed it.
-pub const KERNEL_FILE: &[u8] = include_bytes!("../fixtures/kernel.pe");
-/// See [`KERNEL_FILE`].
-pub const KERNEL_SIGNER: &[u8] = include_bytes!("../fixtures/kernel.der");
-
-/// Symbols and seed of the made-up kernel that the made-up modules are for.
-pub const KERNEL: (usize, u64) = (5, 1);
-
-/// Two modules in memory, with their signed files: the second calls the first.
-pub static MADE_UP: LazyLock<[Module; 2]> = LazyLock::new(|| {
-    let messages = [&include_bytes!("../fixtures/first.cms")[..], &include_bytes!("../fixtures/second.cms")[..]];
-    let [first, second] = unsigned();
-    [(first, messages[0]), (second, messages[1])]
-        .map(|(module, message)| Module { file: appended(&module.file, message), ..module })
-});
-
-/// What the modules call: names and values of a function of the kernel's and of one of the first module's.
-pub static CALLED: LazyLock<[(String, u64); 2]> = LazyLock::new(|| {
-    let (_, exports) = KernelData::made_up(KERNEL.0, KERNEL.1);
-    let helper = exports.into_iter().find(|export| export.value > 1 << 63).expect("the kernel exports a function");
-    [(helper.name, helper.value), ("first_function".to_owned(), MODULES + FUNCTION)]
-});
-
-fn unsigned() -> [Module; 2] {
-    let [helper, function] = CALLED.clone();
-    let first = MadeUp { name: "first".into(), calls: helper, start: MODULES, text_pages: 2 };
-    let second = MadeUp { name: "second".into(), calls: function, start: MODULES + 0x100_0000, text_pages: 2 };
-    [first, second].map(|made_up| made_up.build().expect("everything is within reach"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use vsm_sim::vtl0::authenticode;
+    use vsm_sim::vtl0::signed::unsigned;
     use vsm_sim::vtl0::signer::Signer;
 
     use super::*;
@@ -85,21 +46,27 @@ mod tests {
         image.put(image.optional + 64, 0);
         let [first, second] =
             unsigned().map(|module| openssl.sign(&module.file, &[&signer], &[], &["-noattr", "-md", "sha512"]));
+        let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let simulator = crate_directory.join("../vsm_sim/src/vtl0/fixtures");
         let kernels = Signer::authority("kernels").expect("openssl");
         let kernel = authenticode::sign(&authenticode::made_up(0x1234, 1), &kernels).expect("openssl");
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
         for (name, bytes) in [
             ("authority.der", &authority.der),
             ("signer.der", &signer.der),
             ("other.der", &other.der),
+            ("first.cms", &first),
+            ("second.cms", &second),
+            ("kernel.pe", &kernel),
+            ("kernel.der", &kernels.certificate().to_vec()),
+        ] {
+            std::fs::write(simulator.join(name), bytes).expect("a file");
+        }
+        let directory = crate_directory.join("fixtures");
+        for (name, bytes) in [
             ("plain.cms", &openssl.sign(CONTENT, &[&signer], &[], &["-noattr"])),
             ("key_id.cms", &openssl.sign(CONTENT, &[&other], &[], &["-keyid", "-md", "sha384"])),
             ("chain.cms", &openssl.sign(CONTENT, &[&other], &[&other], &["-md", "sha256"])),
-            ("first.cms", &first),
-            ("second.cms", &second),
             ("image.pe", &image.bytes),
-            ("kernel.pe", &kernel),
-            ("kernel.der", &kernels.certificate().to_vec()),
         ] {
             std::fs::write(directory.join(name), bytes).expect("a file");
         }

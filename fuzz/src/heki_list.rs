@@ -9,12 +9,12 @@ use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::hv::MapFlags;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::HostedMachine;
+use vsm_sim::stress::lists;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::lists::Range;
 
 use crate::input::Input;
-use crate::machine::{self, Everything, RAM, Reads, VTL1};
-use crate::pages;
+use crate::machine::{self, Everything, LAYOUT, RAM, Reads, VTL1};
 
 /// What VTL1 takes at most.
 const MAX_RANGES: u64 = 1 << 20;
@@ -24,7 +24,7 @@ const MAX_RANGES: u64 = 1 << 20;
 pub fn run(data: &[u8]) {
     let machine = machine::new();
     let mut input = Input::new(data);
-    let [first, announced] = pages::write_chain(&mut input, &machine, 0, pages::memory_range);
+    let [first, announced] = lists::write_chain(&mut input, &machine::memory(&machine), &LAYOUT, lists::memory_range);
     let expected = chain(&machine, first, announced);
 
     let walk = || -> Result<Vec<_>, _> {
@@ -168,4 +168,4 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-const DIRECT: u64 = machine::DIRECT_MAP + 0x5000;
+const DIRECT: u64 = vsm_sim::vtl0::lists::DIRECT_MAP + 0x5000;

@@ -11,20 +11,17 @@ use litebox_platform_lvbs::vsm::VsmFunction;
 use litebox_platform_lvbs::vtl0::{KexecMemoryMetadata, KexecSlot};
 use vsm_sim::hosted::{HostedMachine, RacePoint};
 use vsm_sim::hv::{Access, GuestMemory};
+use vsm_sim::stress::kexec::place;
+use vsm_sim::stress::layout::{BUFFER_FRAMES, KEXEC_FRAMES, KEXEC_PLACES};
+use vsm_sim::stress::lists;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::kdata::{self, KernelData};
-use vsm_sim::vtl0::kexec::{DESTINATION, DONE, HEAD, INDIRECTION, Image, Placed, SOURCE};
-use vsm_sim::vtl0::modules::Frames;
+use vsm_sim::vtl0::kexec::{DESTINATION, DONE, HEAD, INDIRECTION, SOURCE};
 
 use crate::fixtures::{KERNEL_FILE, KERNEL_SIGNER};
 use crate::input::Input;
-use crate::machine::{self, BUFFER_FRAMES, BUFFERS, Everything, RAM, VTL1};
-use crate::pages;
+use crate::machine::{self, BUFFERS, Everything, LAYOUT};
 
-/// Frames where images are placed, and where they go.
-const START: u64 = 0x180;
-const END: u64 = 0x1c0;
-const PLACE: u64 = 0x300 << 12;
 /// Where the kernel proper starts in its file.
 const KERNEL: usize = vsm_sim::vtl0::authenticode::KERNEL;
 /// Entries that Linux's code follows before the model gives up: no honest list has so many.
@@ -39,7 +36,7 @@ pub fn run(data: &[u8]) {
     let kernel = KernelData { certificates: KERNEL_SIGNER.to_vec(), ..KernelData::default() };
     let (start, end) = ((BUFFERS + 2) << 12, (BUFFERS + BUFFER_FRAMES) << 12);
     let ranges = kernel.write(machine.memory(), kdata::consecutive(start, end)).expect("RAM");
-    pages::write_list(&machine, BUFFERS << 12, &ranges);
+    lists::write_list(&machine::memory(&machine), BUFFERS << 12, &ranges);
     let loaded = machine.vtl_call(0, VsmFunction::LoadKData.id(), BUFFERS << 12, ranges.len() as u64, 0);
     assert_eq!(loaded, 0, "LoadKData");
     if input.byte() & 1 != 0 {
@@ -50,10 +47,11 @@ pub fn run(data: &[u8]) {
             break;
         }
         let crash = input.byte() & 1;
-        let Some(spoilt) = place(&mut input, &machine, crash == 1) else { break };
+        let Some(spoilt) = place(&mut input, &machine::memory(&machine), &LAYOUT, crash == 1) else { break };
+        let [first, count] = spoilt.list;
         let before = Everything::of(&machine);
         let races = race(&mut input, &machine);
-        let result = machine.vtl_call(0, VsmFunction::KexecValidate.id(), spoilt.list, spoilt.ranges, u64::from(crash));
+        let result = machine.vtl_call(0, VsmFunction::KexecValidate.id(), first, count, u64::from(crash));
         machine.memory().set_race(None);
         Everything::of(&machine).check(&before, result, &machine);
         assert!(spoilt.changed || races || result == 0, "an honest image is refused with {result}");
@@ -70,101 +68,6 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// An image in memory, perhaps not as Linux has it.
-pub struct Spoilt {
-    placed: Placed,
-    changed: bool,
-    /// The list, as two registers.
-    pub list: u64,
-    /// How many ranges it has.
-    pub ranges: u64,
-}
-
-/// Puts an image into frames, if VTL0 may write them, spoils it or its list, and writes the list.
-///
-/// # Panics
-/// When the fixture is no kernel.
-pub fn place(input: &mut Input<'_>, machine: &HostedMachine, crash: bool) -> Option<Spoilt> {
-    let free = |gfn: u64| machine.vtl0_may(0, gfn << 12, Access::Write).is_ok();
-    let mut image = Image::new(KERNEL_FILE, PLACE, crash).expect("the fixture is a kernel");
-    let memory = PLACE >> 12..image.end() >> 12;
-    if !(START..END).all(free) || !(BUFFERS..BUFFERS + 3).all(free) || (crash && !memory.clone().all(free)) {
-        return None;
-    }
-    let order = input.byte();
-    let mut frames = match order & 1 {
-        0 => Frames::consecutive(START << 12, END << 12),
-        _ => Frames::scattered(START << 12, END << 12, u64::from(order)),
-    };
-    let mut changed = false;
-    for _ in 0..input.below(3) {
-        changed |= spoil_image(input, &mut image);
-    }
-    let placed = image.place(machine.memory(), &mut frames).ok()?;
-    let mut ranges = placed.ranges.clone();
-    for _ in 0..input.below(5) {
-        changed = true;
-        let (how, at, word) = (input.below(9), input.short(), input.word());
-        let small = u64::from(u16::try_from(word & 0xffff).unwrap_or_default());
-        let chosen = usize::try_from(at).unwrap_or_default() % ranges.len();
-        // A page, with flags or without, that means something.
-        let pages = [placed.frozen(), placed.file.clone(), vec![VTL1.start << 12, PLACE, 0x1d0 << 12]].concat();
-        let page = pages[usize::try_from(word >> 32).unwrap_or_default() % pages.len()];
-        let meaning = page
-            | [DESTINATION, INDIRECTION, DONE, SOURCE, 0, 3, 12, small & 0xfff]
-                [usize::try_from(small & 7).unwrap_or_default()];
-        let link = placed.links.first().copied().unwrap_or(placed.kimage);
-        match how {
-            0 => poke(machine, placed.kimage + at % 0x280, &[word.to_le_bytes()[0]]),
-            1 => poke(machine, placed.kimage + at % 80 * 8, &meaning.to_le_bytes()),
-            2 => poke(machine, placed.kimage + 64 + at % 66 * 8, &word.to_le_bytes()),
-            3 => poke(machine, link + at % 48 * 8, &meaning.to_le_bytes()),
-            4 => poke(machine, page + at % 4096, &[word.to_le_bytes()[0]]),
-            5 => drop(ranges.remove(chosen)),
-            6 => ranges[chosen].attributes = small % 4,
-            7 => ranges[chosen].pa = page,
-            _ => ranges[chosen].epa = ranges[chosen].pa.wrapping_add(small),
-        }
-        if ranges.is_empty() {
-            break;
-        }
-    }
-    let list = BUFFERS << 12;
-    pages::write_list(machine, list, &ranges);
-    Some(Spoilt { placed, changed, list, ranges: ranges.len() as u64 })
-}
-
-fn poke(machine: &HostedMachine, at: u64, bytes: &[u8]) {
-    // VTL0 is stopped where it may not write, and at the end of a page.
-    let _ = machine.vtl0_write(0, at, bytes);
-}
-
-/// Changes an image before it is put into memory; whether VTL1 could tell.
-fn spoil_image(input: &mut Input<'_>, image: &mut Image) -> bool {
-    let (how, index, at) = (input.below(6), input.below(4), input.short());
-    let index = usize::try_from(index).unwrap_or_default() % image.segments.len();
-    let at = usize::try_from(at).unwrap_or_default();
-    match how {
-        0 => {
-            // The other segments may hold anything.
-            let bytes = &mut image.segments[index].bytes;
-            let at = at % bytes.len().max(1);
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte ^= 1;
-            }
-        }
-        1 => {
-            let at = at % image.file.len();
-            image.file[at] ^= 0x10;
-        }
-        2 => image.segments.swap(index, 0),
-        3 if image.segments.len() > 1 => drop(image.segments.remove(index)),
-        4 => image.segments[index].start = (at as u64 % (RAM + 8)) << 12,
-        _ => image.start ^= at as u64,
-    }
-    true
-}
-
 /// Rewrites a byte of what the image is made of at one of VTL1's reads or hypercalls; whether it does.
 fn race(input: &mut Input<'_>, machine: &HostedMachine) -> bool {
     if input.byte() & 3 != 3 {
@@ -173,7 +76,7 @@ fn race(input: &mut Input<'_>, machine: &HostedMachine) -> bool {
     let (mut wait, offset, byte) = (input.below(24), input.short(), input.byte());
     let at = match input.byte() {
         list @ 0..0x20 => (BUFFERS << 12) + u64::from(list) * 8 + offset % 64,
-        frame => ((START + u64::from(frame) % (END - START)) << 12) + offset % 4096,
+        frame => ((LAYOUT.kexec + u64::from(frame) % (KEXEC_FRAMES * KEXEC_PLACES)) << 12) + offset % 4096,
     };
     let partition = machine.shared_partition();
     machine.memory().set_race(Some(Box::new(move |point, memory| {
@@ -287,19 +190,21 @@ pub fn seeds() -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vsm_sim::vtl0::kexec::Image;
 
     #[test]
     fn the_kernel_that_is_started_is_looked_at() {
         // The oracle itself: another kernel in the source pages would be found out.
         let machine = machine::new();
-        let placed = place(&mut Input::new(&[]), &machine, false).expect("a free machine").placed;
-        let image = Image::new(KERNEL_FILE, PLACE, false).expect("a kernel");
+        let placed = place(&mut Input::new(&[]), &machine::memory(&machine), &LAYOUT, false);
+        let placed = placed.expect("a free machine").placed;
+        let image = Image::new(KERNEL_FILE, LAYOUT.image << 12, false).expect("a kernel");
         let kernel = image.segments[vsm_sim::vtl0::kexec::KERNEL].clone();
         let frames = litebox_platform_lvbs::address::FrameRange::from_bytes(kernel.start, kernel.start + kernel.size);
         let kept = KexecMemoryMetadata { frames: 0, segments: 4, kernel: frames.expect("frames") };
         check_kernel(&machine, &started(&machine, placed.kimage, true, |_| true), kept);
         let page = placed.sources[vsm_sim::vtl0::kexec::KERNEL][1];
-        poke(&machine, page + 5, &[read(&machine, page)[5] ^ 1]);
+        machine.vtl0_write(0, page + 5, &[read(&machine, page)[5] ^ 1]).expect("it is VTL0's");
         let wrong = std::panic::AssertUnwindSafe(|| {
             check_kernel(&machine, &started(&machine, placed.kimage, false, |_| true), kept);
         });

@@ -28,11 +28,11 @@
 mod der;
 mod explainable;
 mod fixtures;
-mod input;
 mod machine;
-mod modules;
-mod pages;
 mod tampered;
+
+// What is fuzzed comes from the same generators as stress.
+use vsm_sim::stress::input;
 
 // How the tests of vsm_integrity write objects and play the kernel that loads them.
 #[path = "../../vsm_integrity/tests/explain/object.rs"]

@@ -2,27 +2,19 @@
 //! that fail; after each call the rules that hold whatever was called.
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::hv::{HvStatus, MapFlags};
-use litebox_platform_lvbs::vsm::{CallRow, VSM_TABLE_LEN, VsmFunction};
-use vsm_sim::hosted::{HostedMachine, RacePoint};
-use vsm_sim::hv::{Access, GuestMemory, Injection};
+use litebox_platform_lvbs::vsm::{CallRow, VsmFunction};
+use vsm_sim::hosted::HostedMachine;
+use vsm_sim::hv::GuestMemory;
+use vsm_sim::stress::modules::Modules;
+use vsm_sim::stress::{generators, kexec, lists};
 use vsm_sim::vtl0::bytes;
-use vsm_sim::vtl0::kdata::{self, KernelData};
-use vsm_sim::vtl0::lists::Range;
 use vsm_sim::vtl0::log_reader::LogReader;
 
-use crate::calls;
-use crate::fixtures::{AUTHORITY, KERNEL, KERNEL_SIGNER, OTHER, SIGNER};
 use crate::input::Input;
-use crate::kexec_image;
-use crate::machine::{self, BUFFER_FRAMES, BUFFERS, DIRECT_MAP, Everything, RAM, Reads, VTL1};
-use crate::modules::Modules;
-use crate::pages;
+use crate::machine::{self, BUFFERS, Everything, LAYOUT, Reads};
 
 /// Calls of one life.
 const MAX_STEPS: usize = 24;
-/// Ids from the first call on, some behind the last included.
-const IDS: u64 = VSM_TABLE_LEN as u64 + 3;
 
 /// # Panics
 /// When a rule is broken.
@@ -34,6 +26,7 @@ pub fn run(data: &[u8]) {
 pub(crate) fn live(data: &[u8], chosen: Option<&CallRow>, told: &mut dyn FnMut(u64, i64)) {
     let machine = machine::new();
     start_second_processor(&machine);
+    let memory: &dyn GuestMemory = &machine::memory(&machine);
     let mut input = Input::new(data);
     let mut list = [0; 2];
     let mut ring = None;
@@ -45,28 +38,28 @@ pub(crate) fn live(data: &[u8], chosen: Option<&CallRow>, told: &mut dyn FnMut(u
         }
         match input.below(13) {
             12 => {
-                if let Some(image) = kexec_image::place(&mut input, &machine, false) {
-                    list = [image.list, image.ranges];
+                if let Some(image) = kexec::place(&mut input, memory, &LAYOUT, false) {
+                    list = image.list;
                 }
             }
-            8 | 9 => list = modules.place(&mut input, &machine),
-            10 => list = secondary_key(&mut input, &machine),
-            11 => modules.request_patch(&mut input, &machine),
-            6 | 7 => list = kernel_data(&mut input, &machine),
-            0 => list = pages::write_chain(&mut input, &machine, 0, pages::memory_range),
-            1 => list = pages::write_chain(&mut input, &machine, 0, kdata_range),
-            2 => write(&mut input, &machine),
+            8 | 9 => list = modules.place(&mut input, memory, &LAYOUT),
+            10 => list = generators::secondary_key(&mut input, memory, &LAYOUT),
+            11 => modules.request_patch(&mut input, memory, &LAYOUT),
+            6 | 7 => list = generators::kernel_data(&mut input, memory, &LAYOUT),
+            0 => list = lists::write_chain(&mut input, memory, &LAYOUT, lists::memory_range),
+            1 => list = lists::write_chain(&mut input, memory, &LAYOUT, lists::kdata_range),
+            2 => generators::write(&mut input, memory, &LAYOUT),
             kind => {
                 if kind == 3 {
                     inject(&mut input, &machine);
                 }
                 if kind == 4 {
-                    race(&mut input, &machine);
+                    generators::race(&mut input, &machine, &LAYOUT);
                 }
                 let vp = u32::from(input.byte() & 1);
                 let [id, a1, a2, a3] = match chosen {
-                    Some(row) if input.below(4) != 0 => calls::registers(&mut input, row, list),
-                    _ => registers(&mut input, list),
+                    Some(row) if input.below(4) != 0 => generators::registers_of(&mut input, &LAYOUT, row, list),
+                    _ => generators::registers(&mut input, &LAYOUT, list),
                 };
                 let reads = (kind != 4).then(|| Reads::watch(&machine));
                 let lines = machine.log_lines().len();
@@ -139,132 +132,11 @@ pub(crate) fn start_second_processor(machine: &HostedMachine) {
     machine.memory().write(BUFFERS << 12, &[0]).expect("RAM");
 }
 
-/// The four registers of a call: a known id or any, and values that mean something or any.
-fn registers(input: &mut Input<'_>, [first, count]: [u64; 2]) -> [u64; 4] {
-    let id = match input.byte() {
-        0xff => input.word(),
-        byte => VsmFunction::EnableAPsVtl.id() + u64::from(byte) % IDS,
-    };
-    // Most calls that take something take a list in their first two registers.
-    if input.byte() & 3 != 0 {
-        return [id, first, count, 0];
-    }
-    [id, value(input), value(input), value(input)]
-}
-
-pub(crate) fn value(input: &mut Input<'_>) -> u64 {
-    let kind = input.byte();
-    let buffer = BUFFERS + u64::from(kind >> 4);
-    match kind & 0xf {
-        0 => 0,
-        1 => u64::from(input.byte()),
-        2 | 3 => buffer << 12,
-        4 => buffer,
-        5 => input.short(),
-        6 => input.short() << 12,
-        7 => VTL1.start << 12,
-        8 => (VTL1.end << 12) - 1,
-        9 => VTL1.start,
-        10 => RAM << 12,
-        11 => (RAM << 12) - 4096,
-        12 => u64::MAX << (kind >> 4),
-        13 => 1 << (kind >> 4) << (input.byte() & 0x3f),
-        _ => input.word(),
-    }
-}
-
-/// A range of bytes with one of LoadKData's kinds.
-fn kdata_range(input: &mut Input<'_>) -> Range {
-    if input.byte() == 0xff {
-        return pages::memory_range(input);
-    }
-    let pa = (BUFFERS << 12) + input.short() * 16 % (BUFFER_FRAMES << 12);
-    let epa = pa + 1 + input.short() % 0x3000;
-    Range { va: DIRECT_MAP + pa, pa, epa, attributes: input.below(9) }
-}
-
-/// Writes bytes of the input into a buffer.
-fn write(input: &mut Input<'_>, machine: &HostedMachine) {
-    let at = (BUFFERS << 12) + input.short() * 16 % (BUFFER_FRAMES << 12);
-    let len = usize::from(input.byte());
-    let room = usize::try_from(4096 - at % 4096).unwrap_or_default();
-    let bytes = input.bytes(len.min(room));
-    // VTL0 is stopped where it may not write, as at the machine.
-    let _ = machine.vtl0_write(0, at, bytes);
-}
-
 /// Makes one of the call's hypercalls fail, and sometimes the mapping of the ring.
 fn inject(input: &mut Input<'_>, machine: &HostedMachine) {
-    let how = input.byte();
-    machine.ring().set_failing(how & 0x80 != 0);
-    let status = match how % 3 {
-        0 => HvStatus::INVALID_PARAMETER,
-        1 => HvStatus::OPERATION_DENIED,
-        _ => HvStatus::TIMEOUT,
-    };
-    let injection = Injection::new(input.below(16), status).at_element(u16::from(input.byte()));
+    let (injection, ring_fails) = generators::failure(input);
+    machine.ring().set_failing(ring_fails);
     machine.partition().inject(injection);
-}
-
-/// Rewrites a word of a buffer at one of VTL1's reads, before or after it.
-fn race(input: &mut Input<'_>, machine: &HostedMachine) {
-    let (mut wait, word) = (input.below(16), input.word());
-    let at = (BUFFERS << 12) + input.short() * 8 % (BUFFER_FRAMES << 12);
-    let partition = machine.shared_partition();
-    machine.memory().set_race(Some(Box::new(move |point, memory| {
-        if matches!(point, RacePoint::BeforeRead { .. } | RacePoint::AfterRead { .. }) {
-            if wait == 0 && partition.protection(at >> 12).contains(MapFlags::WRITE) {
-                let _ = memory.write(at, &word.to_le_bytes());
-            }
-            wait = wait.wrapping_sub(1);
-        }
-    })));
-}
-
-/// Writes a small kernel's data and the list of them, and spoils some bytes of either.
-fn kernel_data(input: &mut Input<'_>, machine: &HostedMachine) -> [u64; 2] {
-    let (kernel, _) = KernelData::made_up(usize::from(input.byte() % 8), u64::from(input.byte()));
-    let kernel = KernelData { certificates: [AUTHORITY, SIGNER, KERNEL_SIGNER].concat(), ..kernel };
-    // The list lies in the first two frames.
-    let scratch = BUFFERS << 12;
-    let (start, end) = ((BUFFERS + 2) << 12, (BUFFERS + BUFFER_FRAMES) << 12);
-    if (BUFFERS..BUFFERS + BUFFER_FRAMES).any(|gfn| machine.vtl0_may(0, gfn << 12, Access::Write).is_err()) {
-        return [scratch, 1];
-    }
-    let written = if input.byte() & 1 == 0 {
-        kernel.write(machine.memory(), kdata::consecutive(start, end))
-    } else {
-        kernel.write(machine.memory(), kdata::backwards(start, end))
-    };
-    let mut ranges = written.expect("a small kernel fits the buffers");
-    for _ in 0..input.below(4) {
-        let at = usize::from(input.byte()) % ranges.len();
-        ranges.swap_remove(at);
-        if ranges.is_empty() {
-            return [scratch, 0];
-        }
-    }
-    pages::write_list(machine, scratch, &ranges);
-    for _ in 0..input.below(4) {
-        write(input, machine);
-    }
-    [BUFFERS << 12, ranges.len() as u64]
-}
-
-/// Writes a certificate that the authority has signed, or one that is spoilt, and the list that names it.
-fn secondary_key(input: &mut Input<'_>, machine: &HostedMachine) -> [u64; 2] {
-    let (list, start) = (BUFFERS << 12, (BUFFERS + 1) << 12 | 0xf00);
-    let mut der = if input.byte() & 1 == 0 { OTHER.to_vec() } else { SIGNER.to_vec() };
-    if let Some(byte) = der.get_mut(usize::from(input.byte()) * 2) {
-        *byte ^= input.byte();
-    }
-    let pa = start + u64::from(input.byte());
-    for (at, byte) in (pa..).zip(&der) {
-        let _ = machine.vtl0_write(0, at, &[*byte]);
-    }
-    let range = Range { va: DIRECT_MAP + pa, pa, epa: pa + der.len() as u64, attributes: input.below(16) / 15 };
-    pages::write_list(machine, list, &[range]);
-    [list, 1]
 }
 
 /// A whole boot; a boot with a failing hypercall; calls after it; lists sent to every call.
@@ -284,7 +156,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let ring = |shift: u8| vec![5, 0, 12, 0, 0x22, 0xcd, shift, 0];
     let unmapped = [vec![3, 0x80, 15, 0], ring(0)[1..].to_vec()].concat();
     let kernel = |spoil: u8| [vec![6, 5, 1, 0, 0, spoil], call(0, 5)].concat();
-    let symbols = u8::try_from(KERNEL.0).unwrap_or_default();
+    let symbols = u8::try_from(crate::fixtures::KERNEL.0).unwrap_or_default();
     let sound_kernel = [vec![6, symbols, 1, 0, 0, 0], call(0, 5)].concat();
     // Which module, where, how it is spoilt; then ValidateModule. A call with a token.
     let module = |which: u8, spoil: u8| [vec![8, which, 0, 0, spoil, 9, 1, 40], call(0, 6)].concat();

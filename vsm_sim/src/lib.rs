@@ -10,6 +10,7 @@
 //! | [`map`] | a picture of the frame registry during a boot |
 //! | [`validate`] | captures of real modules, and what VTL1's code says about them |
 //! | [`run`] | a whole VTL0 life against the image, and figures |
+//! | [`stress`] | whatever VTL0 can do, on all processors at once, and the rules that must hold |
 //!
 //! The simulator depends on the platform crate's types and never the other way round.
 
@@ -19,5 +20,6 @@ pub mod hv;
 pub mod machine;
 pub mod map;
 pub mod run;
+pub mod stress;
 pub mod validate;
 pub mod vtl0;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use crate::{abi, book, fuzz, image, lint, repro, run, suite, verify, walkthrough};
+use crate::{abi, book, fuzz, image, lint, repro, run, stress, suite, verify, walkthrough};
 
 /// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
 const FUZZ_SECONDS: u64 = 5;
@@ -102,6 +102,7 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
         step("run --loader g3", &|| machine(root, &["--loader", "g3"]));
         step("run --loader g3 --cpus 8", &|| machine(root, &["--loader", "g3", "--cpus", "8"]));
         step("fuzz", &|| fuzz::short(root, FUZZ_SECONDS));
+        step("stress", &|| stress::short(root));
     }
     if extent == Extent::Full {
         step("reproduce", &|| repro::check(root));

@@ -18,6 +18,7 @@ pub mod process;
 pub mod repro;
 pub mod run;
 pub mod sizes;
+pub mod stress;
 pub mod suite;
 pub mod toolchain;
 pub mod validate_capture;

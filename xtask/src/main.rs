@@ -9,8 +9,8 @@ use peak_alloc::PeakAlloc;
 use vsm_sim::validate::accept::Meter;
 use xtask::ci::{self, Extent};
 use xtask::{
-    abi, book, doctor, explain, fuzz, image, lint, map, new_call, repro, run, suite, validate_capture, walkthrough,
-    workspace,
+    abi, book, doctor, explain, fuzz, image, lint, map, new_call, repro, run, stress, suite, validate_capture,
+    walkthrough, workspace,
 };
 
 /// Counts heap, for the memory that the validation of a module takes.
@@ -55,6 +55,12 @@ enum Command {
     /// Fuzz what VTL0 can send: list the targets, or build and run them.
     #[command(subcommand)]
     Fuzz(fuzz::Action),
+    /// Do everything that VTL0 can do, at random, on all its processors at once, and check the rules meanwhile.
+    ///
+    /// Boots machine after machine; on each of them every call, honest and hostile, instructions that VTL1 intercepts, and
+    /// memory rewritten while VTL1 reads it. Prints a table at the end, and ends with status 0 only if no rule was broken;
+    /// otherwise it says which, what happened last, and the command that repeats it.
+    Stress(stress::Options),
     /// Print the figures of the documentation: sizes and instruction counts.
     Measure(run::Options),
     /// Run the whole test suite.
@@ -114,8 +120,8 @@ enum Command {
         fix: bool,
     },
     /// Run every check a change must pass, as continuous integration does: formatting, clippy, dependencies, `abi/`,
-    /// verify-elf, tests, the book and the commands in it, the page about adding a call, a boot with each loader, and some
-    /// seconds of every fuzz target.
+    /// verify-elf, tests, the book and the commands in it, the page about adding a call, a boot with each loader, some
+    /// seconds of every fuzz target, and a minute of stress.
     Ci {
         /// Also build the image twice and compare.
         #[arg(long)]
@@ -155,6 +161,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Run(options) => run::run(&root, &options),
         Command::Map(options) => map::run(&root, &options),
         Command::Fuzz(action) => fuzz::execute(&root, &action),
+        Command::Stress(options) => stress::run(&root, &options, Some(|| HEAP.current_usage())),
         Command::Measure(options) => run::measure(&root, &options),
         Command::Test { without_machine, arguments } => {
             suite::run_all(&root, &suite::Options { without_machine, arguments })

@@ -66,7 +66,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// The image to use: the one named, else the one built now.
-fn image(root: &Path, named: Option<&PathBuf>) -> Result<PathBuf> {
+pub(crate) fn image(root: &Path, named: Option<&PathBuf>) -> Result<PathBuf> {
     match named {
         Some(file) => Ok(file.clone()),
         None => Ok(image::build(root, image::Options { debug: false, quiet: true })?.vmlinux),

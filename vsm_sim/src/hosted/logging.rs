@@ -83,6 +83,11 @@ impl Collected {
         result
     }
 
+    /// Forgets the lines so far.
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+    }
+
     /// The lines so far.
     pub(super) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Line::to_string).collect()

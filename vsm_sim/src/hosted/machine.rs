@@ -1,5 +1,6 @@
 //! A hosted VTL1: memory, partition and platform together, booted as the LVBS contract has it, then called.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use litebox_platform_lvbs::address::FrameRange;
@@ -29,10 +30,13 @@ static TABLE: VsmJumpTable = VSM_TABLE;
 /// The rules before it.
 static RULES: Gate = GATE;
 /// The vector of VTL1's intercept source (LVBS contract §6).
-const SINT_VECTOR: u8 = 0xf3;
+pub(super) const SINT_VECTOR: u8 = 0xf3;
 /// VTL0's hypercall page and the page of its hypercall input, at the very start of its memory.
 const VTL0_HYPERCALL_PAGE: u64 = 0;
 const VTL0_HYPERCALL_INPUT: u64 = 0x1000;
+
+/// VTL0's kernel, with SMEP.
+const KERNEL: Mode = Mode { user: false, smep_disabled: false };
 
 /// What a machine is made of.
 #[derive(Clone, Debug)]
@@ -62,13 +66,13 @@ pub fn mib(start: u64, end: u64) -> FrameRange {
 
 /// A VTL1 that runs as host code.
 pub struct HostedMachine {
-    memory: Arc<HostedMemory>,
-    partition: Arc<Partition>,
-    layout: Vtl1Layout,
+    pub(super) memory: Arc<HostedMemory>,
+    pub(super) partition: Arc<Partition>,
+    pub(super) layout: Vtl1Layout,
     ring: Arc<RingPlace>,
     views: Arc<ViewPlace>,
     log: Option<Collected>,
-    platform: Arc<Platform>,
+    pub(super) platform: Arc<Platform>,
 }
 
 impl HostedMachine {
@@ -123,6 +127,11 @@ impl HostedMachine {
         Arc::clone(&self.partition)
     }
 
+    /// The frames that VTL0 gave to VTL1.
+    pub fn vtl1_region(&self) -> Range<u64> {
+        self.layout.region.start()..self.layout.region.end()
+    }
+
     /// VTL1's views of frozen memory.
     pub fn views(&self) -> &ViewPlace {
         &self.views
@@ -160,7 +169,7 @@ impl HostedMachine {
     }
 
     /// What the image does between an entry and the return.
-    fn serve<R>(&self, vp: u32, work: impl FnOnce() -> R) -> R {
+    pub(super) fn serve<R>(&self, vp: u32, work: impl FnOnce() -> R) -> R {
         let serve = || {
             let result = work();
             before_return(&self.platform, vp);
@@ -178,6 +187,11 @@ impl HostedMachine {
     pub fn keep_log(&mut self) {
         logging::install();
         self.log.get_or_insert_default();
+    }
+
+    /// Forgets the lines that VTL1 has logged so far, so that they take no memory.
+    pub fn forget_log(&self) {
+        self.log.iter().for_each(Collected::forget);
     }
 
     /// The lines VTL1 has logged since [`Self::keep_log`], as on its console.
@@ -205,8 +219,9 @@ impl HostedMachine {
     /// # Errors
     /// Why not; nothing has been written then.
     pub fn vtl0_write(&self, vp: u32, gpa: u64, bytes: &[u8]) -> Result<(), Verdict> {
-        self.vtl0_may(vp, gpa, Access::Write)?;
-        self.memory.write(gpa, bytes).map_err(|_| Verdict::Unmapped)
+        let access = MemoryAccess { gpa, gva: None, access: Access::Write, mode: KERNEL };
+        let written = self.partition.while_allowed(vp, &access, || self.memory.write(gpa, bytes))?;
+        written.map_err(|_| Verdict::Unmapped)
     }
 
     /// Reads memory as VTL0's kernel on `vp`: the bytes must not cross a page.
@@ -223,8 +238,7 @@ impl HostedMachine {
     /// # Errors
     /// Why not.
     pub fn vtl0_may(&self, vp: u32, gpa: u64, access: Access) -> Result<(), Verdict> {
-        let mode = Mode { user: false, smep_disabled: false };
-        match self.partition.may_access(vp, &MemoryAccess { gpa, gva: None, access, mode }) {
+        match self.partition.may_access(vp, &MemoryAccess { gpa, gva: None, access, mode: KERNEL }) {
             Verdict::Allowed => Ok(()),
             refused => Err(refused),
         }

@@ -12,10 +12,12 @@
 //! | [`ring`] | the log ring's mapping |
 //! | [`view`] | VTL0's frozen memory, read in place |
 //! | [`logging`] | VTL1's log lines, machine by machine |
+//! | `interrupts` | what VTL0 was stopped at, answered |
 //! | [`machine`] | putting it together, booting it, making VSM calls |
 
 mod fetches;
 pub mod hardware;
+mod interrupts;
 pub mod logging;
 pub mod machine;
 pub mod memory;

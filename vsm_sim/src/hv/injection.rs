@@ -1,6 +1,8 @@
 //! Making hypercalls fail on purpose, to see what a kernel does about it.
 
-use litebox_platform_lvbs::hv::{HvStatus, HypercallCode};
+use litebox_platform_lvbs::hv::{HvStatus, HypercallCode, MapFlags};
+
+use super::partition::Partition;
 
 /// A failure that waits for its hypercall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,14 @@ impl Injections {
             injection.times > 0
         });
         strike
+    }
+}
+
+impl Partition {
+    /// Gives VTL0 these rights to the frames `start..end` behind VTL1's back, which a hypervisor never does: to see whether
+    /// somebody notices.
+    pub fn force_protection(&self, start: u64, end: u64, flags: MapFlags) {
+        self.lock().protect(start, end, flags);
     }
 }
 

@@ -219,12 +219,25 @@ impl Partition {
 
     /// Whether VTL0 of `vp` may access memory in this way, without any consequence.
     pub fn may_access(&self, vp: u32, access: &MemoryAccess) -> Verdict {
+        match self.while_allowed(vp, access, || ()) {
+            Ok(()) => Verdict::Allowed,
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Does `work` if VTL0 of `vp` may access memory in this way, and lets nobody change that before it is done: so an
+    /// access has taken place before a hypercall that forbids it returns, or never. `work` must not use the partition.
+    ///
+    /// # Errors
+    /// Why VTL0 may not; without any consequence.
+    pub fn while_allowed<R>(&self, vp: u32, access: &MemoryAccess, work: impl FnOnce() -> R) -> Result<R, Verdict> {
         if !self.is_ram(access.gpa >> 12) {
-            return Verdict::Unmapped;
+            return Err(Verdict::Unmapped);
         }
         let mut state = self.lock();
         let required = state.required(vp, access.access, access.mode);
-        if state.protections.get(access.gpa >> 12).contains(required) { Verdict::Allowed } else { Verdict::Intercepted }
+        let allowed = state.protections.get(access.gpa >> 12).contains(required);
+        if allowed { Ok(work()) } else { Err(Verdict::Intercepted) }
     }
 
     /// VTL0 of `vp` is about to access memory.

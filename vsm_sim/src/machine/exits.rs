@@ -160,7 +160,7 @@ impl Processor {
             {
                 return;
             }
-            self.vcpu.state(vtl.index()).msr(msr).or_else(|| self.msrs[vtl.index()].read(msr))
+            self.msr(vtl, msr)
         };
         match value {
             Some(value) => {
@@ -267,7 +267,16 @@ impl Processor {
                 Ok(None)
             }
             Verdict::Allowed => {
-                bail!("{}: the model allows {access:?}, the engine cannot", self.place(vtl, exit))
+                // Another processor has allowed it since the engine stopped: it is tried again when that is in force.
+                machine.apply_effects()?;
+                let granted = machine
+                    .engine
+                    .access(super::VTL0, fault.gpa >> 12)?
+                    .is_some_and(|now| now.read && (now.write || !fault.write) && (now.execute || !fault.execute));
+                if !granted {
+                    bail!("{}: the model allows {access:?}, the engine cannot", self.place(vtl, exit));
+                }
+                Ok(None)
             }
         }
     }

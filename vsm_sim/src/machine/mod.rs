@@ -26,6 +26,7 @@ pub mod registers;
 pub mod start;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use litebox_platform_lvbs::address::FrameRange;
@@ -64,6 +65,8 @@ pub struct MachineConfig {
     pub privileges: Option<Privileges>,
     /// What the guest does not see in CPUID, in either VTL.
     pub hidden: Vec<HiddenBits>,
+    /// How long a processor may run without stopping, which counts as an error: also while it waits for another one.
+    pub watchdog: Duration,
 }
 
 /// Bits that one CPUID leaf shows as zero.
@@ -79,7 +82,16 @@ impl MachineConfig {
     /// A machine over `map` with `vps` processors.
     #[must_use]
     pub fn new(map: MemoryMap, vps: u32) -> Self {
-        Self { map, vps, count_instructions: false, echo: false, dirt: None, privileges: None, hidden: Vec::new() }
+        Self {
+            map,
+            vps,
+            count_instructions: false,
+            echo: false,
+            dirt: None,
+            privileges: None,
+            hidden: Vec::new(),
+            watchdog: Duration::from_secs(20),
+        }
     }
 }
 
@@ -105,6 +117,8 @@ pub struct Machine {
     partition: Partition,
     console: Mutex<Console>,
     overlays: Mutex<Overlays>,
+    /// Held by who carries out effects: when it is free, what the model had decided before is in force.
+    carrying_out: Mutex<()>,
 }
 
 impl Machine {
@@ -114,6 +128,7 @@ impl Machine {
         let engine = QemuEngine::start(&qemu::Config {
             slots: slots.iter().map(|slot| Slot { gpa: slot.gpa, size: slot.size }).collect(),
             count_instructions: config.count_instructions,
+            watchdog: config.watchdog,
             ..qemu::Config::new(config.vps, 0)
         })
         .context("cannot start the engine")?;
@@ -131,7 +146,15 @@ impl Machine {
         // The engine does not stop at XSETBV.
         partition.deny_cr_intercepts(CrInterceptControl::XCR0_WRITE);
         guest::build(&ram)?;
-        Ok(Arc::new(Self { config, engine, ram, partition, console: Mutex::default(), overlays: Mutex::default() }))
+        Ok(Arc::new(Self {
+            config,
+            engine,
+            ram,
+            partition,
+            console: Mutex::default(),
+            overlays: Mutex::default(),
+            carrying_out: Mutex::default(),
+        }))
     }
 
     /// What the machine is made of.
@@ -180,8 +203,10 @@ impl Machine {
         }
     }
 
-    /// Carries out what the model has decided: protections and overlay pages.
+    /// Carries out what the model has decided: protections and overlay pages. Another processor may be at it with what it
+    /// has taken; then this waits, for who has made a hypercall relies on what it asked for.
     fn apply_effects(&self) -> Result<()> {
+        let _carrying_out = self.carrying_out.lock().unwrap_or_else(PoisonError::into_inner);
         for effect in self.partition.take_effects() {
             match effect {
                 Effect::Protection { start, end, flags } => {
@@ -206,7 +231,7 @@ impl Machine {
 }
 
 /// VTL0's rights as the engine's nested page tables can hold them. Kernel execution decides: the script runs in ring 0.
-fn access(flags: MapFlags) -> Access {
+pub(crate) fn access(flags: MapFlags) -> Access {
     Access {
         read: flags.contains(MapFlags::READ),
         write: flags.contains(MapFlags::WRITE),

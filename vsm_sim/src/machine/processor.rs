@@ -54,6 +54,11 @@ impl Processor {
         &self.machine
     }
 
+    /// An architectural MSR of a VTL's; nothing for one that there is not.
+    pub fn msr(&mut self, vtl: Vtl, number: u32) -> Option<u64> {
+        self.vcpu.state(vtl.index()).msr(number).or_else(|| self.msrs[vtl.index()].read(number))
+    }
+
     /// Its index.
     #[must_use]
     pub fn vp(&self) -> u32 {

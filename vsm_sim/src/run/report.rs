@@ -92,6 +92,7 @@ pub fn show_result(value: i64) -> String {
         -65 => "-ENOPKG",
         -74 => "-EBADMSG",
         -95 => "-ENOTSUP",
+        -110 => "-ETIMEDOUT",
         -126 => "-ENOKEY",
         -129 => "-EKEYREJECTED",
         other => return other.to_string(),

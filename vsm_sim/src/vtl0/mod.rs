@@ -13,6 +13,7 @@
 //! | [`captures`] | the same of real kernels, as captured |
 //! | [`modules`] | what a module's loader puts into memory, and its HEKI list |
 //! | [`made_up`] | a small module that nobody captured |
+//! | [`signed`] | two small modules and a small kernel that were signed once |
 //! | [`signer`] | signs modules, with OpenSSL |
 //! | [`kexec`] | what kexec's loader puts into memory, and its HEKI list |
 //! | [`authenticode`] | a small kernel's file, and its signature |
@@ -35,4 +36,5 @@ pub mod modules;
 pub mod optee;
 pub mod patcher;
 pub mod ranges;
+pub mod signed;
 pub mod signer;

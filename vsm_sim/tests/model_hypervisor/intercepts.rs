@@ -1,7 +1,9 @@
 //! Secure intercepts of the model (LVBS contract §6, §7; TLFS "Secure Intercepts", "MBEC", "SynIC Messages").
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use litebox_platform_lvbs::hv::Vtl::Vtl1;
-use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, HvStatus};
+use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, HvStatus, MapFlags};
 use vsm_sim::hv::{Access, GuestMemory, Instruction, MemoryAccess, Mode, Verdict};
 
 use super::support::{ASSIST, SIMP, Setup};
@@ -196,4 +198,38 @@ fn an_intercept_that_cannot_be_delivered_is_kept_and_reported() {
     assert_eq!(setup.reports().len(), 2, "{:?}", setup.reports());
     setup.write_msr(Vtl1, 0x4000_0080, 1).unwrap();
     assert_eq!(word(&slot(&setup)[16..], 56), 7);
+}
+
+/// An access that is allowed has taken place before a hypercall that forbids it returns.
+#[test]
+fn an_access_and_a_change_of_rights_do_not_overlap() {
+    const GFN: u64 = 0x123;
+    let setup = Setup::protecting();
+    let access = MemoryAccess { gpa: GFN << 12, gva: None, access: Access::Write, mode: KERNEL };
+    let (inside, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let work = || {
+        inside.store(true, Ordering::SeqCst);
+        std::thread::yield_now();
+        inside.store(false, Ordering::SeqCst);
+    };
+    std::thread::scope(|scope| {
+        let stores = scope.spawn(|| {
+            let mut done = 0;
+            while !stop.load(Ordering::SeqCst) || done == 0 {
+                done += u32::from(setup.partition.while_allowed(0, &access, work).is_ok());
+            }
+            done
+        });
+        for _ in 0..2000 {
+            for flags in [MapFlags::READ_ONLY, MapFlags::ALL] {
+                setup.partition.force_protection(GFN, GFN + 1, flags);
+                let forbidden = !flags.contains(MapFlags::WRITE);
+                assert!(!(forbidden && inside.load(Ordering::SeqCst)), "a store goes on after it was forbidden");
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+        assert!(stores.join().expect("no panic") > 0);
+    });
+    setup.partition.force_protection(GFN, GFN + 1, MapFlags::READ_ONLY);
+    assert_eq!(setup.partition.while_allowed(0, &access, || panic!("forbidden")), Err::<(), _>(Verdict::Intercepted));
 }

@@ -1,4 +1,4 @@
-//! Taking an input apart. Behind its end everything is zero, so that every input means something.
+//! Taking an input apart, random or a fuzzer's. Behind its end everything is zero, so that every input means something.
 
 /// What is left of an input.
 pub struct Input<'a>(&'a [u8]);
@@ -40,7 +40,10 @@ impl<'a> Input<'a> {
         self.bytes(len).iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
     }
 
-    /// The next number below `bound`, from one byte; `bound` must be at least 1.
+    /// The next number below `bound`, from one byte.
+    ///
+    /// # Panics
+    /// When `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         u64::from(self.byte()) % bound
     }

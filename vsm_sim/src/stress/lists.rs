@@ -1,23 +1,22 @@
 //! Chains of list pages, from inputs: mostly honest ones, because lies in every field would never get past the first check.
 
-use vsm_sim::hosted::HostedMachine;
-use vsm_sim::vtl0::lists::Range;
-
-use crate::input::Input;
-use crate::machine::{BUFFERS, DIRECT_MAP, RAM};
+use super::input::Input;
+use super::layout::{BUFFER_FRAMES, Layout};
+use crate::hv::GuestMemory;
+use crate::vtl0::lists::{DIRECT_MAP, Range};
 
 /// Most pages of a chain.
 const MAX_PAGES: u64 = 6;
 
-/// Writes a chain into the frames from `BUFFERS + frame` on; the two registers that name it. `range` makes one range.
+/// Writes a chain into the buffers; the two registers that name it. `range` makes one range.
 pub fn write_chain(
     input: &mut Input<'_>,
-    machine: &HostedMachine,
-    frame: u64,
-    mut range: impl FnMut(&mut Input<'_>) -> Range,
+    memory: &dyn GuestMemory,
+    layout: &Layout,
+    range: impl Fn(&mut Input<'_>, &Layout) -> Range,
 ) -> [u64; 2] {
     let count = 1 + input.below(MAX_PAGES);
-    let at = |index: u64| (BUFFERS + frame + index) << 12;
+    let at = |index: u64| (layout.buffers + index) << 12;
     let mut total = 0;
     for index in 0..count {
         let honest = input.below(8);
@@ -40,7 +39,7 @@ pub fn write_chain(
         put(8, next);
         put(16, nranges);
         for number in 0..honest {
-            let Range { va, pa, epa, attributes } = range(input);
+            let Range { va, pa, epa, attributes } = range(input, layout);
             let words = [va, pa, epa, attributes];
             let slot = 24 + 32 * usize::try_from(number).unwrap_or_default();
             for (offset, word) in (0..).step_by(8).zip(words) {
@@ -48,7 +47,7 @@ pub fn write_chain(
             }
         }
         // VTL0 is stopped where it may not write.
-        let _ = machine.vtl0_write(0, at(index), &page);
+        let _ = memory.write(at(index), &page);
     }
     let announced = match input.byte() {
         0xff => input.word(),
@@ -62,18 +61,30 @@ pub fn write_chain(
     [first, announced]
 }
 
-/// A range of whole frames with memory attributes, or any four words.
-pub fn memory_range(input: &mut Input<'_>) -> Range {
-    if input.byte() == 0xff {
-        return Range { va: input.word(), pa: input.word(), epa: input.word(), attributes: input.word() };
-    }
-    let start = input.short() % (RAM + 0x20);
+/// A range of whole frames with memory attributes, sometimes near VTL1's frames or the end of RAM, or any four words.
+pub fn memory_range(input: &mut Input<'_>, layout: &Layout) -> Range {
+    let start = match input.byte() {
+        0xff => return Range { va: input.word(), pa: input.word(), epa: input.word(), attributes: input.word() },
+        0xf8.. => layout.vtl1.start.saturating_sub(0x20) + input.short() % (layout.vtl1.end - layout.vtl1.start + 0x20),
+        0xf6.. => layout.ram_end.saturating_sub(0x20) + input.short() % 0x40,
+        _ => layout.frame(input),
+    };
     let end = start + 1 + input.below(64);
     Range { va: DIRECT_MAP + (start << 12), pa: start << 12, epa: end << 12, attributes: input.below(17) }
 }
 
-/// Writes the list of `ranges` to the pages from physical address `start` on.
-pub fn write_list(machine: &HostedMachine, start: u64, ranges: &[Range]) {
+/// A range of bytes with one of LoadKData's kinds.
+pub fn kdata_range(input: &mut Input<'_>, layout: &Layout) -> Range {
+    if input.byte() == 0xff {
+        return memory_range(input, layout);
+    }
+    let pa = (layout.buffers << 12) + input.short() * 16 % (BUFFER_FRAMES << 12);
+    let epa = pa + 1 + input.short() % 0x3000;
+    Range { va: DIRECT_MAP + pa, pa, epa, attributes: input.below(9) }
+}
+
+/// Writes the list of `ranges` to the pages from physical address `start` on, as far as VTL0 may.
+pub fn write_list(memory: &dyn GuestMemory, start: u64, ranges: &[Range]) {
     let count = ranges.chunks(127).count();
     for (index, (at, chunk)) in (start..).step_by(4096).zip(ranges.chunks(127)).enumerate() {
         let mut page = [0; 4096];
@@ -83,6 +94,6 @@ pub fn write_list(machine: &HostedMachine, start: u64, ranges: &[Range]) {
         for (place, word) in page.as_chunks_mut::<8>().0.iter_mut().zip(words) {
             *place = word.to_le_bytes();
         }
-        let _ = machine.vtl0_write(0, at, &page);
+        let _ = memory.write(at, &page);
     }
 }

@@ -1,0 +1,100 @@
+//! Stress on the hosted machine: it does what it says, it can be repeated, and it finds what is broken.
+
+use std::time::Duration;
+
+use litebox_platform_lvbs::vsm::VsmFunction as F;
+use vsm_handlers::ROWS;
+use vsm_sim::stress::{self, Damage, Layer, Options, Outcome, Sabotage};
+
+/// Long enough for a slow machine; the steps end a run.
+const TIME: Duration = Duration::from_mins(2);
+
+fn options(vps: u32, steps: u64, seed: u64) -> Options {
+    Options { vps, time: TIME, steps: Some(steps), seed, ..Options::new(Layer::Hosted) }
+}
+
+fn run(options: &Options) -> Outcome {
+    stress::run(options, None).expect("every life begins")
+}
+
+fn must_hold(outcome: &Outcome) {
+    if let Some(failure) = &outcome.failure {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn every_call_succeeds_and_every_instruction_is_allowed_and_refused() {
+    let outcome = run(&Options { lockstep: true, ..options(4, 6000, 1) });
+    must_hold(&outcome);
+    let figures = outcome.figures;
+    for function in F::ALL {
+        // A call that is only declared must do no harm.
+        let missing = ROWS.iter().any(|row| row.function == function && !row.meta.implemented);
+        let answers = &figures.calls.get(function.name()).expect("every call is made").answers;
+        let success = answers.keys().any(|answer| !answer.starts_with('-'));
+        assert!(success || missing, "{} never succeeds: {answers:?}", function.name());
+        assert!(answers.keys().any(|answer| answer.starts_with('-')), "{} never fails: {answers:?}", function.name());
+    }
+    // An image need not be there to be forgotten.
+    assert!(figures.images > 0, "no kexec image was ever accepted");
+    for (what, row) in &figures.attempts {
+        let always = what.contains("same value") || what.contains("free bit");
+        assert_eq!(row.answers.contains_key("#GP"), !always, "{what}: {:?}", row.answers);
+        let never = what.contains("descriptor table");
+        assert_eq!(row.answers.contains_key("allowed"), !never, "{what}: {:?}", row.answers);
+    }
+    assert!(figures.lives >= 4 && figures.ended_boots >= 3, "{} lives, {} boots", figures.lives, figures.ended_boots);
+}
+
+#[test]
+fn a_seed_gives_the_same_run_again() {
+    let with_seed = |seed| run(&Options { lockstep: true, ..options(3, 2000, seed) });
+    let (first, again, other) = (with_seed(7), with_seed(7), with_seed(8));
+    for outcome in [&first, &again, &other] {
+        must_hold(outcome);
+    }
+    assert!(first.sum.is_some() && first.sum == again.sum, "{:?} and {:?}", first.sum, again.sum);
+    assert_ne!(first.sum, other.sum);
+    // One processor needs no lockstep.
+    let alone = |()| run(&options(1, 500, 9)).sum;
+    assert_eq!(alone(()), alone(()));
+}
+
+#[test]
+fn processors_at_once_break_no_rule() {
+    let outcome = run(&options(4, 4500, 0x5eed));
+    must_hold(&outcome);
+    assert_eq!(outcome.sum, None, "a sum over what several threads did means nothing");
+    assert_eq!(outcome.figures.steps, 4500);
+}
+
+#[test]
+fn what_is_broken_is_found_at_its_step_each_time() {
+    for (damage, word) in [(Damage::Permission, "owner: Vtl1"), (Damage::Register, "was locked as")] {
+        let options = Options { lockstep: true, sabotage: Some(Sabotage { damage, step: 600 }), ..options(4, 1500, 7) };
+        let found = || run(&options).failure.unwrap_or_else(|| panic!("{damage:?} was not found"));
+        let (first, again) = (found(), found());
+        assert_eq!((first.broken.step, first.broken.vp), (again.broken.step, again.broken.vp), "{damage:?}");
+        assert_eq!(first.broken.step, 600, "{damage:?}");
+        assert!(first.broken.rule.contains(word), "{damage:?}: {}", first.broken.rule);
+        let trace = |failure: &stress::Failure| failure.trace.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(trace(&first), trace(&again), "{damage:?}");
+        let text = first.to_string();
+        let command = "stress --layer hosted --vps 4 --seed 0x7 --lockstep --steps 601 --sabotage";
+        assert!(text.contains(command) && text.contains("step    599"), "{text}");
+        // By several threads too.
+        let failure = run(&Options { lockstep: false, ..options.clone() }).failure;
+        assert!(failure.is_some_and(|failure| failure.broken.rule.contains(word)), "{damage:?} by several threads");
+    }
+}
+
+#[test]
+fn a_processor_that_does_not_come_back_ends_the_run() {
+    let sabotage = Some(Sabotage { damage: Damage::Hang, step: 20 });
+    let options = Options { sabotage, patience: Duration::from_secs(2), ..options(2, 100_000, 3) };
+    let failure = run(&options).failure.expect("the hang is found");
+    assert!(failure.broken.rule.contains("has not come back"), "{}", failure.broken.rule);
+    let hung = failure.broken;
+    assert!(hung.step >= 20, "step {} of VP {}", hung.step, hung.vp);
+}
