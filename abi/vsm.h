@@ -317,6 +317,16 @@
 #define VSM_MOD_ELF 7 /* the file with its signature */
 #define VSM_MOD_PATCH 8 /* struct heki_patch_info and its sites */
 
+/* heki_range.attributes of KexecValidate: one of */
+#define VSM_KEXEC_IMAGE 0 /* struct kimage, in a page of its own */
+#define VSM_KEXEC_KERNEL_BLOB 1 /* the kernel's file with its signature */
+#define VSM_KEXEC_PAGES 2 /* the pages that it is loaded in, and those of the page list */
+
+/* flags of ValidateModule: bits (Linux MODULE_INIT_*) */
+#define VSM_MODULE_INIT_IGNORE_MODVERSIONS 1 /* changes nothing for VTL1 */
+#define VSM_MODULE_INIT_IGNORE_VERMAGIC 2 /* changes nothing for VTL1 */
+#define VSM_MODULE_INIT_COMPRESSED_FILE 4 /* changes nothing for VTL1 */
+
 /* heki_patch_info.type */
 #define VSM_HEKI_JUMP_LABEL 0 /* the only one there is */
 
@@ -330,7 +340,6 @@ struct heki_range {
 	__u64 attributes; /* what it is; depends on the call */
 };
 
-
 /* A page of a list, page-aligned. */
 struct heki_page {
 	__u64 next; /* virtual address of the next page; not read */
@@ -340,7 +349,6 @@ struct heki_page {
 	__u64 pad; /* not read */
 };
 
-
 /* Bytes to write into text (PatchText), or a jump-label site: the jump at it. */
 struct heki_patch {
 	__u64 pa[2]; /* physical address of the first byte; of the page it goes on in, or 0 */
@@ -349,17 +357,15 @@ struct heki_patch {
 	__u8 pad[2]; /* not read */
 };
 
-
-/* The head of a record of jump-label sites; `patch_index` of `struct heki_patch` follow it. */
+/* The head of a record of jump-label sites; `patch_idx` of `struct heki_patch` follow it. */
 struct heki_patch_info {
 	__u32 type; /* HEKI_JUMP_LABEL */
 	__u32 pad; /* not read */
 	__u64 list[2]; /* not read */
 	__u64 mod; /* not read */
-	__u64 patch_index; /* how many sites follow */
+	__u64 patch_idx; /* how many sites follow */
 	__u64 max_patch_count; /* for how many there is room, at least as many */
 };
-
 
 /* What every kernel's information begins with; the rest depends on its configuration. */
 struct heki_kinfo {
@@ -371,6 +377,10 @@ struct heki_kinfo {
 
 #endif
 
+/* What an OP-TEE message is, at the start of its page: the registers of a secure monitor call, and of its answer. */
+struct vsm_optee_registers {
+	__u64 args[9]; /* a0 to a8; the answer from a0 on */
+};
 
 /* What Query writes. Bit n of a mask is for the call with id base + n. */
 struct vsm_query {
@@ -401,13 +411,15 @@ VSM_ASSERT_FIELD(heki_patch, size, 16);
 VSM_ASSERT_FIELD(heki_patch, code, 17);
 VSM_ASSERT(sizeof(struct heki_patch_info) == 48, "heki_patch_info");
 VSM_ASSERT_FIELD(heki_patch_info, type, 0);
-VSM_ASSERT_FIELD(heki_patch_info, patch_index, 32);
+VSM_ASSERT_FIELD(heki_patch_info, patch_idx, 32);
 VSM_ASSERT_FIELD(heki_patch_info, max_patch_count, 40);
 VSM_ASSERT(sizeof(struct heki_kinfo) >= 32, "heki_kinfo");
 VSM_ASSERT_FIELD(heki_kinfo, ksymtab_start, 0);
 VSM_ASSERT_FIELD(heki_kinfo, ksymtab_end, 8);
 VSM_ASSERT_FIELD(heki_kinfo, ksymtab_gpl_start, 16);
 VSM_ASSERT_FIELD(heki_kinfo, ksymtab_gpl_end, 24);
+VSM_ASSERT(sizeof(struct vsm_optee_registers) >= 72, "vsm_optee_registers");
+VSM_ASSERT_FIELD(vsm_optee_registers, args, 0);
 VSM_ASSERT(sizeof(struct vsm_query) >= 56, "vsm_query");
 VSM_ASSERT_FIELD(vsm_query, size, 0);
 VSM_ASSERT_FIELD(vsm_query, version, 4);

@@ -95,7 +95,7 @@ fn a_header_with_another_layout_does_not_compile() {
         ("__u64 epa;", "__u64 epa[2];", "heki_range"),
         ("__u64 next_pa;", "", "heki_page.nranges"),
         ("__u8 code[5];", "__u8 code[13];", "heki_patch"),
-        ("__u64 list[2];", "__u64 list[3];", "heki_patch_info.patch_index"),
+        ("__u64 list[2];", "__u64 list[3];", "heki_patch_info.patch_idx"),
         ("VSM_ASSERT_FIELD(heki_range, epa, 16)", "VSM_ASSERT_FIELD(heki_range, epa, 8)", "heki_range.epa"),
     ];
     for (from, to, about) in changes {
@@ -114,7 +114,7 @@ fn a_driver_may_have_the_structures_already_and_has_their_layout_checked() {
             "#include <linux/types.h>\nstruct heki_range {{ {range} }};\n\
              struct heki_page {{ void *next; __u64 next_pa; unsigned long nranges; struct heki_range ranges[127]; __u64 pad; }};\n\
              struct heki_patch {{ __u64 pa[2]; __u8 size; __u8 code[5]; }};\n\
-             struct heki_patch_info {{ __u32 type; void *list[2]; void *mod; __u64 patch_index; __u64 max_patch_count; }};\n\
+             struct heki_patch_info {{ __u32 type; void *list[2]; void *mod; __u64 patch_idx; __u64 max_patch_count; }};\n\
              struct heki_kinfo {{ __u64 ksymtab_start, ksymtab_end, ksymtab_gpl_start, ksymtab_gpl_end; __u64 more[20]; }};\n\
              #define VSM_OWN_STRUCTURES\n{include}int main(void) {{ return 0; }}\n"
         )

@@ -37,6 +37,7 @@ pub struct QueryAnswer {
 
 /// Bytes of the structure.
 const SIZE: u32 = 56;
+
 const _: () = assert!(size_of::<QueryAnswer>() == SIZE as usize && offset_of!(QueryAnswer, phase) == 48);
 const _: () = assert!(VSM_TABLE_LEN <= 64, "a mask has a bit for each call");
 

@@ -56,11 +56,16 @@ pub fn text(table: &Table, lock: &Lock) -> String {
         }
         line("");
     }
-    let (linux, own): (Vec<&Structure>, Vec<_>) = STRUCTURES.iter().partition(|structure| structure.is_linux());
-    line("#ifndef VSM_OWN_STRUCTURES");
-    linux.into_iter().for_each(|structure| line(&definition(structure)));
+    // Linux's own names its driver may have already; the others are this header's.
+    let (linux, ours): (Vec<_>, Vec<_>) = STRUCTURES.iter().partition(|structure| structure.is_linux());
+    line("#ifndef VSM_OWN_STRUCTURES\n");
+    for structure in linux {
+        line(&definition(structure));
+    }
     line("#endif\n");
-    own.into_iter().for_each(|structure| line(&definition(structure)));
+    for structure in ours {
+        line(&definition(structure));
+    }
     for structure in STRUCTURES {
         let relation = if structure.open_ended { ">=" } else { "==" };
         line(&format!("VSM_ASSERT(sizeof(struct {0}) {relation} {1}, \"{0}\");", structure.name, structure.size));
@@ -73,14 +78,14 @@ pub fn text(table: &Table, lock: &Lock) -> String {
     text
 }
 
-/// A structure in C.
+/// A structure as C has it.
 fn definition(structure: &Structure) -> String {
-    let mut text = format!("\n/* {} */\nstruct {} {{\n", safe(structure.doc), structure.name);
+    let mut text = format!("/* {} */\nstruct {} {{\n", safe(structure.doc), structure.name);
     for field in structure.fields {
-        text.push_str(&format!("\t{}; /* {} */\n", declaration(field), safe(field.doc)));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\t{}; /* {} */", declaration(field), safe(field.doc));
     }
-    text.push_str("};\n");
-    text
+    text + "};\n"
 }
 
 /// The remark above a call's id.

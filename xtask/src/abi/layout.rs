@@ -7,6 +7,7 @@ use std::mem::{offset_of, size_of};
 
 use litebox_platform_lvbs::frames::{MemAttr, ModuleMemoryKind};
 use litebox_platform_lvbs::heki::{HekiPage, HekiRange};
+use litebox_platform_lvbs::optee::SmcRegisters;
 use litebox_platform_lvbs::vsm::query::QueryAnswer;
 use litebox_platform_lvbs::vtl0::HekiPatch;
 
@@ -122,7 +123,7 @@ pub const STRUCTURES: &[Structure] = &[
     },
     Structure {
         name: "heki_patch_info",
-        doc: "The head of a record of jump-label sites; `patch_index` of `struct heki_patch` follow it.",
+        doc: "The head of a record of jump-label sites; `patch_idx` of `struct heki_patch` follow it.",
         size: vsm_integrity::patch_info::HEADER_BYTES,
         open_ended: false,
         fields: &[
@@ -130,7 +131,7 @@ pub const STRUCTURES: &[Structure] = &[
             field("pad", "__u32", 0, 4, "not read"),
             field("list", "__u64", 2, 8, "not read"),
             field("mod", "__u64", 0, 24, "not read"),
-            field("patch_index", "__u64", 0, 32, "how many sites follow"),
+            field("patch_idx", "__u64", 0, 32, "how many sites follow"),
             field("max_patch_count", "__u64", 0, 40, "for how many there is room, at least as many"),
         ],
     },
@@ -145,6 +146,13 @@ pub const STRUCTURES: &[Structure] = &[
             field("ksymtab_gpl_start", "__u64", 0, 16, "virtual address of __start___ksymtab_gpl"),
             field("ksymtab_gpl_end", "__u64", 0, 24, "virtual address of __stop___ksymtab_gpl"),
         ],
+    },
+    Structure {
+        name: "vsm_optee_registers",
+        doc: "What an OP-TEE message is, at the start of its page: the registers of a secure monitor call, and of its answer.",
+        size: size_of::<SmcRegisters>(),
+        open_ended: true,
+        fields: &[field("args", "__u64", 9, offset_of!(SmcRegisters, 0), "a0 to a8; the answer from a0 on")],
     },
     Structure {
         name: "vsm_query",
@@ -205,13 +213,31 @@ pub const NUMBERS: &[Numbers] = &[
             ("PATCH", 8, "struct heki_patch_info and its sites"),
         ],
     },
+    Numbers {
+        doc: "heki_range.attributes of KexecValidate: one of",
+        prefix: "VSM_KEXEC_",
+        values: &[
+            ("IMAGE", 0, "struct kimage, in a page of its own"),
+            ("KERNEL_BLOB", 1, "the kernel's file with its signature"),
+            ("PAGES", 2, "the pages that it is loaded in, and those of the page list"),
+        ],
+    },
+    Numbers {
+        doc: "flags of ValidateModule: bits (Linux MODULE_INIT_*)",
+        prefix: "VSM_MODULE_INIT_",
+        values: &[
+            ("IGNORE_MODVERSIONS", 1, "changes nothing for VTL1"),
+            ("IGNORE_VERMAGIC", 2, "changes nothing for VTL1"),
+            ("COMPRESSED_FILE", 4, "changes nothing for VTL1"),
+        ],
+    },
     Numbers { doc: "heki_patch_info.type", prefix: "VSM_", values: &[("HEKI_JUMP_LABEL", 0, "the only one there is")] },
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vsm_sim::vtl0::{kdata, modules};
+    use vsm_sim::vtl0::{kdata, kexec, modules};
 
     /// Bytes of a field's element.
     fn element_size(field: &Field) -> usize {
@@ -247,7 +273,7 @@ mod tests {
         let mut record = vec![0xff; head + size_of::<HekiPatch>()];
         let mut put = |at: usize, bytes: &[u8]| record[at..at + bytes.len()].copy_from_slice(bytes);
         put(offset("heki_patch_info", "type"), &0u32.to_le_bytes());
-        put(offset("heki_patch_info", "patch_index"), &1u64.to_le_bytes());
+        put(offset("heki_patch_info", "patch_idx"), &1u64.to_le_bytes());
         put(offset("heki_patch_info", "max_patch_count"), &1u64.to_le_bytes());
         put(head + offset("heki_patch", "pa"), &[0x1234u64.to_le_bytes(), 0u64.to_le_bytes()].concat());
         put(head + offset("heki_patch", "size"), &[2]);
@@ -286,6 +312,12 @@ mod tests {
         ] {
             assert_eq!(value("VSM_KDATA_", name), sent, "{name}");
         }
+        for (name, sent) in [("IMAGE", kexec::DESCRIPTION), ("KERNEL_BLOB", kexec::FILE), ("PAGES", kexec::PAGES)] {
+            assert_eq!(value("VSM_KEXEC_", name), sent, "{name}");
+        }
+        let validate = vsm_handlers::ROWS.iter().find(|row| row.function.name() == "ValidateModule").unwrap();
+        let init = NUMBERS.iter().find(|numbers| numbers.prefix == "VSM_MODULE_INIT_").unwrap();
+        assert_eq!(validate.meta.params[1].bits, init.values.iter().map(|value| value.1).sum::<u64>());
         assert_eq!((value("VSM_MOD_", "ELF"), value("VSM_MOD_", "PATCH")), (modules::FILE, modules::PATCHES));
         assert_eq!(value("VSM_MOD_", "TEXT"), 0);
         assert_eq!(value("VSM_MOD_", "INIT_RODATA"), 6);
