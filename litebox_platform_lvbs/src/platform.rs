@@ -51,6 +51,7 @@ pub struct Platform {
     log_ring: Mutex<Option<LogRing>>,
     processors: Vec<Processor>,
     lock_attempt: AtomicUsize,
+    lock_reference: Mutex<Option<ControlRegMap>>,
 }
 
 impl Platform {
@@ -75,6 +76,7 @@ impl Platform {
             log_ring: Mutex::new(None),
             processors,
             lock_attempt: AtomicUsize::new(0),
+            lock_reference: Mutex::new(None),
         })
     }
 
@@ -113,6 +115,12 @@ impl Platform {
     #[must_use]
     pub fn lock_attempt(&self) -> &AtomicUsize {
         &self.lock_attempt
+    }
+
+    /// The values of the first processor that was locked, during boot: what the others must have in common with it.
+    #[must_use]
+    pub fn lock_reference(&self) -> &Mutex<Option<ControlRegMap>> {
+        &self.lock_reference
     }
 
     /// Counts something that VTL0 caused on processor `vp`; whether it is to be logged.

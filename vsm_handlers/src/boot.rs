@@ -11,7 +11,7 @@ use log::info;
 use vsm_macros::vsm_handler;
 
 use crate::arrival::BootSignal;
-use crate::end_of_boot;
+use crate::{end_of_boot, registers};
 
 /// Enables VTL1 on the processors that Linux is about to start.
 ///
@@ -86,6 +86,7 @@ fn enable(call: &BootContext<'_>, mask: &CpuMask) -> Result<(), VsmError> {
 /// execute it can only write from then on.
 #[vsm_handler(VsmFunction::SignalEndOfBoot, phase = boot, caller = any, errors())]
 fn signal_end_of_boot(call: &BootContext<'_>) -> Result<(), VsmError> {
+    registers::lock_before_end_of_boot(call.platform(), call.vp());
     call.boot_call().end_boot()?;
     end_of_boot::close(call.platform());
     Ok(())

@@ -81,13 +81,13 @@ impl Closing {
         while let Some(frames) = next {
             let (mut at, mut size) = (frames.start(), frames.count());
             while at < frames.end() {
+                if attempts == ATTEMPTS {
+                    done.leave(at, frames.end());
+                    break;
+                }
                 attempts += 1;
                 let end = at.saturating_add(size).min(frames.end());
                 match close_frames(platform, &mut registry, at, end) {
-                    _ if attempts > ATTEMPTS => {
-                        done.leave(at, frames.end());
-                        at = frames.end();
-                    }
                     Ok(()) => {
                         done.closed = done.closed.saturating_add(end - at);
                         (at, size) = (end, size.saturating_mul(2));

@@ -2,7 +2,8 @@
 //!
 //! What is trusted: the values VTL0's registers have during boot. From then on the hypervisor tells VTL1 of every
 //! write that could change a pinned bit, and `intercept` decides. A processor that was not locked by the end of boot is
-//! locked by VTL1 itself, with the boot processor's values: its own may have been changed in bad faith.
+//! locked by VTL1 itself, with the values of the first one that was: its own may have been changed in bad faith. The
+//! processor that ends the boot is locked before the boot ends, so that there is such a one.
 
 use core::sync::atomic::Ordering;
 
@@ -121,7 +122,7 @@ fn lock_regs(call: &BootContext<'_>) -> Result<(), VsmError> {
 }
 
 /// Locks the calling processor, `vp`: with the values it has, or with those of `reference` where all processors of a Linux
-/// machine have the same. False if that was done before.
+/// machine have the same; its registers are not written. False if that was done before.
 fn lock(platform: &Platform, vp: u32, reference: Option<&ControlRegMap>) -> Result<bool, VsmError> {
     let processor = platform.processor(vp)?;
     let mut locked = processor.locked.lock();
@@ -147,8 +148,15 @@ fn lock(platform: &Platform, vp: u32, reference: Option<&ControlRegMap>) -> Resu
             Err(_) => break,
         }
     }
-    *locked = Some(result?);
-    processor.is_locked.store(true, Ordering::Release);
+    let values = result?;
+    *locked = Some(values);
+    if platform.vtl0().phase.get() == Phase::Boot {
+        platform.lock_reference().lock().get_or_insert(values);
+    }
+    if reference.is_none() {
+        // They are its own.
+        processor.is_locked.store(true, Ordering::Release);
+    }
     Ok(true)
 }
 
@@ -177,8 +185,10 @@ fn attempt(
     let (names, _) = names.split_at(count);
     let (values, _) = values.split_at_mut(count);
     get_vp_registers(platform.hardware(), InputVtl::VTL0, names, values)?;
-    if let Some(reference) = reference {
-        set_to(platform, vp, names, values, reference)?;
+    for (register, value) in names.iter().zip(values.iter_mut()) {
+        if let Some(expected) = reference.and_then(|reference| reference.get(*register)) {
+            *value = HvRegisterValue::from_u64(merged(*register, value.low, expected));
+        }
     }
     let (controls, count) = what.controls();
     let (controls, _) = controls.split_at(count);
@@ -194,31 +204,36 @@ fn attempt(
     Ok(ControlRegMap::of(names.iter().copied().zip(values.iter().map(|value| value.low))))
 }
 
-/// Gives the registers of the calling processor, `names` with `values`, the values of `reference`.
-fn set_to(
-    platform: &Platform,
-    vp: u32,
-    names: &[HvRegisterName],
-    values: &mut [HvRegisterValue],
-    reference: &ControlRegMap,
-) -> Result<(), VsmError> {
-    for (register, value) in names.iter().copied().zip(values) {
-        let Some(expected) = reference.get(register) else { continue };
-        let common = match register {
-            // A processor's own: its stack, whether it is the boot processor, its number. XCR0 its VTLs share, and VTL1
-            // does not depend on it.
-            HvRegisterName::SYSENTER_ESP
-            | HvRegisterName::APIC_BASE
-            | HvRegisterName::TSC_AUX
-            | HvRegisterName::XFEM => 0,
-            _ => pinned(register),
-        };
-        let wanted = value.low & !common | expected & common;
-        if value.low != wanted {
-            let found = value.low;
-            *value = HvRegisterValue::from_u64(wanted);
-            set_vp_registers(platform.hardware(), InputVtl::VTL0, &[(register, *value)])?;
-            warn!("VP {vp} had {register} = {found:#x}; it has the boot processor's {wanted:#x} now");
+/// The bits of a register that all processors of a Linux machine have in common, of those that are pinned.
+const fn common(register: HvRegisterName) -> u64 {
+    match register {
+        // A processor's own: its stack, its number. XCR0 its VTLs share, and VTL1 does not depend on it.
+        HvRegisterName::SYSENTER_ESP | HvRegisterName::TSC_AUX | HvRegisterName::XFEM => 0,
+        // But that it is the boot processor (Intel SDM vol. 3 §12.4.4).
+        HvRegisterName::APIC_BASE => !(1 << 8),
+        _ => pinned(register),
+    }
+}
+
+/// A register's value `now`, with the bits that all processors have in common as `expected`.
+const fn merged(register: HvRegisterName, now: u64, expected: u64) -> u64 {
+    let common = common(register);
+    now & !common | expected & common
+}
+
+/// Gives the registers of the calling processor, which is locked with `values`, those values: it may have had others.
+fn settle(platform: &Platform, vp: u32, values: &ControlRegMap) -> Result<(), VsmError> {
+    for (register, expected) in values.iter().filter(|(register, _)| common(*register) != 0) {
+        let mut now = [HvRegisterValue::default()];
+        get_vp_registers(platform.hardware(), InputVtl::VTL0, &[register], &mut now)?;
+        let [HvRegisterValue { low: found, .. }] = now;
+        let wanted = merged(register, found, expected);
+        if found != wanted {
+            let value = HvRegisterValue::from_u64(wanted);
+            set_vp_registers(platform.hardware(), InputVtl::VTL0, &[(register, value)])?;
+            warn!(
+                "VP {vp} had {register} = {found:#x}; it has {wanted:#x} now, as the first processor that was locked"
+            );
         }
     }
     Ok(())
@@ -237,12 +252,16 @@ pub fn before_return(platform: &Platform, vp: u32) {
     }
 }
 
+/// Locks the processor that ends the boot, `vp`, before the boot ends: from then on VTL1 needs values that are sound.
+pub(crate) fn lock_before_end_of_boot(platform: &Platform, vp: u32) {
+    if platform.processor(vp).is_ok_and(|processor| !processor.is_locked.load(Ordering::Acquire)) {
+        lock_late(platform, vp);
+    }
+}
+
 #[cold]
 fn lock_late(platform: &Platform, vp: u32) {
-    // Copied out: not held together with the lock of the processor that is about to be locked.
-    let boot_vp = platform.processor(platform.config().boot_vp);
-    let reference = boot_vp.ok().and_then(|processor| *processor.locked.lock());
-    match lock(platform, vp, reference.as_ref()) {
+    match lock_with_reference(platform, vp) {
         Ok(false) => {}
         Ok(true) => warn!("the registers of VP {vp} were not locked before the end of boot; they are now"),
         Err(error) => {
@@ -251,6 +270,24 @@ fn lock_late(platform: &Platform, vp: u32) {
             }
         }
     }
+}
+
+/// Locks `vp` with the values of the first processor that was locked; true once that is done. Writes are intercepted first:
+/// where the hypervisor refuses a value, VTL0 can write no other one, and VTL1 tries again.
+fn lock_with_reference(platform: &Platform, vp: u32) -> Result<bool, VsmError> {
+    // Copied out: not held together with the lock of the processor.
+    let reference = *platform.lock_reference().lock();
+    let is_new = lock(platform, vp, reference.as_ref())?;
+    let processor = platform.processor(vp)?;
+    if processor.is_locked.load(Ordering::Acquire) {
+        return Ok(is_new);
+    }
+    let values = *processor.locked.lock();
+    if let Some(values) = values {
+        settle(platform, vp, &values)?;
+    }
+    processor.is_locked.store(true, Ordering::Release);
+    Ok(true)
 }
 
 /// Takes back whatever part of the controls has been written. Only this file writes them, so that they were zero.

@@ -171,6 +171,83 @@ fn after_the_end_of_boot_vtl0_locks_no_processor_because_vtl1_has() {
     assert_eq!(machine.partition().cr_intercepts(0), LOCKED);
 }
 
+/// The boot is ended by a processor while nobody is locked: its values count, and not those that another one, the boot
+/// processor too, has been given since.
+#[test]
+fn what_a_processor_had_after_the_end_of_boot_is_never_what_others_get() {
+    use HvRegisterName as Name;
+    let machine = machine();
+    assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), MASK_GFN, 0, 0), 0);
+    machine.first_entry(1).unwrap();
+    let (good, evil, smep) = (0xffff_ffff_8200_0000_u64, 0xffff_ffff_8200_0666_u64, 1_u64 << 20);
+    // An APIC that is enabled at its place; that it is the boot processor's is its own.
+    let (apic, bsp) = (0xfee0_0800_u64, 1_u64 << 8);
+    machine.partition().with_registers(1, Vtl::Vtl0, |registers| {
+        registers.load(Name::LSTAR, good);
+        registers.load(Name::CR0, CR0);
+        registers.load(Name::CR4, 0xb0 | smep);
+        registers.load(Name::APIC_BASE, apic);
+    });
+    assert_eq!(machine.vtl_call(1, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
+    assert_eq!(machine.partition().cr_intercepts(1), LOCKED);
+    machine.partition().with_registers(0, Vtl::Vtl0, |registers| {
+        registers.load(Name::LSTAR, evil);
+        registers.load(Name::CR0, CR0 & !0x1_0000);
+        registers.load(Name::CR4, 0xb0_u64);
+        registers.load(Name::APIC_BASE, 0xabc0_0000 | bsp);
+    });
+    assert_eq!(lock(&machine), EPERM);
+    assert_eq!(machine.partition().cr_intercepts(0), LOCKED);
+    let map = (*machine.platform().processor(0).unwrap().locked.lock()).unwrap();
+    for (name, value) in
+        [(Name::LSTAR, good), (Name::CR0, CR0), (Name::CR4, 0xb0 | smep), (Name::APIC_BASE, apic | bsp)]
+    {
+        assert_eq!(register(&machine, name), value, "{name}");
+        assert_eq!(map.get(name), Some(value), "{name}");
+    }
+    // And VTL0 cannot take it back.
+    assert!(handled(&machine, write_msr(&machine, msr::LSTAR, good, evil)));
+    assert!(handled(&machine, write_msr(&machine, msr::APIC_BASE, apic | bsp, 0xabc0_0000 | bsp)));
+    assert_eq!(machine.partition().reports(), []);
+}
+
+/// A value that the hypervisor refuses to write does not keep the processor open, and says nothing about what the
+/// hypervisor can intercept.
+#[test]
+fn a_late_lock_holds_whatever_values_are_refused() {
+    const XD_DISABLE: u64 = 1 << 34;
+    for status in [HvStatus::INVALID_REGISTER_VALUE, HvStatus::INVALID_PARAMETER, HvStatus::INSUFFICIENT_MEMORY] {
+        let machine = machine();
+        machine
+            .partition()
+            .with_registers(0, Vtl::Vtl0, |registers| registers.load(HvRegisterName::MISC_ENABLE, 0_u64));
+        assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), MASK_GFN, 0, 0), 0);
+        machine.first_entry(1).unwrap();
+        assert_eq!(lock(&machine), 0);
+        machine.partition().with_registers(1, Vtl::Vtl0, |registers| {
+            let values = *machine.platform().processor(0).unwrap().locked.lock();
+            values.unwrap().iter().for_each(|(name, value)| registers.load(name, value));
+            registers.load(HvRegisterName::MISC_ENABLE, XD_DISABLE);
+        });
+        assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
+        // The first write is that of the controls, the second that of the only register that differs.
+        let code = HypercallCode::SET_VP_REGISTERS;
+        machine.partition().inject(Injection::new(1, status).of(code));
+        assert_eq!(machine.vtl_call(1, 0, 0, 0, 0), -22);
+        machine.partition().clear_injections();
+        assert_eq!(machine.partition().cr_intercepts(1), LOCKED, "{status}: locked, with all there is to lock");
+        let value =
+            || machine.partition().with_registers(1, Vtl::Vtl0, |registers| registers.get(HvRegisterName::MISC_ENABLE));
+        assert_eq!(value().low, XD_DISABLE, "{status}");
+        assert_eq!(machine.vtl_call(1, 0, 0, 0, 0), -22);
+        assert_eq!(value().low, 0, "{status}: tried again");
+        let calls = count(&machine, code);
+        assert_eq!(machine.vtl_call(1, 0, 0, 0, 0), -22);
+        assert_eq!(count(&machine, code), calls, "{status}: and then no more");
+        assert_eq!(machine.partition().reports(), []);
+    }
+}
+
 /// A processor that VTL1 locks itself gets the boot processor's pinned bits, and keeps what is its own.
 #[test]
 fn a_late_lock_takes_back_xd_disable_and_leaves_the_processors_number() {
