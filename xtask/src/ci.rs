@@ -44,6 +44,11 @@ fn machine(root: &Path, arguments: &[&str]) -> Result<()> {
     run::run(root, &Machine::try_parse_from(words)?.options)
 }
 
+/// Plays a life with this loader on 1, 2, 4 and 8 processors.
+fn boots(root: &Path, loader: &str) -> Result<()> {
+    ["1", "2", "4", "8"].into_iter().try_for_each(|cpus| machine(root, &["--loader", loader, "--cpus", cpus]))
+}
+
 /// Builds the image if that is needed, and proves the rules on it.
 ///
 /// # Errors
@@ -97,10 +102,9 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
     if extent != Extent::Quick {
         step("book", &|| book::execute(root, book::Options::all()));
         step("walkthrough", &|| walkthrough::execute(root));
-        step("run --loader g2", &|| machine(root, &["--loader", "g2"]));
-        step("run --loader g2-prime --cpus 4", &|| machine(root, &["--loader", "g2-prime", "--cpus", "4"]));
-        step("run --loader g3", &|| machine(root, &["--loader", "g3"]));
-        step("run --loader g3 --cpus 8", &|| machine(root, &["--loader", "g3", "--cpus", "8"]));
+        step("run g2, 1 to 8 cpus", &|| boots(root, "g2"));
+        step("run g2-prime, the same", &|| boots(root, "g2-prime"));
+        step("run g3, the same", &|| boots(root, "g3"));
         step("fuzz", &|| fuzz::short(root, FUZZ_SECONDS));
         step("stress", &|| stress::short(root));
     }

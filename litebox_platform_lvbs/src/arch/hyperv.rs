@@ -1,7 +1,7 @@
 //! Hyper-V set-up: of the partition once, of each processor at its first entry.
 //!
-//! Every MSR is written, read back and compared, every register that VTL1's safety hangs on too: a hypervisor that
-//! drops a write must end the boot, not weaken it. Values and order: LVBS contract §2.8 and §7.
+//! Every MSR and every register that is set here is read back and compared: a hypervisor that drops a write must end the
+//! boot, not weaken it. What LockRegs and the end of boot set later is not, for the hypervisor is trusted. Values and order: LVBS contract §2.8 and §7.
 
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, Ordering};

@@ -164,7 +164,8 @@ pub const fn ist_top(vp: u32, stack: u64) -> u64 {
 /// Maps `vp`'s area and prepares its state. Called once per processor, under the area lock of `bare_metal`.
 ///
 /// # Errors
-/// [`VsmError::OutOfMemory`]; pages mapped by then stay mapped and are used by the next attempt.
+/// [`VsmError::OutOfMemory`]; pages mapped by then stay mapped and are used by the next attempt. A page for which there was
+/// no page table is lost: one for each attempt, and there are no attempts after the boot.
 pub fn create_area(vp: u32) -> Result<(), VsmError> {
     let stacks =
         (0..page::STACK_PAGES).map(|index| page::STACK + index).chain((0..page::IST_STACKS).flat_map(|stack| {

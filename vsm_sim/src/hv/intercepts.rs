@@ -172,6 +172,7 @@ impl Partition {
             return Verdict::Allowed;
         }
         if let Some(mask) = mask
+            && !state.abilities.ignores_masks
             && (old.low ^ new.low) & state.vp(vp).cr_intercept_masks[mask] == 0
         {
             return Verdict::Allowed;
@@ -199,7 +200,8 @@ impl Partition {
     ) -> Verdict {
         let mut state = self.lock();
         let Some((_, bit)) = msr_bits(number) else { return Verdict::Allowed };
-        let masked_out = number == msr::MISC_ENABLE && (old ^ new) & state.vp(vp).cr_intercept_masks[2] == 0;
+        let has_mask = number == msr::MISC_ENABLE && !state.abilities.ignores_masks;
+        let masked_out = has_mask && (old ^ new) & state.vp(vp).cr_intercept_masks[2] == 0;
         if masked_out || !state.intercepts(vp, bit) {
             return Verdict::Allowed;
         }

@@ -148,6 +148,8 @@ pub(super) struct Abilities {
     pub(super) deny_startup: bool,
     /// The accesses of VTL0 that VTL1 can ask to be told of.
     pub(super) cr_intercepts: CrInterceptControl,
+    /// Whether writes that change no masked bit are intercepted as well.
+    pub(super) ignores_masks: bool,
 }
 
 impl Default for Abilities {
@@ -155,7 +157,7 @@ impl Default for Abilities {
         // What the model has rules for: all below the launch control of SGX.
         let beyond = CrInterceptControl::SGX_LAUNCH_CONTROL_WRITE.bits();
         let cr_intercepts = CrInterceptControl::from_bits_truncate(beyond - 1);
-        Self { offers_virtualization: false, deny_startup: true, cr_intercepts }
+        Self { offers_virtualization: false, deny_startup: true, cr_intercepts, ignores_masks: false }
     }
 }
 
@@ -295,6 +297,11 @@ impl Partition {
     /// Makes a hypervisor that cannot intercept these accesses, as one on another processor.
     pub fn deny_cr_intercepts(&self, accesses: CrInterceptControl) {
         self.lock().abilities.cr_intercepts.remove(accesses);
+    }
+
+    /// Makes a hypervisor that tells VTL1 of every write of a register it asked for, also where the mask would spare it.
+    pub fn ignore_cr_masks(&self) {
+        self.lock().abilities.ignores_masks = true;
     }
 
     /// Who is told of every event from now on.

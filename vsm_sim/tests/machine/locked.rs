@@ -194,8 +194,20 @@ const CR4: Control = Control {
 
 #[test]
 fn machine_pins_control_registers() -> Result<()> {
+    pins_control_registers(|_| {})
+}
+
+/// The same where the hypervisor spares VTL1 nothing: the value a register has, and bits that are free, are then VTL1's to
+/// carry out.
+#[test]
+fn machine_carries_out_what_changes_no_pinned_bit_of_a_control_register() -> Result<()> {
+    pins_control_registers(|vtl0| vtl0.machine().partition().ignore_cr_masks())
+}
+
+fn pins_control_registers(prepare: impl Fn(&Vtl0)) -> Result<()> {
     for control in [CR0, CR4] {
         let mut vtl0 = locked()?;
+        prepare(&vtl0);
         let name = control.name;
         let value = (control.value)(&vtl0.processor().vcpu().state(VTL0));
         // The value it has.
