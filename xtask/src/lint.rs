@@ -85,6 +85,19 @@ pub fn fuzz(root: &Path) -> Result<()> {
     run(command.args(["--", "-D", "warnings"]))
 }
 
+/// The fuzz targets' own tests: every seed and every beginning of one, without libFuzzer.
+///
+/// # Errors
+/// One fails.
+pub fn fuzz_tests(root: &Path) -> Result<()> {
+    let mut command = host_cargo(root);
+    command.args(["test", "--manifest-path", FUZZ_MANIFEST, "--lib", "--quiet"]);
+    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
+        command.arg("--target-dir").arg(root.join("target"));
+    }
+    run(&mut command)
+}
+
 /// Clippy for the boot image's target; every warning is an error.
 ///
 /// # Errors

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use crate::doctor::{self, Find};
 use crate::image;
 use crate::kernels;
-use crate::lint::host_cargo;
+use crate::lint::{fuzz_tests, host_cargo};
 use crate::process::{find_program, run};
+use crate::workspace;
 
 /// What to run.
 #[derive(Clone, Debug, Default)]
@@ -59,10 +60,14 @@ pub fn run_all(root: &Path, options: &Options) -> Result<()> {
     run(&mut command)?;
     if options.arguments.is_empty() {
         run(host_cargo(root).args(["test", "--workspace", "--doc", "--quiet"])).context("doc tests")?;
+        fuzz_tests(root).context("the tests of the fuzz targets")?;
     } else {
-        skipped.push("doc tests: only the named tests were asked for".to_owned());
+        skipped.push("doc tests and the tests of the fuzz targets: only the named tests were asked for".to_owned());
     }
 
+    if !workspace::captures_dir(root).is_dir() {
+        skipped.push("tests on what real kernels had in memory: no captures, see `cargo xtask doctor`".to_owned());
+    }
     if kernels::present(root).is_none() {
         skipped.push("tests of a distribution's signed kernel: there is none, see `cargo xtask doctor`".to_owned());
     }

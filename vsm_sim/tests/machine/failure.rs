@@ -243,3 +243,24 @@ fn machine_leaves_no_trace_of_vtl1_in_vtl0s_registers_after_a_panic() -> Result<
     ensure!(stop == Stop::Done, "{stop:x?}");
     patterns.compare(&mut vtl0, &[], true)
 }
+
+/// VTL0 has the UART's ports too. It can mute VTL1's ordinary lines, and not its last ones.
+#[test]
+fn machine_prints_a_panic_whatever_vtl0_has_made_of_the_uart() -> Result<()> {
+    use iced_x86::code_asm::{al, dx};
+    /// COM2's line control register; its bit 7 makes the data register one of the divisor (PC16550D data sheet).
+    const LINE_CONTROL: u64 = 0x2fb;
+    let mut vtl0 = booted(1)?;
+    let machine = vtl0.machine();
+    vtl0.must_run(&SharedState { rdx: LINE_CONTROL, rax: 0x80, ..SharedState::default() }, |asm| asm.out(dx, al))?;
+    let before = machine.console_lines();
+    ensure!(vtl0.vtl_call(NO_CALL, 0, 0, 0)?.value == EINVAL, "the call");
+    ensure!(machine.console_lines() == before, "VTL0 has not muted the line:\n{}", console(&machine));
+    into_call(&mut vtl0, NO_CALL, 20)?;
+    vtl0.processor().vcpu().inject(VTL1, exception(6, None));
+    let stop = vtl0.processor().run()?;
+    ensure!(matches!(stop, Stop::Exception(raised) if raised.vector == GENERAL_PROTECTION), "{stop:x?}");
+    let printed = machine.console_lines();
+    ensure!(printed.iter().any(|line| line.contains("vtl1: panic: ")), "no panic is printed:\n{}", console(&machine));
+    Ok(())
+}

@@ -86,6 +86,31 @@ pub fn mentioned(pages: &[Page]) -> Vec<(String, Vec<String>)> {
     pages.iter().flat_map(of_page).collect()
 }
 
+/// What a person would type that is neither carried out nor marked: blocks of another shell without the mark `hyper-v`, and
+/// commands of cargo in the text that stand in no block.
+pub fn unmarked(pages: &[Page]) -> Vec<String> {
+    let all: Vec<String> = all(pages).into_iter().map(|command| command.text).collect();
+    // Pages for contributors name commands of their daily work, with names of theirs in them.
+    let book = pages.iter().filter(|page| page.path.starts_with("docs"));
+    let of_page = |page: &Page| {
+        let place = page.path.display();
+        let shells = ["bash", "shell", "console", "powershell", "cmd"];
+        let blocks = blocks::blocks(&page.text);
+        let blocks = blocks.iter().filter(|block| shells.iter().any(|shell| block.is(shell)) && !block.is("hyper-v"));
+        let blocks = blocks.map(|block| format!("{place}:{}: mark it `sh`, or `hyper-v`, or `text`", block.line));
+        let code = blocks::inline_code(&page.text);
+        let inline = code.iter().filter(|(_, code)| {
+            let words: Vec<&str> = code.split_whitespace().skip_while(|word| word.contains('=')).collect();
+            matches!(words[..], ["cargo", "test" | "nextest" | "bench" | "clippy" | "run", _, ..])
+                && !all.contains(code)
+        });
+        let inline =
+            inline.map(|(line, code)| format!("{place}:{line}: no block has `{code}`, so that nobody tries it"));
+        blocks.chain(inline).collect::<Vec<_>>()
+    };
+    book.flat_map(of_page).collect()
+}
+
 fn filled_in(word: &str) -> String {
     FILLED_IN.iter().find(|(name, _)| *name == word).map_or(word, |(_, value)| value).to_owned()
 }
@@ -109,6 +134,14 @@ fn to_carry_out(text: &str) -> Invocation {
         }
         let short = words.last().and_then(|before| SHORTENED.iter().find(|(option, _)| option == before));
         words.push(short.map_or_else(|| filled_in(word), |(_, short)| (*short).to_owned()));
+    }
+    if words.get(1).is_some_and(|command| command == "bench") {
+        // Each benchmark once, built as tests are: that it works is what is to be seen.
+        words.splice(2..2, ["--profile", "dev"].map(str::to_owned));
+        if !words.iter().any(|word| word == "--") {
+            words.push("--".to_owned());
+        }
+        words.push("--test".to_owned());
     }
     Invocation { variables, words }
 }
@@ -183,6 +216,9 @@ mod tests {
         assert_eq!(variables, [("PROPTEST_CASES".into(), "4".into()), ("A".to_owned(), "b".to_owned())]);
         assert_eq!(words[..6], ["cargo", "xtask", "x", "target/vtl1/vmlinux", "--seconds", "1"]);
         assert_eq!(words[7], "errno_is_negative");
+        let bench = |text| to_carry_out(text).words.join(" ");
+        assert_eq!(bench("cargo bench -p x"), "cargo bench --profile dev -p x -- --test");
+        assert_eq!(bench("cargo bench -- y"), "cargo bench --profile dev -- y --test");
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn build(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Every relative link leads to a file, and every page of the book is in its summary.
+/// Every relative link leads to a file, every page of the book is in its summary, and every command is one that is tried.
 fn check_links(root: &Path, pages: &[Page]) -> Result<()> {
     let mut problems = Vec::new();
     for page in pages {
@@ -112,6 +112,7 @@ fn check_links(root: &Path, pages: &[Page]) -> Result<()> {
             }
         }
     }
+    problems.extend(commands::unmarked(pages));
     let summary = pages.iter().find(|page| page.path.ends_with("SUMMARY.md")).context("docs/src/SUMMARY.md")?;
     let listed: Vec<String> = blocks::links(&summary.text).into_iter().map(|(_, target)| target).collect();
     for page in pages.iter().filter(|page| page.path.starts_with("docs") && !page.path.ends_with("SUMMARY.md")) {
@@ -139,12 +140,14 @@ mod tests {
         let pages = [
             page("docs/src/SUMMARY.md", "- [One](one.md)\n"),
             page("docs/src/one.md", "[a](no-such-page.md) [b](https://x.example/y) [c](#here)\n"),
-            page("docs/src/two.md", ""),
+            page("docs/src/two.md", "`cargo test -p x`\n```powershell\nx\n```\n```powershell,hyper-v\nx\n```\n"),
         ];
         let said = check_links(&crate::workspace::root(), &pages).unwrap_err().to_string();
         assert!(said.contains("docs/src/one.md:1: the link to no-such-page.md leads nowhere"), "{said}");
         assert!(said.contains("docs/src/two.md: SUMMARY.md does not list it"), "{said}");
-        // That one.md, which SUMMARY.md names, is no file is the third.
-        assert_eq!(said.lines().count(), 3, "{said}");
+        assert!(said.contains("docs/src/two.md:1: no block has `cargo test -p x`"), "{said}");
+        assert!(said.contains("docs/src/two.md:3: mark it"), "{said}");
+        // That one.md, which SUMMARY.md names, is no file is the fifth.
+        assert_eq!(said.lines().count(), 5, "{said}");
     }
 }

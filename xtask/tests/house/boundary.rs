@@ -27,7 +27,7 @@ fn names_in(file: &File) -> Vec<&str> {
     file.text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next()).collect()
 }
 
-/// Names of tests that no function has, and rules without a test.
+/// Names of tests that no function has, rules without a test, and rows of a rule whose column of tests is empty.
 fn untrue(page: &str, functions: &HashSet<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut rule: Option<(usize, &str, bool)> = None;
@@ -36,6 +36,9 @@ fn untrue(page: &str, functions: &HashSet<&str>) -> Vec<Finding> {
             && let Some((at, title, false)) = rule.replace((line, title, false))
         {
             findings.push(Finding::new(PAGE, at, format!("no test holds the rule \"{title}\"")));
+        }
+        if text.starts_with("| ") && text.trim_end().ends_with("| |") {
+            findings.push(Finding::new(PAGE, line, "no test holds this row"));
         }
         for name in named(text) {
             if functions.contains(name) {
@@ -60,5 +63,5 @@ fn every_rule_of_the_boundary_has_tests_that_exist() {
 fn a_test_that_is_gone_and_a_rule_without_one_are_found() {
     let functions = HashSet::from(["it_holds_always"]);
     let page = "## 1. A\n| `a.rs` | `b.rs: it_holds_always`, `it_never_held` |\n## 2. B\n| `vsm/x_y_z.rs` | |\n";
-    assert_eq!(lines(&untrue(page, &functions)), [2, 3]);
+    assert_eq!(lines(&untrue(page, &functions)), [2, 4, 3]);
 }

@@ -103,3 +103,15 @@ fn a_dependency_the_wrong_way_is_found_in_every_table() {
         check("x/Cargo.toml", &manifest("vsm_macros", "[dependencies]\nsyn = \"2\"\nvsm_sim = \"1\""), &members);
     assert_eq!(crate::lines(&found), [5]);
 }
+
+/// A wrapped value that came from VTL0 must not go unnoticed (docs/src/boundary.md, rule 1).
+#[test]
+fn overflow_checks_stay_on_in_release() {
+    for path in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        let files = files();
+        let manifest = files.iter().find(|file| file.path == path).expect("both workspaces have a manifest");
+        let manifest: Table = manifest.text.parse().expect("a manifest is TOML");
+        let checks = manifest["profile"]["release"].get("overflow-checks").and_then(Value::as_bool);
+        assert_eq!(checks, Some(true), "{path}: [profile.release] overflow-checks");
+    }
+}
