@@ -53,6 +53,8 @@ impl Console {
     }
 
     fn transmit(&mut self, byte: u8) -> Option<String> {
+        // The other end listens at 115200 baud (LVBS contract §2.7); at another speed it sees no byte as it was sent.
+        let byte = if self.divisor == [1, 0] { byte } else { 0xff };
         match byte {
             b'\r' => None,
             b'\n' => {
