@@ -28,7 +28,8 @@ impl NamedFrames {
 
     /// Refuses frames that are named twice, or of which something else has been fetched.
     pub(crate) fn check(mut self, fetched: &mut FetchOnce<'_>) -> Result<(), VsmError> {
-        // In ascending order each is noted behind all before it: the time grows with their number.
+        // In ascending order each is noted behind all named before it. What lies above, and is moved when one is noted, is only
+        // what has been fetched: the pages of the list, some 400 at most, and the parts of pages that were copied.
         heap_sort(&mut self.0, |one, other| one.start() < other.start());
         self.0
             .iter()
