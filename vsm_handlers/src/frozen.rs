@@ -28,12 +28,8 @@ impl NamedFrames {
 
     /// Refuses frames that are named twice, or of which something else has been fetched.
     pub(crate) fn check(mut self, fetched: &mut FetchOnce<'_>) -> Result<(), VsmError> {
-        // In ascending order each is noted behind all named before it. What lies above, and is moved when one is noted, is only
-        // what has been fetched: the pages of the list, some 400 at most, and the parts of pages that were copied.
         heap_sort(&mut self.0, |one, other| one.start() < other.start());
-        self.0
-            .iter()
-            .try_for_each(|frames| fetched.note(PhysAddr::new(frames.start() * PAGE_SIZE)?, frames.count() * PAGE_SIZE))
+        fetched.note_frames(&self.0)
     }
 }
 
