@@ -144,8 +144,8 @@ fn machine_two_processors_switch_thousands_of_sites() -> Result<()> {
     for switch in &recorded {
         ensure!(get(&machine, &switch.site)? == switch.codes[0], "{:x?}", switch.site);
     }
-    // Every second one, which takes half as long; a kernel has some 6,000.
-    let mut switches: Vec<Switch> = recorded.into_iter().step_by(1).collect();
+    // Every second one: a kernel has some 6,000, which take minutes where processors are shared.
+    let mut switches: Vec<Switch> = recorded.into_iter().step_by(2).collect();
     ensure!(switches.len() > 1900, "{} labels are not thousands", switches.len());
     ensure!(switches.iter().any(|switch| switch.site.next_page != 0), "no site crosses a page");
     // A processor has the first half, the other the second one.
