@@ -162,7 +162,7 @@ fn machine_two_processors_switch_thousands_of_sites() -> Result<()> {
     let [first, second] = requests.map(|page| page.map(|page| page + 0x123));
     let (first, second) = (first?, second?);
     let start = Arc::new(Barrier::new(2));
-    let switched = std::thread::scope(|scope| -> Result<u64> {
+    let done = std::thread::scope(|scope| -> Result<u64> {
         let thread = scope.spawn({
             let (start, other, others) = (Arc::clone(&start), &mut other, &mut others);
             move || {
@@ -192,7 +192,7 @@ fn machine_two_processors_switch_thousands_of_sites() -> Result<()> {
     ensure!(before == after, "text has changed outside of the sites");
     let changed = mine.labels.iter().chain(&others.labels);
     ensure!(changed.clone().all(|label| label.codes[0] == bytes_of(&label.site, Form::Nop)), "a label has not changed");
-    println!("{switched} switches on two processors: {} labels once, calls at random", changed.count());
+    println!("{done} switches on two processors: {} labels once, calls at random", changed.count());
     // A few more by one processor, to count.
     let Switch { site, codes } = &mine.labels[0];
     let mut instructions = Vec::new();
