@@ -239,8 +239,8 @@ fn refuse_twice(sources: &[u64], links: Vec<u64>) -> Result<(), VsmError> {
     }
 }
 
-/// Refuses pages of the list where a segment goes, but for sources that are there already. Nothing that starts the image may be
-/// overwritten by it, or, as a page that Linux puts aside what it overwrites in, write there.
+/// Refuses pages of the HEKI list that lie where a segment goes, but for sources that are there already: a listed swap page
+/// there would change the segment while Linux copies, and a listed control page would be overwritten.
 fn refuse_overwritten(kimage: &Kimage, sources: &[u64], frozen: &FrameSet) -> Result<(), VsmError> {
     let mut rest = sources;
     for segment in kimage.segments() {
