@@ -121,6 +121,9 @@ fn check_kernel(machine: &HostedMachine, memory: &HashMap<u64, [u8; 4096]>, kept
 
 /// The pages that are different once the image is put together (Linux, `arch/x86/kernel/relocate_kernel_64.S`). `swap` is
 /// whether what was at a destination goes to the source. Every page that is followed must be one that VTL0 cannot write.
+///
+/// The copying has no swap page: Linux exchanges two pages through one that the description names by its `struct page`, which
+/// neither VTL1 nor this looks up. What a hostile choice of it would overwrite is not seen here.
 fn started(machine: &HostedMachine, kimage: u64, swap: bool, closed: impl Fn(u64) -> bool) -> HashMap<u64, [u8; 4096]> {
     let mut memory: HashMap<u64, [u8; 4096]> = HashMap::new();
     let page_at = |memory: &HashMap<u64, [u8; 4096]>, page: u64| {

@@ -28,11 +28,8 @@ impl NamedFrames {
 
     /// Refuses frames that are named twice, or of which something else has been fetched.
     pub(crate) fn check(mut self, fetched: &mut FetchOnce<'_>) -> Result<(), VsmError> {
-        // In ascending order each is noted behind all before it: the time grows with their number.
         heap_sort(&mut self.0, |one, other| one.start() < other.start());
-        self.0
-            .iter()
-            .try_for_each(|frames| fetched.note(PhysAddr::new(frames.start() * PAGE_SIZE)?, frames.count() * PAGE_SIZE))
+        fetched.note_frames(&self.0)
     }
 }
 

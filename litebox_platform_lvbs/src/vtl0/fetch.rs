@@ -68,6 +68,36 @@ impl<'a> FetchOnce<'a> {
         Ok(())
     }
 
+    /// Records whole frames, in ascending order, as [`Self::note`] would one by one; but however many have been fetched above
+    /// them, the time grows with the sum of both. On an error nothing is recorded.
+    ///
+    /// # Errors
+    /// As [`Self::note`].
+    pub fn note_frames(&mut self, frames: &[FrameRange]) -> Result<(), VsmError> {
+        let mut merged: Vec<Span> = Vec::new();
+        let most = self.fetched.len().saturating_add(frames.len());
+        merged.try_reserve_exact(most).map_err(|_| VsmError::OutOfMemory("the record of what was fetched"))?;
+        let mut fetched = self.fetched.iter().copied().peekable();
+        for frames in frames {
+            let start = PhysAddr::new(frames.start() * PAGE_SIZE)?;
+            let last = start.checked_add(frames.count() * PAGE_SIZE - 1)?;
+            let span = Span { start: start.as_u64(), end: last.as_u64() + 1 };
+            refuse_vtl1(self.platform, start, last)?;
+            while let Some(below) = fetched.next_if(|other| other.start < span.start) {
+                append(&mut merged, below);
+            }
+            let above = fetched.peek().is_some_and(|other| other.start < span.end);
+            if above || merged.last().is_some_and(|below| span.start < below.end) {
+                let rule = "its bytes must not be named twice";
+                return Err(VsmError::InvalidRange { start: span.start, end: span.end, rule });
+            }
+            append(&mut merged, span);
+        }
+        fetched.for_each(|rest| append(&mut merged, rest));
+        self.fetched = merged;
+        Ok(())
+    }
+
     /// How many of the `bytes` from `start` on, in one piece, have not been fetched.
     #[must_use]
     pub fn fresh(&self, start: PhysAddr, bytes: u64) -> u64 {
@@ -96,6 +126,14 @@ impl<'a> FetchOnce<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Adds a span behind all others; there is room.
+fn append(spans: &mut Vec<Span>, span: Span) {
+    match spans.last_mut() {
+        Some(last) if last.end == span.start => last.end = span.end,
+        _ => spans.push(span),
     }
 }
 
@@ -143,6 +181,45 @@ mod tests {
                 assert!(once.fetched.windows(2).all(|pair| pair[0].end < pair[1].start));
             }
         }
+    }
+
+    #[test]
+    fn frames_at_once_are_noted_as_one_by_one() {
+        let fake = Fake::new(64);
+        let platform = fake.platform(frames(0x60, 0x62));
+        let mut seed = 7_u64;
+        let mut random = move |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        let (mut fine, mut refused) = (0, 0);
+        for _ in 0..2000 {
+            let (mut once, mut other) = (FetchOnce::new(&platform), FetchOnce::new(&platform));
+            for _ in 0..random(6) {
+                let (start, len) = (pa(random(0x6_0000)), 1 + random(0x2000));
+                let noted = once.note(start, len);
+                assert_eq!(noted, other.note(start, len));
+            }
+            let mut at = 0;
+            let mut named = Vec::new();
+            for _ in 0..random(8) {
+                let (start, count) = (at + random(8), 1 + random(3));
+                // Sometimes the last frame once more.
+                at = start + count - u64::from(random(20) == 0);
+                named.push(frames(start, start + count));
+            }
+            let before = once.fetched.clone();
+            let one_by_one = named
+                .iter()
+                .try_for_each(|frames| other.note(pa(frames.start() * PAGE_SIZE), frames.count() * PAGE_SIZE));
+            assert_eq!(once.note_frames(&named), one_by_one, "{named:?} and {before:?}");
+            match one_by_one {
+                Ok(()) => fine += 1,
+                Err(_) => refused += 1,
+            }
+            assert_eq!(once.fetched, if one_by_one.is_ok() { other.fetched } else { before });
+        }
+        assert!(fine > 200 && refused > 200, "{fine} {refused}");
     }
 
     #[test]

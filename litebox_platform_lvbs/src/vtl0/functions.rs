@@ -13,7 +13,7 @@ use super::modules::MemoryContainer;
 use super::symbols::SymbolTable;
 
 /// Where Linux maps its kernel: the last 2 GiB (`__START_KERNEL_map`, arch/x86/include/asm/page_64_types.h).
-const KERNEL: u64 = 0xffff_ffff_8000_0000;
+pub(super) const KERNEL: u64 = 0xffff_ffff_8000_0000;
 
 /// The functions that VTL0's kernel exports.
 #[derive(Debug, Default)]

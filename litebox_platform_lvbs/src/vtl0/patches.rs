@@ -5,6 +5,7 @@
 //! patch of one is never half of another. What a site may become is `patch_step`'s to say.
 
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 use vsm_integrity::module::Shape;
 
@@ -192,7 +193,7 @@ impl PatchDataMap {
             return Some((site, 0));
         }
         let first = if pa.is_page_aligned() {
-            let at = self.torn.binary_search_by_key(&pa, |(page, _)| *page).ok()?;
+            let at = self.torn.binary_search_by(|(page, _)| compare(*page, pa)).ok()?;
             self.torn.get(at)?.1
         } else {
             PhysAddr::new(pa.as_u64() - 1).ok()?
@@ -203,7 +204,7 @@ impl PatchDataMap {
     /// The site whose first byte lies at `start`.
     #[must_use]
     pub fn at(&self, start: PhysAddr) -> Option<&PatchData> {
-        let at = self.sites.binary_search_by_key(&start, |site| site.start).ok()?;
+        let at = self.sites.binary_search_by(|site| compare(site.start, start)).ok()?;
         self.sites.get(at)
     }
 
@@ -211,6 +212,13 @@ impl PatchDataMap {
     pub fn iter(&self) -> impl Iterator<Item = &PatchData> {
         self.sites.iter()
     }
+}
+
+/// A comparison of a look-up. Tests count them.
+fn compare(one: PhysAddr, other: PhysAddr) -> Ordering {
+    #[cfg(test)]
+    tests::COMPARISONS.set(tests::COMPARISONS.get() + 1);
+    one.cmp(&other)
 }
 
 /// The same sites in a buffer of their own size, if there is memory for that: they are kept for long.
@@ -225,7 +233,16 @@ fn trimmed(sites: Vec<PatchData>) -> Vec<PatchData> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use core::cell::Cell;
+
     use super::*;
+
+    std::thread_local! {
+        /// How often this thread has compared an address with a site's.
+        pub(super) static COMPARISONS: Cell<u32> = const { Cell::new(0) };
+    }
 
     const LONG: [u8; 5] = [0xe9, 1, 2, 3, 4];
 
@@ -324,5 +341,38 @@ mod tests {
         assert!(call(0x1ffa, None, &six).is_ok() && call(0x1ffb, Some(pa(0x5000)), &six).is_ok());
         assert!(call(0x1ffb, None, &six).is_err() && call(0x1000, None, &six[..5]).is_err());
         assert!(PatchData::new(pa(0x1fff), Some(pa(0x3000)), &LONG).is_ok());
+    }
+
+    #[test]
+    fn a_look_up_takes_logarithmic_time() {
+        let mut most = Vec::new();
+        for count in [100_u64, 10_000, 1_000_000] {
+            // Two in a page, and each second page's last byte is the first of one that goes on elsewhere.
+            let base = 1 << 32;
+            let site = |index: u64| match index % 4 {
+                3 => site((index / 4) * 0x2000 + 0x1fff, base + (index / 4) * 0x1000, &LONG),
+                part => site((index / 4) * 0x2000 + part * 0x800, 0, &LONG),
+            };
+            let map = PatchDataMap::new((0..count).map(site).collect()).unwrap();
+            assert_eq!(map.len() as u64, count);
+            let mut highest = 0;
+            for index in (0..count).step_by(usize::try_from(count / 100).unwrap()).chain([count - 1]) {
+                let at = site(index);
+                let second =
+                    at.next_page().filter(|_| index % 4 == 3).map_or(at.start().as_u64() + 1, PhysAddr::as_u64);
+                for (address, expected) in [(at.start().as_u64(), Some(0)), (second, Some(1)), (second + 1, None)] {
+                    COMPARISONS.set(0);
+                    assert_eq!(map.near(pa(address)).map(|(_, byte)| byte), expected, "{address:#x} of {count}");
+                    highest = highest.max(COMPARISONS.get());
+                }
+            }
+            // Up to three searches, each of as many comparisons as the number of sites has bits, and one more.
+            let bits = count.ilog2() + 1;
+            assert!((bits..=3 * (bits + 1)).contains(&highest), "{highest} comparisons for {count} sites");
+            most.push(highest);
+        }
+        std::println!("comparisons at 10^2, 10^4 and 10^6 sites: {most:?}");
+        // A hundred times the sites are some 7 comparisons more for each search.
+        assert!(most.array_windows().all(|[few, many]| *many <= *few + 3 * 8), "{most:?}");
     }
 }

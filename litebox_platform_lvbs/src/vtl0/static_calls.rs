@@ -8,6 +8,7 @@ use vsm_integrity::module::{Instruction, Shape};
 
 use crate::vsm::Token;
 
+use super::functions::KERNEL;
 use super::kdata::KernelData;
 use super::modules::ModuleMemoryMetadataMap;
 
@@ -45,11 +46,52 @@ impl StaticCalls<'_> {
 
     fn is_return_thunk(&self, target: u64) -> bool {
         let arch = self.kernel.and_then(|kernel| kernel_info::arch_info(&kernel.arch));
-        arch.is_some_and(|arch| arch.return_thunk == target)
+        // In the kernel: VTL0 may say that there is no thunk, with a 0, which is nowhere to go.
+        arch.is_some_and(|arch| arch.return_thunk == target && target >= KERNEL)
     }
 
     fn is_function(&self, target: u64) -> bool {
         self.kernel.is_some_and(|kernel| kernel.functions.contains(target))
             || self.modules.has_function(target, self.module, self.is_init)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_return_thunk_lies_in_the_kernel() {
+        let (kernel, va) = (0xffff_ffff_8100_0000, 0xffff_ffff_c000_1000);
+        for (thunk, fine) in [
+            (kernel, true),
+            (KERNEL, true),
+            (KERNEL - 1, false),
+            (0xffff_8880_0000_1000, false),
+            (0x1000, false),
+            (0, false),
+        ] {
+            // The last word of five.
+            let data = KernelData { arch: alloc::vec![0, 0, 0, 0, thunk], ..KernelData::default() };
+            let modules = ModuleMemoryMetadataMap::default();
+            let calls =
+                StaticCalls { modules: &modules, kernel: Some(&data), module: Token::new(1).unwrap(), is_init: false };
+            assert_eq!(calls.is_return_thunk(thunk), fine, "{thunk:#x}");
+            assert!(!calls.is_return_thunk(thunk ^ 0x10));
+            // And so a jump there is allowed only then: the displacement is counted from the jump's end.
+            let displacement = thunk.wrapping_sub(va + 5);
+            let Ok(near) = i32::try_from(displacement.cast_signed()) else { continue };
+            let code = [&[0xe9][..], &near.to_le_bytes()].concat();
+            assert_eq!(calls.allow(Shape::Jump, va, &[0; 5], &code), fine, "{thunk:#x}");
+        }
+        // Near the ends of the address space a displacement goes round.
+        let data = KernelData { arch: alloc::vec![0; 5], ..KernelData::default() };
+        let modules = ModuleMemoryMetadataMap::default();
+        let calls =
+            StaticCalls { modules: &modules, kernel: Some(&data), module: Token::new(1).unwrap(), is_init: false };
+        let va = 0_u64.wrapping_sub(0x1000);
+        let code = [&[0xe9][..], &0x0ffb_u32.to_le_bytes()].concat();
+        assert_eq!(Shape::Jump.decode(&code, va), Some(Instruction::Branch(0)));
+        assert!(!calls.allow(Shape::Jump, va, &[0; 5], &code));
     }
 }

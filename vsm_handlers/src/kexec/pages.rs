@@ -52,11 +52,17 @@ impl FrameSet {
         Ok(())
     }
 
-    /// Refuses frames of which something else has been fetched.
-    pub(super) fn check(&self, fetched: &mut FetchOnce<'_>) -> Result<(), VsmError> {
-        self.0
-            .iter()
-            .try_for_each(|frames| fetched.note(PhysAddr::new(frames.start() * PAGE_SIZE)?, frames.count() * PAGE_SIZE))
+    /// Refuses frames of which something else has been fetched. The set has been settled, so that nothing of it need be noted:
+    /// among very many spans above it that would take long for each of its runs.
+    pub(super) fn check(&self, fetched: &FetchOnce<'_>) -> Result<(), VsmError> {
+        self.iter().try_for_each(|frames| {
+            let (start, bytes) = (frames.start() * PAGE_SIZE, frames.count() * PAGE_SIZE);
+            if fetched.fresh(PhysAddr::new(start)?, bytes) == bytes {
+                return Ok(());
+            }
+            let rule = "its bytes must not be named twice";
+            Err(VsmError::InvalidRange { start, end: frames.end() * PAGE_SIZE, rule })
+        })
     }
 
     /// The runs.
@@ -67,6 +73,13 @@ impl FrameSet {
     /// How many frames there are.
     pub(super) fn count(&self) -> u64 {
         self.iter().fold(0, |sum, frames| sum.saturating_add(frames.count()))
+    }
+
+    /// How many frames of `other` are in the set, which has been settled.
+    fn count_within(&self, other: FrameRange) -> u64 {
+        let first = self.0.partition_point(|frames| frames.end() <= other.start());
+        let runs = self.0.get(first..).unwrap_or_default().iter().take_while(|frames| frames.start() < other.end());
+        runs.fold(0, |sum, frames| sum + (frames.end().min(other.end()) - frames.start().max(other.start())))
     }
 
     /// Whether the page at `address` is in the set, which has been settled.
@@ -193,6 +206,7 @@ fn walk(kimage: &Kimage, frozen: &FrameSet, transaction: &Transaction<'_>) -> Re
                 }
                 Step::Done => {
                     refuse_twice(&sources, links)?;
+                    refuse_overwritten(kimage, &sources, frozen)?;
                     return Ok(sources);
                 }
                 link @ Step::Indirection(_) => {
@@ -223,6 +237,25 @@ fn refuse_twice(sources: &[u64], links: Vec<u64>) -> Result<(), VsmError> {
         Some([page, _]) => Err(Part::Pages.refuse(*page, "a page of the image is used twice")),
         None => Ok(()),
     }
+}
+
+/// Refuses pages of the HEKI list that lie where a segment goes, but for sources that are there already: a listed swap page
+/// there would change the segment while Linux copies, and a listed control page would be overwritten.
+fn refuse_overwritten(kimage: &Kimage, sources: &[u64], frozen: &FrameSet) -> Result<(), VsmError> {
+    let mut rest = sources;
+    for segment in kimage.segments() {
+        let pages = usize::try_from(segment.pages()).map_err(out_of_memory)?;
+        let (own, after) = rest.split_at_checked(pages).unwrap_or((rest, &[]));
+        rest = after;
+        let destinations = (segment.start..segment.end).step_by(ZEROS.len());
+        let in_place = destinations.zip(own).filter(|(destination, source)| destination == *source).count();
+        if frozen.count_within(frames(segment)?) != in_place as u64 {
+            return Err(
+                Part::Pages.refuse(segment.start, "a page that is not its own source lies where a segment goes")
+            );
+        }
+    }
+    Ok(())
 }
 
 fn refuse(error: PageListError) -> VsmError {

@@ -53,7 +53,7 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList, slot: KexecSlot) 
         }
     }
     pages.settle()?;
-    pages.check(&mut fetched)?;
+    pages.check(&fetched)?;
     drop(fetched);
     freeze(&pages, owner, &mut transaction)?;
     let image = Image { call, slot, kimage: &kimage, transaction: &transaction };

@@ -1,7 +1,8 @@
 //! Page lists that Linux would not have written, or of pages that VTL1 does not know.
 
 use vsm_sim::vtl0::bytes;
-use vsm_sim::vtl0::kexec::{COUNT, DESTINATION, DONE, HEAD, INDIRECTION, KERNEL, SOURCE, Segment};
+use vsm_sim::vtl0::kexec::{COUNT, DESTINATION, DONE, HEAD, INDIRECTION, KERNEL, PAGES, SOURCE, Segment};
+use vsm_sim::vtl0::lists::Range;
 
 use crate::changes::{Changes, refuse, refuse_changes};
 use crate::linux::VTL1;
@@ -77,6 +78,43 @@ fn page_lists() {
         }),
     ];
     refuse_changes(false, changes);
+}
+
+/// A swap page there would be written while Linux copies, whatever the page list says.
+#[test]
+fn a_page_of_the_list_where_a_segment_goes_is_its_own_source() {
+    let changes: &Changes = &[
+        ("another page in the kernel", EINVAL, |change| {
+            let page = change.image.segments[KERNEL].start + 0x1000;
+            change.another(Range::direct(page, page + 0x1000, PAGES));
+        }),
+        ("another page at the end of a segment", EINVAL, |change| {
+            let page = change.image.end() - 0x1000;
+            change.another(Range::direct(page, page + 0x1000, PAGES));
+        }),
+        ("a run of pages over two segments", EINVAL, |change| {
+            let page = change.image.segments[KERNEL].start;
+            change.another(Range::direct(page - 0x1000, page + 0x1000, PAGES));
+        }),
+        ("a source that is in its place, and another page", EINVAL, |change| {
+            let (from, to) = (change.placed.sources[KERNEL][1], change.image.segments[KERNEL].start + 0x1000);
+            let mut content = [0; 4096];
+            bytes::read(change.linux.machine.memory(), from, &mut content).unwrap();
+            bytes::write(change.linux.machine.memory(), to, &content).unwrap();
+            change.placed.sources[KERNEL][1] = to;
+            change.entries(|_| ());
+            change.another(Range::direct(to + 0x1000, to + 0x2000, PAGES));
+        }),
+    ];
+    refuse_changes(false, changes);
+    // Right beside the segments it is fine.
+    let mut linux = booted(Some(3));
+    let image = image(false);
+    let mut placed = place(&mut linux, &image);
+    for page in [image.segments[0].start - 0x1000, image.end()] {
+        placed.ranges.push(Range::direct(page, page + 0x1000, PAGES));
+    }
+    assert_eq!(validate(&linux, &placed), 0);
 }
 
 #[test]

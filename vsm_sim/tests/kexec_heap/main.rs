@@ -21,16 +21,21 @@ use vsm_handlers::{GATE, VSM_TABLE};
 use vsm_sim::hosted::HostedMemory;
 use vsm_sim::vtl0::authenticode;
 use vsm_sim::vtl0::kdata::KernelData;
-use vsm_sim::vtl0::kexec::{Image, Placed, distribution_kernels};
+use vsm_sim::vtl0::kexec::{DESCRIPTION, FILE, Image, PAGES, Placed, distribution_kernels};
 use vsm_sim::vtl0::lists::{Range, Scratch, write_list};
 use vsm_sim::vtl0::modules::Frames;
 use vsm_sim::vtl0::signer::Signer;
 
 const ENOMEM: i64 = -12;
+const EBADMSG: i64 = -74;
 /// The most heap that an image with a kernel of 14 MiB may take, all of its pages scattered, in bytes.
 const MOST_HEAP: usize = 3 << 20;
-/// Frames of RAM; VTL1 has the last 16 MiB.
+/// The most heap for a list of 65,536 ranges that are all apart, in bytes: the frame registry's is most of it.
+const MOST_HEAP_APART: usize = 9_500_000;
+/// Frames of RAM below the end of VTL1, which has the last 16 MiB of them.
 const RAM: u64 = 0x1_0000;
+/// Where RAM ends above VTL1.
+const MORE_RAM: u64 = 0x4_0000;
 /// Where images go: below where frames are handed out.
 const PLACE: u64 = 0x280_0000;
 const FRAMES: u64 = 0x600_0000;
@@ -47,7 +52,7 @@ struct Linux {
 
 impl Linux {
     fn new(certificate: &[u8]) -> Self {
-        let memory = Arc::new(HostedMemory::new(vec![FrameRange::from_gfns(0, RAM).unwrap()]));
+        let memory = Arc::new(HostedMemory::new(vec![FrameRange::from_gfns(0, MORE_RAM).unwrap()]));
         let vtl1_region = FrameRange::from_gfns(RAM - 0x1000, RAM).unwrap();
         let config = PlatformConfig { vtl1_region, possible_cpus: 1, boot_vp: 0, loader: Generation::G2 };
         let platform = Platform::new(Box::new(Quiet(Arc::clone(&memory))), config).unwrap();
@@ -160,4 +165,22 @@ fn a_distribution_s_kernel_in_scattered_pages_takes_little_heap() {
     assert_eq!(result, 0);
     assert!(placed.ranges.len() > 10_000);
     assert!(peak < MOST_HEAP, "{peak} bytes of heap");
+}
+
+/// A list names as many pages as it can, none beside another, all of them below a file of such pages. To record each as it is
+/// looked at would move the record of what lies above it, 49,151 times; the record would also be seen here.
+#[test]
+fn pages_apart_from_each_other_are_not_recorded_one_by_one() {
+    let mut linux = Linux::new(Signer::authority("kernels").unwrap().certificate());
+    let image = Image::new(&authenticode::made_up(0x3456, 1), PLACE, false).unwrap();
+    let kimage = linux.place(&image).kimage;
+    let page = |gfn: u64, va: u64, attributes| Range { va, pa: gfn << 12, epa: (gfn + 1) << 12, attributes };
+    let mut ranges = vec![page(kimage >> 12, 0xffff_8880_0000_0000, DESCRIPTION)];
+    let (file, pages) = (RAM + 0x2_0000, RAM);
+    ranges.extend((0..0x4000).map(|index| page(file + 2 * index, 0xffff_c900_0000_0000 + (index << 12), FILE)));
+    ranges.extend((0..49_151).map(|index| page(pages + 2 * index, 0xffff_8880_0000_0000, PAGES)));
+    let (result, peak, _) = linux.validate(&ranges, false, usize::MAX);
+    println!("{} ranges, all apart: {} KiB of heap at most", ranges.len(), peak >> 10);
+    assert_eq!(result, EBADMSG, "the file is no PE file, which is looked at last");
+    assert!(peak < MOST_HEAP_APART, "{peak} bytes of heap");
 }
