@@ -23,7 +23,7 @@
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
 #define VSM_ABI_VERSION 1
-#define VSM_ABI_HASH 0x0fd513a438acff66ULL
+#define VSM_ABI_HASH 0x3f39c6ccf33d4d62ULL
 
 /*
  * EnableAPsVtl: Enables VTL1 on the processors of a cpu mask, before Linux starts them.

@@ -170,7 +170,7 @@ mod tests {
     fn the_description_for_programs_is_json_and_has_every_call() {
         let table = Table::built_in().unwrap();
         let mut lock = Lock::default();
-        lock.update(&table, false).unwrap();
+        lock.update(&table, &super::super::shapes::present(0), false).unwrap();
         let all: Value = serde_json::from_str(&json(&table, &lock)).unwrap();
         let calls = all["calls"].as_array().unwrap();
         assert_eq!(calls.len(), table.calls.len());
