@@ -6,6 +6,7 @@
 mod compile;
 pub mod dump;
 mod header;
+mod history;
 mod layout;
 mod lock;
 mod model;
@@ -140,6 +141,7 @@ fn write(root: &Path, accept: bool) -> Result<()> {
 pub fn check(root: &Path) -> Result<()> {
     let (table, lock) = (Table::built_in()?, read_lock(root)?);
     let mut problems: Vec<String> = lock.drifts(&table, &shapes::present(0)).iter().map(ToString::to_string).collect();
+    problems.extend(history::problems(root, LOCK, &fs::read_to_string(root.join(LOCK)).unwrap_or_default()));
     if vsm_handlers::ABI_VERSION != lock.version() {
         problems.push(format!("{VERSION_FILE} has another version than {LOCK}: cargo xtask abi"));
     }

@@ -100,46 +100,45 @@ fn structures() -> String {
     text
 }
 
-/// The description for programs.
-#[must_use]
-pub fn json(table: &Table, lock: &Lock) -> String {
-    let calls: Vec<Value> = table
-        .calls
+/// A call as programs get it.
+pub(super) fn call(call: &Call, since: Option<u32>) -> Value {
+    let params: Vec<Value> = call
+        .params
         .iter()
-        .map(|call| {
-            let params: Vec<Value> = call
-                .params
-                .iter()
-                .map(|param| {
-                    json!({
-                        "name": param.name,
-                        "kind": param.kind,
-                        "unit": param.unit,
-                        "registers": param.registers,
-                        "bits": format!("{:#x}", param.bits),
-                    })
-                })
-                .collect();
-            let errors: Vec<Value> = call
-                .errors
-                .iter()
-                .map(|error| json!({ "errno": error.name, "number": error.number, "when": error.when, "by": error.by }))
-                .collect();
+        .map(|param| {
             json!({
-                "id": format!("{:#x}", call.id),
-                "name": call.name,
-                "since": lock.since(call.id),
-                "phase": call.phase,
-                "caller": call.caller,
-                "implemented": call.implemented,
-                "parameters": params,
-                "result": call.reply,
-                "errors": errors,
-                "summary": call.summary,
-                "documentation": call.doc,
+                "name": param.name,
+                "kind": param.kind,
+                "unit": param.unit,
+                "registers": param.registers,
+                "bits": format!("{:#x}", param.bits),
             })
         })
         .collect();
+    let errors: Vec<Value> = call
+        .errors
+        .iter()
+        .map(|error| json!({ "errno": error.name, "number": error.number, "when": error.when, "by": error.by }))
+        .collect();
+    json!({
+        "id": format!("{:#x}", call.id),
+        "name": call.name,
+        "since": since,
+        "phase": call.phase,
+        "caller": call.caller,
+        "implemented": call.implemented,
+        "parameters": params,
+        "result": call.reply,
+        "errors": errors,
+        "summary": call.summary,
+        "documentation": call.doc,
+    })
+}
+
+/// The description for programs.
+#[must_use]
+pub fn json(table: &Table, lock: &Lock) -> String {
+    let calls: Vec<Value> = table.calls.iter().map(|one| call(one, lock.since(one.id))).collect();
     let structures: Vec<Value> = STRUCTURES
         .iter()
         .map(|structure| {
