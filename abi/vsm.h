@@ -80,6 +80,7 @@
  * Returns 0.
  * -EPERM: the boot has ended
  * -EIO: VTL1 has failed and serves no calls
+ * -EPERM: another has ended it first
  */
 #define VSM_CALL_SIGNAL_END_OF_BOOT 0x1ffe3
 
