@@ -110,12 +110,12 @@ fn read_lock(root: &Path) -> Result<Lock> {
     if root.join(LOCK).exists() { Lock::parse(&read(root, LOCK)?) } else { Ok(Lock::default()) }
 }
 
-/// Every id that the lock has, retired ones included.
+/// The ids and names that the lock has, retired ones included.
 ///
 /// # Errors
 /// The lock cannot be read.
-pub fn locked_ids(root: &Path) -> Result<Vec<u64>> {
-    Ok(read_lock(root)?.entries.iter().map(|entry| entry.id).collect())
+pub fn locked_calls(root: &Path) -> Result<Vec<(u64, String)>> {
+    Ok(read_lock(root)?.entries.into_iter().map(|entry| (entry.id, entry.name)).collect())
 }
 
 /// Writes what is stale.
