@@ -96,6 +96,7 @@
  * -EACCES: list: a list page in a frame of VTL1
  * -ENOMEM: list: a list in more places than VTL1 has memory to remember
  * -EFAULT: a range that breaks a rule
+ * -EACCES: a later page of the list in a frame of VTL1
  * -EINVAL: a range that is not page-aligned, or attributes that are no permission
  * -ENOMEM: VTL1 has no memory for the registry
  * -EIO: the hypervisor refuses, as it does where a permission would change and there is no memory
