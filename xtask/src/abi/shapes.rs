@@ -164,7 +164,7 @@ mod tests {
         refused(
             |shapes| {
                 shapes.last_mut().unwrap().promise =
-                    values(&Numbers { values: &[("HEKI_JUMP_LABEL", 1, "")], ..NUMBERS[5] })
+                    values(&Numbers { values: &[("HEKI_JUMP_LABEL", 1, "")], ..NUMBERS[5] });
             },
             "the values of numbers VSM_ changed from `HEKI_JUMP_LABEL=0` to `HEKI_JUMP_LABEL=1`",
         );
