@@ -23,7 +23,7 @@
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
 #define VSM_ABI_VERSION 1
-#define VSM_ABI_HASH 0x0fd513a438acff66ULL
+#define VSM_ABI_HASH 0x3f39c6ccf33d4d62ULL
 
 /*
  * EnableAPsVtl: Enables VTL1 on the processors of a cpu mask, before Linux starts them.
@@ -80,6 +80,7 @@
  * Returns 0.
  * -EPERM: the boot has ended
  * -EIO: VTL1 has failed and serves no calls
+ * -EPERM: another has ended it first
  */
 #define VSM_CALL_SIGNAL_END_OF_BOOT 0x1ffe3
 
@@ -95,6 +96,7 @@
  * -EACCES: list: a list page in a frame of VTL1
  * -ENOMEM: list: a list in more places than VTL1 has memory to remember
  * -EFAULT: a range that breaks a rule
+ * -EACCES: a later page of the list in a frame of VTL1
  * -EINVAL: a range that is not page-aligned, or attributes that are no permission
  * -ENOMEM: VTL1 has no memory for the registry
  * -EIO: the hypervisor refuses, as it does where a permission would change and there is no memory

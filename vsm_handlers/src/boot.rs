@@ -84,7 +84,7 @@ fn enable(call: &BootContext<'_>, mask: &CpuMask) -> Result<(), VsmError> {
 /// that was not set up makes it fail: what is missing stays closed, and the log says what is. A processor whose registers
 /// are not locked is locked by VTL1 before it next goes back to VTL0; frames of the kernel that VTL0 can both write and
 /// execute it can only write from then on.
-#[vsm_handler(VsmFunction::SignalEndOfBoot, phase = boot, caller = any, errors())]
+#[vsm_handler(VsmFunction::SignalEndOfBoot, phase = boot, caller = any, errors(EPERM = "another has ended it first"))]
 fn signal_end_of_boot(call: &BootContext<'_>) -> Result<(), VsmError> {
     registers::lock_before_end_of_boot(call.platform(), call.vp());
     call.boot_call().end_boot()?;

@@ -46,4 +46,4 @@ pub use intercept::handle_intercept;
 pub use listing::Listing;
 pub use registers::before_return;
 pub use table::{ABI, ABI_HASH, ABI_VERSION, GATE, ROWS, VSM_TABLE, VsmTable};
-pub use unlisted::{Unlisted, unlisted, unlisted_in};
+pub use unlisted::{Unlisted, unlisted, unlisted_answer, unlisted_in};

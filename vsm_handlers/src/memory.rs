@@ -21,6 +21,7 @@ use vsm_macros::vsm_handler;
     caller = any,
     errors(
         EFAULT = "a range that breaks a rule",
+        EACCES = "a later page of the list in a frame of VTL1",
         EINVAL = "a range that is not page-aligned, or attributes that are no permission",
         ENOMEM = "VTL1 has no memory for the registry",
         EIO = "the hypervisor refuses, as it does where a permission would change and there is no memory",

@@ -18,11 +18,11 @@ pub const VSM_TABLE: VsmJumpTable = VsmJumpTable::new(&ROWS);
 /// The version of what VTL0 sees of the table. `cargo xtask abi` raises it with every new entry of `abi/vsm.lock`.
 pub const ABI_VERSION: u32 = 1;
 
-/// The number that VTL0 and VTL1 agree on if their tables are the same ([`describe::hash`]).
-pub const ABI_HASH: u64 = describe::hash(&ROWS);
+/// The number that VTL0 and VTL1 agree on if their tables and versions are the same ([`describe::hash`]).
+pub const ABI_HASH: u64 = describe::hash(&ROWS, ABI_VERSION);
 
 /// The table in words ([`describe`]); the runner puts it into a section of the file that is not loaded.
-pub static ABI: [u8; describe::len(&ROWS)] = describe::bytes(&ROWS);
+pub static ABI: [u8; describe::len(&ROWS)] = describe::bytes(&ROWS, ABI_VERSION);
 
 /// The rules tested before a handler runs.
 pub const GATE: Gate = Gate::new(&ROWS);

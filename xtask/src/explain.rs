@@ -11,10 +11,13 @@ use clap::Args;
 /// Where the words are, from the root.
 pub const PAGE: &str = "docs/src/diagnostics.md";
 
+/// The codes of rustc's own for mistakes that the macros leave to it.
+pub const RUSTC: [&str; 3] = ["E0119", "E0425", "E0599"];
+
 /// What to explain.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// A code, as `VSM010`; without one all are listed.
+    /// A code, as `VSM010` or rustc's `E0119`; without one all are listed.
     pub code: Option<String>,
 }
 
@@ -81,7 +84,8 @@ pub fn fixtures(root: &Path, code: &str) -> Result<Vec<String>> {
     for entry in fs::read_dir(root.join(DIRECTORY)).with_context(|| format!("cannot read {DIRECTORY}"))? {
         let path = entry?.path();
         let is_words = path.extension().is_some_and(|extension| extension == "stderr");
-        if is_words && fs::read_to_string(&path)?.contains(&format!("{code}: ")) {
+        let words = if RUSTC.contains(&code) { format!("error[{code}]: ") } else { format!("{code}: ") };
+        if is_words && fs::read_to_string(&path)?.contains(&words) {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             found.push(format!("{DIRECTORY}/{name}.rs"));
         }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction};
 
-use crate::abi::{locked_ids, snake_case};
+use crate::abi::{locked_calls, snake_case};
 use crate::lint::host_cargo;
 use crate::process::run;
 
@@ -24,6 +24,10 @@ pub struct Options {
 
 /// Places of the table: the gate keeps a bit for each.
 const MOST_PLACES: u64 = 64;
+/// Words of the language (Rust reference, "Keywords", edition 2024), reserved ones included; no name of a function or module.
+const KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final fn \
+    for gen if impl in let loop macro match mod move mut override priv pub ref return Self self static struct super trait \
+    true try type typeof unsafe unsized use virtual where while yield";
 const DECLARATION: &str = "litebox_platform_lvbs/src/vsm/function.rs";
 const HANDLERS: &str = "vsm_handlers/src/lib.rs";
 const TESTS: &str = "vsm_handlers/tests/calls/main.rs";
@@ -34,7 +38,9 @@ const STORY: &str = "vsm_sim/src/run/story_calls.rs";
 /// # Errors
 /// The name is taken or not one, the table is full, or a file is not as it is expected to be.
 pub fn execute(root: &Path, options: &Options) -> Result<()> {
-    let id = fresh_id(&locked_ids(root)?)?;
+    let locked = locked_calls(root)?;
+    ensure_free(&options.name, &locked)?;
+    let id = fresh_id(&locked)?;
     let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"));
     let edits = edits(&options.name, id, &read)?;
     for Edit { path, .. } in edits.iter().filter(|edit| edit.is_new) {
@@ -51,11 +57,27 @@ pub fn execute(root: &Path, options: &Options) -> Result<()> {
 }
 
 /// The id behind all that ever were.
-fn fresh_id(locked: &[u64]) -> Result<u64> {
+fn fresh_id(locked: &[(u64, String)]) -> Result<u64> {
     let declared = VsmFunction::ALL.iter().map(|function| function.id());
-    let last = declared.chain(locked.iter().copied()).max().context("there is no call")?;
+    let last = declared.chain(locked.iter().map(|call| call.0)).max().context("there is no call")?;
     let id = last.checked_add(1).filter(|id| *id < VSM_BASE + MOST_PLACES);
     id.context("the table is full: 64 places are all that the gate has bits for")
+}
+
+/// Whether no call has or had the name, and its modules and functions may be called so.
+fn ensure_free(name: &str, locked: &[(u64, String)]) -> Result<()> {
+    let snake = snake_case(name);
+    // Calls whose handlers would have one name have one file.
+    if let Some((id, taken)) = locked.iter().find(|(_, locked)| snake_case(locked) == snake) {
+        bail!("{taken} is call {id:#x} in abi/vsm.lock, or was: a name is used once, as {name} would not be");
+    }
+    for word in [name, snake.as_str()] {
+        ensure!(
+            KEYWORDS.split_whitespace().all(|keyword| keyword != word),
+            "{word} is a word of Rust's own: {name} cannot be a call"
+        );
+    }
+    Ok(())
 }
 
 /// A file to write.
@@ -183,11 +205,30 @@ mod tests {
     }
 
     #[test]
+    fn a_word_of_rusts_own_is_refused() {
+        for name in ["Move", "Match", "Self", "Async", "Yield", "Type", "Try", "Gen"] {
+            let error = ensure_free(name, &[]).expect_err(name).to_string();
+            assert!(error.contains("a word of Rust's own"), "{error}");
+        }
+        ensure_free("MoveAll", &[]).unwrap();
+    }
+
+    #[test]
+    fn a_name_in_the_lock_is_refused_also_when_it_is_retired() {
+        let locked = [(0x1_fff7, "FrobAPs".to_owned())];
+        for name in ["FrobAPs", "FrobAps"] {
+            let error = ensure_free(name, &locked).expect_err(name).to_string();
+            assert!(error.contains("FrobAPs is call 0x1fff7 in abi/vsm.lock, or was"), "{error}");
+        }
+        ensure_free("FrobAPsTwice", &locked).unwrap();
+    }
+
+    #[test]
     fn an_id_is_fresh_also_after_a_retired_one() {
         let last = VsmFunction::ALL.map(VsmFunction::id).into_iter().max().unwrap();
         assert_eq!(fresh_id(&[]).unwrap(), last + 1);
-        assert_eq!(fresh_id(&[last + 5]).unwrap(), last + 6);
-        assert!(fresh_id(&[VSM_BASE + 63]).is_err());
+        assert_eq!(fresh_id(&[(last + 5, String::new())]).unwrap(), last + 6);
+        assert!(fresh_id(&[(VSM_BASE + 63, String::new())]).is_err());
     }
 
     #[test]

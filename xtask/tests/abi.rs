@@ -1,7 +1,9 @@
 //! The products of the table: the C header against the compilers, and what an image says of itself against a doctored one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use xtask::abi::{Table, check, compile, compile_header, dump};
 use xtask::verify::Image;
@@ -55,6 +57,35 @@ fn each_file_that_is_stale_or_gone_is_named() {
     assert!(check(copy.path()).unwrap_err().to_string().contains("has no entry in abi/vsm.lock yet"));
 }
 
+/// A lock that is as the table says, and was rewritten.
+#[test]
+fn a_lock_that_was_rewritten_is_told_by_what_is_committed() {
+    let copy = copy();
+    let git = |arguments: &[&str]| {
+        let who = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"];
+        let status = Command::new("git").arg("-C").arg(copy.path()).args(who).args(arguments).status().unwrap();
+        assert!(status.success(), "{arguments:?}");
+    };
+    let path = copy.path().join("abi/vsm.lock");
+    let now = fs::read_to_string(&path).unwrap();
+    let before = now.replacen("0x1ffe2 LockRegs since=1 phase=boot", "0x1ffe2 LockRegs since=1 phase=any", 1);
+    assert_ne!(before, now);
+    fs::write(&path, before).unwrap();
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "promised"]);
+    git(&["tag", "v1"]);
+    fs::write(&path, now).unwrap();
+    let error = check(copy.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("abi/vsm.lock has lost an entry of HEAD, or moved it: `0x1ffe2 LockRegs since=1 phase=any"),
+        "{error}"
+    );
+    git(&["commit", "--quiet", "--all", "--message", "rewritten"]);
+    let error = check(copy.path()).unwrap_err().to_string();
+    assert!(error.contains("has lost an entry of v1"), "{error}");
+}
+
 /// By the command's own way: the lock of the repository against a table that is another.
 #[test]
 fn a_lock_that_promises_something_else_is_told_with_what_changed() {
@@ -62,6 +93,8 @@ fn a_lock_that_promises_something_else_is_told_with_what_changed() {
         ("0x1ffe2 LockRegs since=1 phase=boot", "0x1ffe2 LockRegs since=1 phase=any", "the rules of LockRegs changed"),
         ("token: token, 1,", "token: token, 2,", "the parameters of FreeModuleInit changed"),
         ("| ENOENT EIO EACCES", "| EIO EACCES", "the errnos of PatchText changed"),
+        ("epa: __u64 @16", "epa: __u32 @16", "the layout of struct heki_range changed"),
+        ("KERNEL_INFO=3", "KERNEL_INFO=4", "the values of numbers VSM_KDATA_ changed"),
         ("0x1ffe2 LockRegs", "0x1ffee LockRegs", "LockRegs was renumbered from 0x1ffee to 0x1ffe2"),
         ("0x1ffe2 LockRegs", "0x1ffe2 LockLegs", "0x1ffe2 belongs to LockLegs"),
     ];
@@ -137,12 +170,35 @@ fn good() -> Vec<u8> {
 fn the_image_says_what_abi_says() {
     let dump = dump::read(&good()).unwrap();
     dump::compare(&dump).unwrap();
+    let json = fs::read_to_string(workspace::root().join("abi/vsm.json")).unwrap();
+    dump::compare_written(&dump, &json).unwrap();
     let text = dump.text();
     for call in &Table::built_in().unwrap().calls {
         let line = text.lines().find(|line| line.contains(&format!(" {} ", call.name))).unwrap();
         assert!(line.contains(&format!("{:#x}", call.id)) && line.contains("0x2"), "{line}");
         let (_, source) = line.trim_end().rsplit_once(' ').unwrap();
         assert!(source.starts_with("vsm_handlers/src/") && source.contains(".rs:"), "{line}");
+    }
+}
+
+#[test]
+fn an_edited_description_for_programs_is_told() {
+    let (table, entries) = (Table::built_in().unwrap(), BTreeMap::new());
+    let dump = dump::Dump { table, entries };
+    let json = fs::read_to_string(workspace::root().join("abi/vsm.json")).unwrap();
+    dump::compare_written(&dump, &json).unwrap();
+    let edits = [
+        ("\"bits\":\"0xffffffffff\"", "\"bits\":\"0xfffffffffff\"", "EnableAPsVtl (0x1ffe0) is described otherwise"),
+        ("\"name\":\"LockRegs\"", "\"name\":\"LockLegs\"", "LockRegs (0x1ffe2) is described otherwise"),
+        ("\"errno\":\"ETIMEDOUT\"", "\"errno\":\"ETIME\"", "BootAPs (0x1ffe1) is described otherwise"),
+        ("\"hash\": \"0x", "\"hash\": \"0y", "the hash is"),
+        ("\"calls\": [", "\"calls\": [{},", "another number of calls"),
+        ("{\"version\"", "{", "is no JSON"),
+    ];
+    for (from, to, words) in edits {
+        assert!(json.contains(from), "{from}");
+        let error = dump::compare_written(&dump, &json.replacen(from, to, 1)).expect_err(from).to_string();
+        assert!(error.contains(words), "{error}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! A handler of the boot phase gets a [`BootContext`], which exists only while a [`BootCall`] guard does: a
 //! function that needs the boot phase can ask for it in its signature, and a run-time call cannot provide it.
 
+use core::cell::Cell;
 use core::fmt;
 use core::ops::Deref;
 
@@ -15,13 +16,15 @@ pub struct CallContext<'a> {
     platform: &'a Platform,
     vp: u32,
     boot_call: Option<BootCall<'a>>,
+    /// Whether a parameter's type has refused its registers, so that the handler has not run.
+    parameter_refused: Cell<bool>,
 }
 
 impl<'a> CallContext<'a> {
     /// A call made by processor `vp`; `boot_call` for a call that may run in the boot phase only.
     #[must_use]
     pub fn new(platform: &'a Platform, vp: u32, boot_call: Option<BootCall<'a>>) -> Self {
-        Self { platform, vp, boot_call }
+        Self { platform, vp, boot_call, parameter_refused: Cell::new(false) }
     }
 
     /// The kernel that serves the call.
@@ -34,6 +37,16 @@ impl<'a> CallContext<'a> {
     #[must_use]
     pub fn vp(&self) -> u32 {
         self.vp
+    }
+
+    /// Remembers that a parameter's type has refused.
+    pub(super) fn note_parameter_refused(&self) {
+        self.parameter_refused.set(true);
+    }
+
+    /// Whether the handler has been entered, if the entry of its call has.
+    pub(super) fn was_handler_entered(&self) -> bool {
+        !self.parameter_refused.get()
     }
 }
 

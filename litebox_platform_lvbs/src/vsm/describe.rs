@@ -120,9 +120,9 @@ impl<const LEN: usize> Sink<LEN> {
         self.number(meta.line as u64);
     }
 
-    const fn table(&mut self, rows: &[CallRow]) {
+    const fn table(&mut self, rows: &[CallRow], version: u32) {
         self.number(FORMAT);
-        self.number(hash(rows));
+        self.number(hash(rows, version));
         self.number(rows.len() as u64);
         let mut rest = rows;
         while let [first, tail @ ..] = rest {
@@ -136,18 +136,19 @@ impl<const LEN: usize> Sink<LEN> {
 #[must_use]
 pub const fn len(rows: &[CallRow]) -> usize {
     let mut sink = Sink::<0> { bytes: [], at: 0 };
-    sink.table(rows);
+    // The length is that of any version's.
+    sink.table(rows, 0);
     sink.at
 }
 
-/// The description of `rows`, of which it takes [`len`] bytes.
+/// The description of `rows`, of which it takes [`len`] bytes, as `version` of the ABI.
 ///
 /// # Panics
 /// When the length is another, which a constant does while it is compiled.
 #[must_use]
-pub const fn bytes<const LEN: usize>(rows: &[CallRow]) -> [u8; LEN] {
+pub const fn bytes<const LEN: usize>(rows: &[CallRow], version: u32) -> [u8; LEN] {
     let mut sink = Sink::<LEN> { bytes: [0; LEN], at: 0 };
-    sink.table(rows);
+    sink.table(rows, version);
     assert!(sink.at == LEN, "the length is that of these rows");
     sink.bytes
 }
@@ -174,13 +175,15 @@ impl Hash {
     }
 }
 
-/// A number for what VTL0 must agree with VTL1 about: of each call the id, name, phase, caller, whether it is implemented,
-/// its parameters' kinds, registers and bits, its reply and its errnos. No words that only explain are in it.
+/// A number for what VTL0 must agree with VTL1 about: the ABI's version, which is raised also when a structure in memory
+/// changes, and of each call the id, name, phase, caller, whether it is implemented, its parameters' names, kinds, registers
+/// and bits, its reply and its errnos. No words that only explain are in it.
 ///
 /// Two tables with the same number are the same ABI; it says nothing about who made them.
 #[must_use]
-pub const fn hash(rows: &[CallRow]) -> u64 {
+pub const fn hash(rows: &[CallRow], version: u32) -> u64 {
     let mut hash = Hash(0xcbf2_9ce4_8422_2325);
+    hash.number(version as u64);
     let mut rest = rows;
     while let [row, tail @ ..] = rest {
         hash.number(row.function.id());
@@ -191,6 +194,7 @@ pub const fn hash(rows: &[CallRow]) -> u64 {
         let mut params = row.meta.params;
         hash.number(params.len() as u64);
         while let [first, others @ ..] = params {
+            hash.text(first.name);
             hash.text(first.kind);
             hash.number(first.registers as u64);
             hash.number(first.bits);

@@ -14,6 +14,15 @@ use crate::error::VsmError;
 use crate::logging::LogKind;
 use crate::platform::Platform;
 
+/// The answer of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The result register's value.
+    pub result: i64,
+    /// Whether the call's handler gave it, not the gate or a parameter's type before it.
+    pub by_handler: bool,
+}
+
 /// Serves a VSM call of processor `vp`: `registers` are the id and the three parameters (LVBS contract §3: RDI, RSI,
 /// RDX, R8). Returns the result register's value: not negative, or a negative Linux errno.
 ///
@@ -21,24 +30,33 @@ use crate::platform::Platform;
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the image's entry must index the static table directly")]
 pub fn dispatch(table: &VsmJumpTable, gate: &Gate, platform: &Platform, vp: u32, registers: [u64; 4]) -> i64 {
+    answer(table, gate, platform, vp, registers).result
+}
+
+/// As [`dispatch`], for tests that ask who answered.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it is the body of `dispatch`")]
+pub fn answer(table: &VsmJumpTable, gate: &Gate, platform: &Platform, vp: u32, registers: [u64; 4]) -> Answer {
+    let refused = |error| Answer { result: refuse(platform, registers[0], vp, error), by_handler: false };
     let [id, first, second, third] = registers;
     // On 64 bits: an id with upper bits set is as unknown as one below the base.
     let index = match usize::try_from(id.wrapping_sub(VSM_BASE)) {
         Ok(index) if index < VSM_TABLE_LEN => index,
-        _ => return refuse(platform, id, vp, VsmError::UnknownFunction(id)),
+        _ => return refused(VsmError::UnknownFunction(id)),
     };
     let context = match admit(gate, platform, vp, index) {
         Ok(context) => context,
-        Err(error) => return refuse(platform, id, vp, error),
+        Err(error) => return refused(error),
     };
     // Last before the load: a mispredicted branch above must not reach beyond the table.
     let Some(entry) = table.entry(clamp_index::<VSM_TABLE_LEN>(index)) else {
-        return refuse(platform, id, vp, VsmError::UnknownFunction(id));
+        return refused(VsmError::UnknownFunction(id));
     };
-    match entry(&context, &[first, second, third]) {
+    let result = match entry(&context, &[first, second, third]) {
         Ok(value) => i64::from(value),
         Err(error) => refuse(platform, id, vp, error),
-    }
+    };
+    Answer { result, by_handler: context.was_handler_entered() }
 }
 
 /// Tests the gate, and holds the end of boot back while a boot-phase call runs.

@@ -167,15 +167,18 @@ impl<'a> Registers<'a> {
     ///
     /// # Errors
     /// What [`VsmParam::from_registers`] refuses, with the parameter's own name.
-    pub fn take<T>(&mut self, param: &Param<T>, platform: &Platform) -> Result<T, VsmError> {
+    pub fn take<T>(&mut self, param: &Param<T>, context: &CallContext<'_>) -> Result<T, VsmError> {
         let name = param.meta.name;
         let Some((mine, rest)) = self.0.split_at_checked(param.meta.registers) else {
             return Err(VsmError::InvalidParameter { name, value: u64::MAX });
         };
         self.0 = rest;
-        (param.parse)(platform, mine).map_err(|error| match error {
-            VsmError::InvalidParameter { value, .. } => VsmError::InvalidParameter { name, value },
-            other => other,
+        (param.parse)(context.platform(), mine).map_err(|error| {
+            context.note_parameter_refused();
+            match error {
+                VsmError::InvalidParameter { value, .. } => VsmError::InvalidParameter { name, value },
+                other => other,
+            }
         })
     }
 }

@@ -31,7 +31,7 @@ pub mod reply;
 pub mod table;
 
 pub use context::{BootContext, CallContext};
-pub use dispatch::dispatch;
+pub use dispatch::{Answer, answer, dispatch};
 pub use errors::{ErrnoMeta, ErrnoSet};
 pub use function::{VSM_BASE, VSM_RESERVED, VSM_TABLE_LEN, VsmCall, VsmFunction, calls};
 pub use gate::{CallerRule, Gate, PhaseRule};

@@ -1,9 +1,11 @@
 //! Errors are ABI: a result that its call's row does not list is found, and the words say what to add where.
 
 use crate::common::{BOOT_VP, Machine, kernel};
-use litebox_platform_lvbs::vsm::{CallContext, CallRow, ErrnoMeta, HandlerMeta, VsmFunction, VsmJumpTable, dispatch};
+use litebox_platform_lvbs::vsm::{
+    Answer, CallContext, CallRow, ErrnoMeta, HandlerMeta, VsmFunction, VsmJumpTable, answer,
+};
 use litebox_platform_lvbs::{Errno, VsmError};
-use vsm_handlers::{GATE, ROWS, unlisted, unlisted_in};
+use vsm_handlers::{GATE, ROWS, VSM_TABLE, unlisted, unlisted_answer, unlisted_in};
 
 /// The handler of PatchText, which answers what its attribute does not say.
 fn surprising(_: &CallContext<'_>, _: &[u64; 3]) -> Result<u32, VsmError> {
@@ -18,12 +20,49 @@ fn a_handler_that_answers_what_it_does_not_list_is_named_with_its_line() {
         rows
     };
     let id = VsmFunction::PatchText.id();
-    let result = dispatch(&VsmJumpTable::new(&SURPRISING), &GATE, &kernel(&Machine::default()), BOOT_VP, [id, 0, 0, 0]);
-    assert_eq!(result, Errno::Ebusy.to_result());
-    let words = unlisted_in(&SURPRISING, id, result).expect("PatchText does not list EBUSY").to_string();
+    let answer = answer(&VsmJumpTable::new(&SURPRISING), &GATE, &kernel(&Machine::default()), BOOT_VP, [id, 0, 0, 0]);
+    assert_eq!(answer, Answer { result: Errno::Ebusy.to_result(), by_handler: true });
+    let words = unlisted_in(&SURPRISING, id, answer).expect("PatchText does not list EBUSY").to_string();
     assert!(words.starts_with("PatchText answered -EBUSY"), "{words}");
     assert!(words.contains("`EBUSY = \"when it occurs\"` to `errors(…)` of `patch_text`"), "{words}");
     assert!(words.contains("vsm_handlers/src/patch.rs:"), "{words}");
+}
+
+/// The gate of every call, and the parameters of this one, may answer what this handler may not.
+#[test]
+fn a_handler_may_answer_only_what_it_lists_itself() {
+    let row = ROWS.iter().find(|row| row.function == VsmFunction::PatchText).unwrap();
+    let by = |by_handler, errno: Errno| Answer { result: errno.to_result(), by_handler };
+    assert!(unlisted_answer(row.function.id(), by(false, Errno::Eio)).is_none());
+    let words =
+        unlisted_answer(row.function.id(), by(true, Errno::Eio)).expect("PatchText does not list EIO").to_string();
+    assert!(words.starts_with("PatchText answered -EIO, which its handler does not list"), "{words}");
+    for row in &ROWS {
+        for errno in Errno::ALL {
+            let listed = row.meta.errors.iter().any(|listed| listed.errno == *errno);
+            assert_eq!(
+                unlisted_answer(row.function.id(), by(true, *errno)).is_none(),
+                listed,
+                "{}",
+                row.function.name()
+            );
+        }
+    }
+}
+
+/// An errno that the handler and a parameter's type may both give is told apart by who gave it.
+#[test]
+fn who_answered_is_known() {
+    let platform = kernel(&Machine::default());
+    let made = |registers| answer(&VSM_TABLE, &GATE, &platform, BOOT_VP, registers);
+    let free = VsmFunction::FreeModuleInit.id();
+    let einval = |by_handler| Answer { result: Errno::Einval.to_result(), by_handler };
+    assert_eq!(made([free, u64::MAX, 0, 0]), einval(false), "no token");
+    assert_eq!(made([free, 1, 0, 0]), einval(true), "no module");
+    assert_eq!(made([1, 0, 0, 0]), einval(false), "no call");
+    crate::common::end_boot(&platform);
+    let lock = VsmFunction::LockRegs.id();
+    assert_eq!(made([lock, 0, 0, 0]), Answer { result: Errno::Eperm.to_result(), by_handler: false }, "the gate");
 }
 
 #[test]
@@ -58,5 +97,6 @@ fn gate_and_parameters_bring_their_own_errnos() {
 #[test]
 #[should_panic(expected = "SignalEndOfBoot answered -ENOENT, which its row does not list")]
 fn every_call_of_these_tests_is_looked_at() {
-    crate::common::check(VsmFunction::SignalEndOfBoot.id(), Errno::Enoent.to_result());
+    let answer = Answer { result: Errno::Enoent.to_result(), by_handler: false };
+    crate::common::check(VsmFunction::SignalEndOfBoot.id(), answer);
 }

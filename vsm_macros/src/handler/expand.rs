@@ -40,7 +40,7 @@ pub fn handler(rules: &Rules<'_>, function: &ItemFn, handler: &Handler<'_>) -> T
         #context
         #registers
         // Arguments are evaluated in order, and so the registers are taken in order.
-        let reply = #name(context, #(registers.take(&#names, context.platform())?),*)?;
+        let reply = #name(context, #(registers.take(&#names, context)?),*)?;
         ::core::result::Result::Ok(REPLY.value(reply))
     };
     let implementation = implementation(rules.call, &rules.table, &meta, &quote!(context), &unused, &body);

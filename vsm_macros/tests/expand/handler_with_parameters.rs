@@ -55,8 +55,8 @@ const _: () = {
             let mut registers = ::litebox_platform_lvbs::vsm::Registers::new(registers);
             let reply = validate_module(
                 context,
-                registers.take(&PARAM_0, context.platform())?,
-                registers.take(&PARAM_1, context.platform())?,
+                registers.take(&PARAM_0, context)?,
+                registers.take(&PARAM_1, context)?,
             )?;
             ::core::result::Result::Ok(REPLY.value(reply))
         }

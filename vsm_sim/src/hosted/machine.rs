@@ -12,7 +12,7 @@ use litebox_platform_lvbs::hv::{
 };
 use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
-use litebox_platform_lvbs::vsm::{Gate, VsmJumpTable, dispatch};
+use litebox_platform_lvbs::vsm::{Gate, VsmJumpTable, answer};
 use litebox_platform_lvbs::{Platform, VsmError};
 use vsm_handlers::{GATE, VSM_TABLE, before_return};
 use zerocopy::IntoBytes;
@@ -146,15 +146,15 @@ impl HostedMachine {
     ///
     /// # Panics
     /// When VTL1 is not enabled on `vp`, or has not been entered for the first time ([`Self::first_entry`]); when the call
-    /// answers with an errno that its row does not list.
+    /// answers with an errno that its row, or its handler if that answers, does not list.
     pub fn vtl_call(&self, vp: u32, id: u64, a1: u64, a2: u64, a3: u64) -> i64 {
         self.enter(vp);
-        let result = self.serve(vp, || dispatch(&TABLE, &RULES, &self.platform, vp, [id, a1, a2, a3]));
+        let answer = self.serve(vp, || answer(&TABLE, &RULES, &self.platform, vp, [id, a1, a2, a3]));
         self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
-        if let Some(unlisted) = vsm_handlers::unlisted(id, result) {
+        if let Some(unlisted) = vsm_handlers::unlisted_answer(id, answer) {
             panic!("{unlisted}");
         }
-        result
+        answer.result
     }
 
     /// Runs `work` as VTL1 on `vp`, between a VTL call and a VTL return.

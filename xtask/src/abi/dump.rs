@@ -11,15 +11,19 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use litebox_platform_lvbs::vsm::VSM_BASE;
+use serde_json::Value;
 use tabled::builder::Builder;
 use tabled::settings::Style;
 
 use super::model::Table;
+use super::page;
 use crate::verify::{Image, TABLE_SYMBOL, within};
 use crate::workspace::image_dir;
 
 /// The section with the description.
 const SECTION: &str = ".vsm_abi";
+/// The table as it is written for programs.
+const WRITTEN: &str = "abi/vsm.json";
 /// Bytes of an entry of the jump table.
 const ENTRY: u64 = 8;
 
@@ -40,6 +44,7 @@ pub(crate) fn execute(root: &Path, image: Option<&Path>) -> Result<()> {
     let dump = read(&bytes).with_context(|| format!("{} does not describe itself", path.display()))?;
     println!("{}", dump.text());
     compare(&dump)?;
+    compare_written(&dump, &fs::read_to_string(root.join(WRITTEN)).with_context(|| format!("cannot read {WRITTEN}"))?)?;
     println!("this is the table of abi/, hash {:#018x}", dump.table.hash);
     Ok(())
 }
@@ -103,6 +108,25 @@ pub fn compare(dump: &Dump) -> Result<()> {
     }
     if !problems.is_empty() {
         bail!("this is not the table of abi/:\n{}", problems.join("\n"));
+    }
+    Ok(())
+}
+
+/// Whether what is written for programs, `abi/vsm.json`, says of every call what the file does.
+///
+/// # Errors
+/// It does not; the message says where.
+pub fn compare_written(dump: &Dump, json: &str) -> Result<()> {
+    let json: Value = serde_json::from_str(json).with_context(|| format!("{WRITTEN} is no JSON"))?;
+    let hash = format!("{:#018x}", dump.table.hash);
+    ensure!(json["hash"] == hash.as_str(), "the hash is {hash}, in {WRITTEN} {}", json["hash"]);
+    let written = json["calls"].as_array().with_context(|| format!("{WRITTEN} has no calls"))?;
+    ensure!(written.len() == dump.table.calls.len(), "{WRITTEN} has another number of calls");
+    for (call, written) in dump.table.calls.iter().zip(written) {
+        // Since when there is a call is the lock's to say.
+        let mut said = page::call(call, None);
+        said["since"] = written["since"].clone();
+        ensure!(said == *written, "{} ({:#x}) is described otherwise in {WRITTEN}", call.name, call.id);
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! `abi/vsm.lock`: what VTL0 has been promised of each call, entry after entry; none is ever changed or removed.
+//! `abi/vsm.lock`: what VTL0 has been promised of each call, structure and number, entry after entry; none is ever changed
+//! or removed.
 //!
 //! A line is an entry: id, name, `since=` the ABI's version it came with, the rules, and after bars the parameters and the
-//! errnos; or `retired` in their place. The newest entry of an id counts. `cargo xtask abi` adds what is new; what changes a
+//! errnos; or `retired` in their place. Those of structures and numbers are in [`super::shapes`]. The newest entry of an id
+//! or name counts. `cargo xtask abi` adds what is new; what changes a
 //! promise only on demand.
 
 use std::collections::BTreeMap;
@@ -10,11 +12,14 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 
 use super::model::{Call, Table};
+use super::shapes::{self, Shape};
 
 /// What is written above the entries.
 const HEAD: &str = "\
 # What VTL0 has been promised of each VSM call. `cargo xtask abi` adds entries; none is ever changed or removed.
 # id name since=version phase=… caller=… result=… | parameter: kind, registers, bits | errnos
+# struct tag since=version size=bytes | field: type[count] @offset
+# numbers prefix since=version name=value
 ";
 
 /// Stands for the result of a call that has none yet.
@@ -43,8 +48,10 @@ impl fmt::Display for Entry {
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lock {
-    /// In the order in which they came.
+    /// Those of the calls, in the order in which they came.
     pub entries: Vec<Entry>,
+    /// Those of structures and numbers, in that order.
+    pub shapes: Vec<Shape>,
 }
 
 /// How a table differs from what was promised.
@@ -54,7 +61,7 @@ pub enum Drift {
     Renumbered { name: String, was: u64, is: u64 },
     /// An id has been given to another call.
     Reused { id: u64, was: String, is: String },
-    /// A call's parameters, errnos or rules are others than they were.
+    /// A call's parameters, errnos or rules are others than they were, or a structure's layout, or a group's values.
     Changed { name: String, what: &'static str, was: String, is: String },
     /// A call that was not implemented is: nothing was promised of it but its id.
     Implemented { name: String },
@@ -62,12 +69,16 @@ pub enum Drift {
     Gone { name: String, id: u64 },
     /// A call has no entry.
     New { name: String, id: u64 },
+    /// A structure or a group of numbers has no entry.
+    NewShape { name: String },
+    /// A structure or a group of numbers is not there any more.
+    GoneShape { name: String },
 }
 
 impl Drift {
     /// Whether `cargo xtask abi` takes it without being asked.
     fn is_harmless(&self) -> bool {
-        matches!(self, Self::New { .. } | Self::Implemented { .. })
+        matches!(self, Self::New { .. } | Self::NewShape { .. } | Self::Implemented { .. })
     }
 
     /// Whether it is never taken.
@@ -96,6 +107,8 @@ impl fmt::Display for Drift {
             Self::Implemented { name } => {
                 write!(f, "{name} is implemented, and abi/vsm.lock does not say how yet: cargo xtask abi")
             }
+            Self::NewShape { name } => write!(f, "{name} has no entry in abi/vsm.lock yet: cargo xtask abi"),
+            Self::GoneShape { name } => write!(f, "{name} is gone; to retire it: cargo xtask abi --accept"),
             Self::New { name, id } => write!(f, "{name} ({id:#x}) has no entry in abi/vsm.lock yet: cargo xtask abi"),
         }
     }
@@ -125,8 +138,13 @@ impl Lock {
     pub fn parse(text: &str) -> Result<Self> {
         let mut lock = Self::default();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
-            let entry = parse_entry(line).with_context(|| format!("abi/vsm.lock, line {}: {line}", index + 1))?;
             let place = || format!("abi/vsm.lock, line {}", index + 1);
+            if let Some(shape) = Shape::parse(line).with_context(|| format!("{}: {line}", place()))? {
+                ensure!(shape.since >= lock.version(), "{}: versions ascend", place());
+                lock.shapes.push(shape);
+                continue;
+            }
+            let entry = parse_entry(line).with_context(|| format!("{}: {line}", place()))?;
             ensure!(entry.since >= lock.version(), "{}: versions ascend", place());
             for before in &lock.entries {
                 ensure!(
@@ -149,13 +167,18 @@ impl Lock {
     /// The file's text.
     #[must_use]
     pub fn text(&self) -> String {
-        self.entries.iter().fold(HEAD.to_owned(), |text, entry| format!("{text}{entry}\n"))
+        let calls = self.entries.iter().map(|entry| (entry.since, entry.to_string()));
+        let mut lines: Vec<_> = calls.chain(self.shapes.iter().map(|shape| (shape.since, shape.to_string()))).collect();
+        // Stable: what came with a version stays in its order, and behind what came before.
+        lines.sort_by_key(|line| line.0);
+        lines.iter().fold(HEAD.to_owned(), |text, (_, line)| format!("{text}{line}\n"))
     }
 
     /// The ABI's version: that of the newest entry.
     #[must_use]
     pub fn version(&self) -> u32 {
-        self.entries.last().map_or(0, |entry| entry.since)
+        let calls = self.entries.last().map_or(0, |entry| entry.since);
+        self.shapes.last().map_or(0, |shape| shape.since).max(calls)
     }
 
     /// The entry that counts, of each id.
@@ -169,9 +192,9 @@ impl Lock {
         self.entries.iter().find(|entry| entry.id == id).map(|entry| entry.since)
     }
 
-    /// How `table` differs from the promises, by id.
+    /// How `table` and the present structures and numbers differ from the promises.
     #[must_use]
-    pub fn drifts(&self, table: &Table) -> Vec<Drift> {
+    pub fn drifts(&self, table: &Table, present: &[Shape]) -> Vec<Drift> {
         let newest = self.newest();
         let mut drifts = Vec::new();
         for call in &table.calls {
@@ -203,15 +226,16 @@ impl Lock {
                 drifts.push(Drift::Gone { name: entry.name.clone(), id: entry.id });
             }
         }
+        drifts.extend(shapes::drifts(&self.shapes, present));
         drifts
     }
 
-    /// Adds the entries that `table` needs. With `accept` also those that change a promise.
+    /// Adds the entries that `table`, the present structures and numbers need. With `accept` also those that change a promise.
     ///
     /// # Errors
     /// The table breaks a promise, and may not.
-    pub fn update(&mut self, table: &Table, accept: bool) -> Result<()> {
-        let drifts = self.drifts(table);
+    pub fn update(&mut self, table: &Table, present: &[Shape], accept: bool) -> Result<()> {
+        let drifts = self.drifts(table, present);
         let refused: Vec<String> = drifts
             .iter()
             .filter(|drift| drift.is_forbidden() || !(accept || drift.is_harmless()))
@@ -219,6 +243,7 @@ impl Lock {
             .collect();
         ensure!(refused.is_empty(), "{}", refused.join("\n"));
         let since = self.version() + 1;
+        self.shapes.extend(shapes::additions(&self.shapes, present, since));
         for call in &table.calls {
             let (is, entry) = (promise(call), self.newest().get(&call.id).copied().cloned());
             if entry.is_none_or(|entry| entry.promise.as_deref() != Some(is.as_str())) {
@@ -255,23 +280,24 @@ fn parse_entry(line: &str) -> Result<Entry> {
 mod tests {
     use super::*;
     use crate::abi::model::Param;
+    use crate::abi::shapes::present;
 
     /// The calls of the contract, and a lock that promises them.
     fn sound() -> (Table, Lock) {
         let mut table = Table::built_in().unwrap();
         table.calls.retain(|call| call.id <= 0x1_fff0);
         let mut lock = Lock::default();
-        lock.update(&table, false).unwrap();
+        lock.update(&table, &present(0), false).unwrap();
         assert_eq!(Lock::parse(&lock.text()).unwrap(), lock);
-        assert_eq!((lock.drifts(&table), lock.version()), (vec![], 1));
+        assert_eq!((lock.drifts(&table, &present(0)), lock.version()), (vec![], 1));
         (table, lock)
     }
 
     /// The one drift of `table`; it is refused, by these words.
     fn refused(lock: &Lock, table: &Table, accept: bool, words: &str) -> Drift {
-        let [drift] = lock.drifts(table).try_into().expect("one drift");
+        let [drift] = lock.drifts(table, &present(0)).try_into().expect("one drift");
         assert!(drift.to_string().contains(words), "{drift}");
-        let error = lock.clone().update(table, accept).unwrap_err().to_string();
+        let error = lock.clone().update(table, &present(0), accept).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
         drift
     }
@@ -296,8 +322,8 @@ mod tests {
         let (mut table, mut lock) = sound();
         let retired = table.calls.remove(3);
         assert!(matches!(refused(&lock, &table, false, "is gone"), Drift::Gone { id: 0x1_ffe3, .. }));
-        lock.update(&table, true).unwrap();
-        assert_eq!((lock.drifts(&table), lock.version()), (vec![], 2));
+        lock.update(&table, &present(0), true).unwrap();
+        assert_eq!((lock.drifts(&table, &present(0)), lock.version()), (vec![], 2));
         assert_eq!(Lock::parse(&lock.text()).unwrap(), lock, "the retired id is kept");
         for name in ["SignalEndOfBoot", "Another"] {
             table.calls.insert(3, Call { name: name.to_owned(), ..retired.clone() });
@@ -318,8 +344,11 @@ mod tests {
             let (mut table, mut lock) = sound();
             change(&mut table.calls[4].params);
             refused(&lock, &table, false, "the parameters of ProtectMemory changed");
-            lock.update(&table, true).unwrap();
-            assert_eq!((lock.drifts(&table), lock.version(), lock.entries.len()), (vec![], 2, table.calls.len() + 1));
+            lock.update(&table, &present(0), true).unwrap();
+            assert_eq!(
+                (lock.drifts(&table, &present(0)), lock.version(), lock.entries.len()),
+                (vec![], 2, table.calls.len() + 1)
+            );
         }
     }
 
@@ -349,11 +378,11 @@ mod tests {
         let entries = lock.entries.len();
         let taken = Call { id: 0x1_ffff, name: "Taken".to_owned(), implemented: false, ..table.calls[0].clone() };
         table.calls.push(taken);
-        lock.update(&table, false).unwrap();
+        lock.update(&table, &present(0), false).unwrap();
         table.calls.last_mut().unwrap().implemented = true;
-        assert_eq!(lock.drifts(&table), [Drift::Implemented { name: "Taken".to_owned() }]);
-        lock.update(&table, false).unwrap();
-        assert_eq!((lock.drifts(&table), lock.version(), lock.entries.len()), (vec![], 3, entries + 2));
+        assert_eq!(lock.drifts(&table, &present(0)), [Drift::Implemented { name: "Taken".to_owned() }]);
+        lock.update(&table, &present(0), false).unwrap();
+        assert_eq!((lock.drifts(&table, &present(0)), lock.version(), lock.entries.len()), (vec![], 3, entries + 2));
         table.calls.last_mut().unwrap().implemented = false;
         refused(&lock, &table, false, "the rules of Taken changed");
     }
@@ -365,7 +394,7 @@ mod tests {
             call.doc.push_str(" More.");
             call.errors.iter_mut().for_each(|error| error.when.push('.'));
         }
-        assert_eq!(lock.drifts(&table), []);
+        assert_eq!(lock.drifts(&table, &present(0)), []);
     }
 
     #[test]
@@ -373,9 +402,9 @@ mod tests {
         let (mut table, mut lock) = sound();
         let new = Call { id: 0x1_fff1, name: "New".to_owned(), ..table.calls[0].clone() };
         table.calls.push(new);
-        assert_eq!(lock.drifts(&table), [Drift::New { name: "New".to_owned(), id: 0x1_fff1 }]);
-        lock.update(&table, false).unwrap();
-        assert_eq!((lock.drifts(&table), lock.version(), lock.since(0x1_fff1)), (vec![], 2, Some(2)));
+        assert_eq!(lock.drifts(&table, &present(0)), [Drift::New { name: "New".to_owned(), id: 0x1_fff1 }]);
+        lock.update(&table, &present(0), false).unwrap();
+        assert_eq!((lock.drifts(&table, &present(0)), lock.version(), lock.since(0x1_fff1)), (vec![], 2, Some(2)));
     }
 
     #[test]

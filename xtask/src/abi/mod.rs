@@ -6,16 +6,19 @@
 mod compile;
 pub mod dump;
 mod header;
+mod history;
 mod layout;
 mod lock;
 mod model;
 mod page;
+mod shapes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
+use litebox_platform_lvbs::vsm::describe;
 
 pub use compile::{compile, compile_header};
 use lock::Lock;
@@ -72,6 +75,8 @@ struct Product {
 
 /// All files that follow from the table and the lock.
 fn products(root: &Path, table: &Table, lock: &Lock) -> Result<Vec<Product>> {
+    // The version is in the hash, and may have been raised since this program was built.
+    let table = &Table { hash: describe::hash(&vsm_handlers::ROWS, lock.version()), ..table.clone() };
     let version_file = read(root, VERSION_FILE)?;
     let version = version_file.lines().map(|line| match line.strip_prefix(VERSION_LINE) {
         Some(_) => format!("{VERSION_LINE}{};\n", lock.version()),
@@ -105,19 +110,19 @@ fn read_lock(root: &Path) -> Result<Lock> {
     if root.join(LOCK).exists() { Lock::parse(&read(root, LOCK)?) } else { Ok(Lock::default()) }
 }
 
-/// Every id that the lock has, retired ones included.
+/// The ids and names that the lock has, retired ones included.
 ///
 /// # Errors
 /// The lock cannot be read.
-pub fn locked_ids(root: &Path) -> Result<Vec<u64>> {
-    Ok(read_lock(root)?.entries.iter().map(|entry| entry.id).collect())
+pub fn locked_calls(root: &Path) -> Result<Vec<(u64, String)>> {
+    Ok(read_lock(root)?.entries.into_iter().map(|entry| (entry.id, entry.name)).collect())
 }
 
 /// Writes what is stale.
 fn write(root: &Path, accept: bool) -> Result<()> {
     let table = Table::built_in()?;
     let mut lock = read_lock(root)?;
-    lock.update(&table, accept)?;
+    lock.update(&table, &shapes::present(0), accept)?;
     fs::create_dir_all(root.join("abi"))?;
     for Product { path, text } in products(root, &table, &lock)? {
         if fs::read_to_string(root.join(path)).is_ok_and(|old| old == text) {
@@ -135,7 +140,8 @@ fn write(root: &Path, accept: bool) -> Result<()> {
 /// There is something of the kind.
 pub fn check(root: &Path) -> Result<()> {
     let (table, lock) = (Table::built_in()?, read_lock(root)?);
-    let mut problems: Vec<String> = lock.drifts(&table).iter().map(ToString::to_string).collect();
+    let mut problems: Vec<String> = lock.drifts(&table, &shapes::present(0)).iter().map(ToString::to_string).collect();
+    problems.extend(history::problems(root, LOCK, &fs::read_to_string(root.join(LOCK)).unwrap_or_default()));
     if vsm_handlers::ABI_VERSION != lock.version() {
         problems.push(format!("{VERSION_FILE} has another version than {LOCK}: cargo xtask abi"));
     }

@@ -241,6 +241,21 @@ mod tests {
     }
 
     #[test]
+    fn a_version_is_a_hash() {
+        let hash = |version| litebox_platform_lvbs::vsm::describe::hash(&ROWS, version);
+        assert_eq!(hash(vsm_handlers::ABI_VERSION), vsm_handlers::ABI_HASH);
+        assert_ne!(hash(vsm_handlers::ABI_VERSION + 1), vsm_handlers::ABI_HASH);
+        let renamed = |name| {
+            let mut rows = ROWS;
+            let param = litebox_platform_lvbs::vsm::ParamMeta { name, ..ROWS[4].meta.params[0] };
+            rows[4].meta.params = Box::leak(Box::new([param]));
+            litebox_platform_lvbs::vsm::describe::hash(&rows, vsm_handlers::ABI_VERSION)
+        };
+        assert_eq!(renamed(ROWS[4].meta.params[0].name), vsm_handlers::ABI_HASH);
+        assert_ne!(renamed("another"), vsm_handlers::ABI_HASH);
+    }
+
+    #[test]
     fn every_cut_of_the_description_is_refused() {
         let bytes = &vsm_handlers::ABI;
         for end in 0..bytes.len() {

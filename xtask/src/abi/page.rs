@@ -100,46 +100,45 @@ fn structures() -> String {
     text
 }
 
-/// The description for programs.
-#[must_use]
-pub fn json(table: &Table, lock: &Lock) -> String {
-    let calls: Vec<Value> = table
-        .calls
+/// A call as programs get it.
+pub(super) fn call(call: &Call, since: Option<u32>) -> Value {
+    let params: Vec<Value> = call
+        .params
         .iter()
-        .map(|call| {
-            let params: Vec<Value> = call
-                .params
-                .iter()
-                .map(|param| {
-                    json!({
-                        "name": param.name,
-                        "kind": param.kind,
-                        "unit": param.unit,
-                        "registers": param.registers,
-                        "bits": format!("{:#x}", param.bits),
-                    })
-                })
-                .collect();
-            let errors: Vec<Value> = call
-                .errors
-                .iter()
-                .map(|error| json!({ "errno": error.name, "number": error.number, "when": error.when, "by": error.by }))
-                .collect();
+        .map(|param| {
             json!({
-                "id": format!("{:#x}", call.id),
-                "name": call.name,
-                "since": lock.since(call.id),
-                "phase": call.phase,
-                "caller": call.caller,
-                "implemented": call.implemented,
-                "parameters": params,
-                "result": call.reply,
-                "errors": errors,
-                "summary": call.summary,
-                "documentation": call.doc,
+                "name": param.name,
+                "kind": param.kind,
+                "unit": param.unit,
+                "registers": param.registers,
+                "bits": format!("{:#x}", param.bits),
             })
         })
         .collect();
+    let errors: Vec<Value> = call
+        .errors
+        .iter()
+        .map(|error| json!({ "errno": error.name, "number": error.number, "when": error.when, "by": error.by }))
+        .collect();
+    json!({
+        "id": format!("{:#x}", call.id),
+        "name": call.name,
+        "since": since,
+        "phase": call.phase,
+        "caller": call.caller,
+        "implemented": call.implemented,
+        "parameters": params,
+        "result": call.reply,
+        "errors": errors,
+        "summary": call.summary,
+        "documentation": call.doc,
+    })
+}
+
+/// The description for programs.
+#[must_use]
+pub fn json(table: &Table, lock: &Lock) -> String {
+    let calls: Vec<Value> = table.calls.iter().map(|one| call(one, lock.since(one.id))).collect();
     let structures: Vec<Value> = STRUCTURES
         .iter()
         .map(|structure| {
@@ -170,7 +169,7 @@ mod tests {
     fn the_description_for_programs_is_json_and_has_every_call() {
         let table = Table::built_in().unwrap();
         let mut lock = Lock::default();
-        lock.update(&table, false).unwrap();
+        lock.update(&table, &super::super::shapes::present(0), false).unwrap();
         let all: Value = serde_json::from_str(&json(&table, &lock)).unwrap();
         let calls = all["calls"].as_array().unwrap();
         assert_eq!(calls.len(), table.calls.len());
