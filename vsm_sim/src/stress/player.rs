@@ -147,6 +147,8 @@ impl Player {
         life.enter();
         self.end(Answer::Done, Duration::ZERO);
         self.figures.steps += 1;
+        // After the end of boot it comes back locked, and its first instruction may be one that VTL1 stops.
+        self.check_locked()?;
         life.world.check(life)
     }
 
