@@ -45,17 +45,17 @@ pub fn bench(criterion: &mut Criterion) {
             bencher.iter(|| registry.get(black_box(FIRST + random.next() % (slots * STEP))));
         });
         // A free frame between two protected ones becomes read-only, and in the next turn free to write again.
-        let owner = Owner::Module { token: 1, kind: ModuleMemoryKind::Text };
+        let claimant = Owner::Module { token: 1, kind: ModuleMemoryKind::Text };
         let change = |registry: &mut FrameRegistry, slot: u64, owner: Owner, permission: Permission| {
             let range = frames(FIRST + slot * STEP + 2, 1);
             let mut transaction = registry.begin(&hardware, Phase::Runtime).expect("a host has the memory");
-            transaction.stage(range, owner, owner, permission).expect("the frame is free");
+            transaction.stage(range, claimant, owner, permission).expect("the frame is free");
             transaction.commit().expect("the hypervisor refuses nothing");
         };
         group.bench_function(BenchmarkId::new("two one-frame transactions", intervals), |bencher| {
             bencher.iter(|| {
                 let slot = random.next() % slots;
-                change(&mut registry, slot, owner, Permission::R);
+                change(&mut registry, slot, claimant, Permission::R);
                 change(&mut registry, slot, Owner::Nobody, Permission::RW);
             });
         });
