@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use litebox_platform_lvbs::frames::Owner;
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use litebox_platform_lvbs::vtl0::{KexecMemoryMetadata, KexecSlot};
 use vsm_sim::hosted::{HostedMachine, RacePoint};

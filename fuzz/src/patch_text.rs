@@ -7,11 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use litebox_platform_lvbs::Platform;
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
-use litebox_platform_lvbs::frames::{ModuleMemoryKind as Kind, Owner, Permission};
-use litebox_platform_lvbs::vsm::{Token, VsmFunction};
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::{ModuleMemoryKind as Kind, Owner};
+use litebox_platform_lvbs::phase::Phase;
+use litebox_platform_lvbs::token::Token;
+use litebox_platform_lvbs::vsm::VsmFunction;
 use litebox_platform_lvbs::vtl0::{
-    KernelData, KernelFunctions, MemoryContainer, ModuleFunctions, ModuleMemory, PatchData, PatchDataMap, Phase,
-    SymbolTable, SymbolTableBuilder,
+    KernelData, KernelFunctions, MemoryContainer, ModuleFunctions, ModuleMemory, PatchData, PatchDataMap, SymbolTable,
+    SymbolTableBuilder,
 };
 use vsm_integrity::keys::KeyStore;
 use vsm_integrity::module::Shape;

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use crate::error::VsmError;
+use thiserror::Error;
 
 /// Size of a page and of a frame, in bytes.
 pub const PAGE_SIZE: u64 = 4096;
@@ -14,6 +14,27 @@ pub const PAGE_SHIFT: u32 = 12;
 /// Bits of a physical address on x86-64 (Intel SDM vol. 3 §4.1.4, MAXPHYADDR is at most 52).
 pub const PHYS_ADDR_BITS: u32 = 52;
 
+/// Why a number is not an address, or two are not a range.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum AddressError {
+    /// An address has bits set beyond what a physical address can have.
+    #[error("{0:#x} is not a physical address")]
+    NotPhysical(u64),
+    /// An address that must be page-aligned is not.
+    #[error("address {0:#x} is not page-aligned")]
+    NotPageAligned(u64),
+    /// A range breaks the rule named.
+    #[error("range {start:#x}..{end:#x}: {rule}")]
+    InvalidRange {
+        /// First byte.
+        start: u64,
+        /// First byte after it.
+        end: u64,
+        /// The rule that was broken.
+        rule: &'static str,
+    },
+}
+
 /// A guest-physical address below 2^52.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
@@ -21,15 +42,15 @@ pub struct PhysAddr(u64);
 
 impl PhysAddr {
     /// Checks that `raw` fits an x86-64 physical address.
-    pub const fn new(raw: u64) -> Result<Self, VsmError> {
-        if raw >> PHYS_ADDR_BITS == 0 { Ok(Self(raw)) } else { Err(VsmError::InvalidPhysicalAddress(raw)) }
+    pub const fn new(raw: u64) -> Result<Self, AddressError> {
+        if raw >> PHYS_ADDR_BITS == 0 { Ok(Self(raw)) } else { Err(AddressError::NotPhysical(raw)) }
     }
 
     /// Checks that `raw` is a physical address and page-aligned.
-    pub const fn new_aligned(raw: u64) -> Result<Self, VsmError> {
+    pub const fn new_aligned(raw: u64) -> Result<Self, AddressError> {
         match Self::new(raw) {
             Ok(pa) if pa.is_page_aligned() => Ok(pa),
-            Ok(_) => Err(VsmError::NotPageAligned(raw)),
+            Ok(_) => Err(AddressError::NotPageAligned(raw)),
             Err(error) => Err(error),
         }
     }
@@ -59,10 +80,10 @@ impl PhysAddr {
     }
 
     /// `self + bytes`, if that is a physical address.
-    pub const fn checked_add(self, bytes: u64) -> Result<Self, VsmError> {
+    pub const fn checked_add(self, bytes: u64) -> Result<Self, AddressError> {
         match self.0.checked_add(bytes) {
             Some(sum) => Self::new(sum),
-            None => Err(VsmError::InvalidPhysicalAddress(u64::MAX)),
+            None => Err(AddressError::NotPhysical(u64::MAX)),
         }
     }
 }
@@ -86,12 +107,8 @@ pub struct Gfn(u64);
 
 impl Gfn {
     /// Checks that the frame lies below 2^52 bytes.
-    pub const fn new(raw: u64) -> Result<Self, VsmError> {
-        if raw >> (PHYS_ADDR_BITS - PAGE_SHIFT) == 0 {
-            Ok(Self(raw))
-        } else {
-            Err(VsmError::InvalidPhysicalAddress(raw))
-        }
+    pub const fn new(raw: u64) -> Result<Self, AddressError> {
+        if raw >> (PHYS_ADDR_BITS - PAGE_SHIFT) == 0 { Ok(Self(raw)) } else { Err(AddressError::NotPhysical(raw)) }
     }
 
     /// The number.
@@ -117,28 +134,32 @@ pub struct FrameRange {
 
 impl FrameRange {
     /// Frames of the bytes `start..end`; both must be page-aligned and `start < end`.
-    pub const fn from_bytes(start: u64, end: u64) -> Result<Self, VsmError> {
+    pub const fn from_bytes(start: u64, end: u64) -> Result<Self, AddressError> {
         // `end` may be 2^52 itself, the first byte after the last frame.
         if start >> PHYS_ADDR_BITS != 0 || (end >> PHYS_ADDR_BITS != 0 && end != 1 << PHYS_ADDR_BITS) {
-            return Err(VsmError::InvalidRange { start, end, rule: "must lie below 2^52" });
+            return Err(AddressError::InvalidRange { start, end, rule: "must lie below 2^52" });
         }
         if !start.is_multiple_of(PAGE_SIZE) {
-            return Err(VsmError::NotPageAligned(start));
+            return Err(AddressError::NotPageAligned(start));
         }
         if !end.is_multiple_of(PAGE_SIZE) {
-            return Err(VsmError::NotPageAligned(end));
+            return Err(AddressError::NotPageAligned(end));
         }
         if start >= end {
-            return Err(VsmError::InvalidRange { start, end, rule: "must not be empty" });
+            return Err(AddressError::InvalidRange { start, end, rule: "must not be empty" });
         }
         Ok(Self { start: start >> PAGE_SHIFT, end: end >> PAGE_SHIFT })
     }
 
     /// The frames `start..end`, by number; `start < end`, both at most 2^40.
-    pub const fn from_gfns(start: u64, end: u64) -> Result<Self, VsmError> {
+    pub const fn from_gfns(start: u64, end: u64) -> Result<Self, AddressError> {
         const LIMIT: u64 = 1 << (PHYS_ADDR_BITS - PAGE_SHIFT);
         if start >= end || end > LIMIT {
-            return Err(VsmError::InvalidRange { start, end, rule: "frame numbers must ascend and lie below 2^40" });
+            return Err(AddressError::InvalidRange {
+                start,
+                end,
+                rule: "frame numbers must ascend and lie below 2^40",
+            });
         }
         Ok(Self { start, end })
     }
@@ -153,6 +174,13 @@ impl FrameRange {
     #[must_use]
     pub const fn end(self) -> u64 {
         self.end
+    }
+
+    /// Address of the first byte.
+    #[must_use]
+    pub const fn first(self) -> PhysAddr {
+        // Cannot overflow: every constructor keeps the number below 2^40.
+        PhysAddr(self.start << PAGE_SHIFT)
     }
 
     /// How many frames; at least 1.
@@ -190,10 +218,10 @@ mod tests {
     #[test]
     fn physical_addresses_end_at_2_to_52() {
         assert!(PhysAddr::new((1 << 52) - 1).is_ok());
-        assert_eq!(PhysAddr::new(1 << 52), Err(VsmError::InvalidPhysicalAddress(1 << 52)));
+        assert_eq!(PhysAddr::new(1 << 52), Err(AddressError::NotPhysical(1 << 52)));
         assert!(PhysAddr::new((1 << 52) - 1).unwrap().checked_add(1).is_err());
         assert!(PhysAddr::new(5).unwrap().checked_add(u64::MAX).is_err());
-        assert_eq!(PhysAddr::new_aligned(0x1001), Err(VsmError::NotPageAligned(0x1001)));
+        assert_eq!(PhysAddr::new_aligned(0x1001), Err(AddressError::NotPageAligned(0x1001)));
     }
 
     #[test]
@@ -207,8 +235,8 @@ mod tests {
     fn frame_ranges_are_aligned_ascending_and_bounded() {
         let range = FrameRange::from_bytes(0x1000, 0x3000).unwrap();
         assert_eq!((range.start(), range.end(), range.count()), (1, 3, 2));
-        assert_eq!(FrameRange::from_bytes(0x1000, 0x1fff), Err(VsmError::NotPageAligned(0x1fff)));
-        assert_eq!(FrameRange::from_bytes(0x1008, 0x2000), Err(VsmError::NotPageAligned(0x1008)));
+        assert_eq!(FrameRange::from_bytes(0x1000, 0x1fff), Err(AddressError::NotPageAligned(0x1fff)));
+        assert_eq!(FrameRange::from_bytes(0x1008, 0x2000), Err(AddressError::NotPageAligned(0x1008)));
         assert!(FrameRange::from_bytes(0x2000, 0x2000).is_err());
         assert!(FrameRange::from_bytes(0x3000, 0x2000).is_err());
         assert!(FrameRange::from_bytes(0, 1 << 52).is_ok());

@@ -7,8 +7,10 @@ use thiserror::Error;
 use vsm_integrity::module::ModuleError;
 use vsm_integrity::signature::{ErrorClass, SignatureError};
 
-use crate::address::PhysAddr;
+use crate::address::{AddressError, PhysAddr};
 use crate::hv::HvStatus;
+use crate::owner::Owner;
+use crate::token::Token;
 
 /// A Linux errno (`include/uapi/asm-generic/errno*.h`), as a positive number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,7 +161,7 @@ pub enum VsmError {
     Vtl0MemoryFault(PhysAddr),
     /// The frames belong to somebody else.
     #[error("frame at {0} belongs to {1}")]
-    FrameOwned(PhysAddr, crate::frames::Owner),
+    FrameOwned(PhysAddr, Owner),
     /// A frame that is to be looked at in place can be changed by VTL0.
     #[error("frame at {0} is not frozen")]
     NotFrozen(PhysAddr),
@@ -185,16 +187,16 @@ pub enum VsmError {
     },
     /// The token is that of no module.
     #[error("there is no module with token {0}")]
-    NoSuchModule(u32),
+    NoSuchModule(Token),
     /// The module has been initialised: FreeModuleInit has come.
     #[error("module {0} has been initialised already")]
-    ModuleInitialised(u32),
+    ModuleInitialised(Token),
     /// A module's memory would lie where another one's is, in virtual memory.
     #[error("the module's memory overlaps that of module {0} in virtual memory")]
-    ModuleOverlaps(u32),
+    ModuleOverlaps(Token),
     /// The module cannot go while another one uses it.
     #[error("module {0} is used by module {1}")]
-    ModuleInUse(u32, u32),
+    ModuleInUse(Token, Token),
     /// VTL1's heap or a bounded table is full.
     #[error("VTL1 has no memory left for {0}")]
     OutOfMemory(&'static str),
@@ -251,6 +253,16 @@ impl VsmError {
                 ErrorClass::NoMemory => Errno::Enomem,
             },
             Self::Hypercall { .. } | Self::Vtl1Failed => Errno::Eio,
+        }
+    }
+}
+
+impl From<AddressError> for VsmError {
+    fn from(error: AddressError) -> Self {
+        match error {
+            AddressError::NotPhysical(raw) => Self::InvalidPhysicalAddress(raw),
+            AddressError::NotPageAligned(raw) => Self::NotPageAligned(raw),
+            AddressError::InvalidRange { start, end, rule } => Self::InvalidRange { start, end, rule },
         }
     }
 }

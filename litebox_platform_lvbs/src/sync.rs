@@ -29,6 +29,5 @@ impl RelaxStrategy for Wait {
 #[inline]
 pub fn wait() {
     core::hint::spin_loop();
-    #[cfg(target_os = "none")]
-    assert!(!crate::arch::panic::has_failed(), "VTL1 has failed while this processor waited for another one");
+    assert!(!crate::failure::has_failed(), "VTL1 has failed while this processor waited for another one");
 }

@@ -5,13 +5,13 @@
 //! started yet as well (LVBS contract §4). So VTL1 waits for each processor. VTL0 may keep one back for as long as it likes:
 //! the wait has a limit, by a clock that is not VTL0's.
 
+use litebox_platform_lvbs::access::PhysMutPtr;
 use litebox_platform_lvbs::address::PAGE_SIZE;
-use litebox_platform_lvbs::frames::Owner;
 use litebox_platform_lvbs::hardware::Hardware;
 use litebox_platform_lvbs::loader::{Generation, MAX_POSSIBLE_CPUS};
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::sync::wait;
 use litebox_platform_lvbs::vsm::{ErrnoMeta, VsmParam, Vtl0Page};
-use litebox_platform_lvbs::vtl0::PhysMutPtr;
 use litebox_platform_lvbs::{Platform, VsmError};
 
 /// What a processor's thread waits for in its byte of the page (LVBS contract §4).

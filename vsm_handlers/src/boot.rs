@@ -3,10 +3,10 @@
 //! VTL0 still is what the firmware measured, but its memory is read as if it were hostile: once, and checked.
 
 use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::access::PhysConstPtr;
+use litebox_platform_lvbs::hardware::calls::enable_vp_vtl;
 use litebox_platform_lvbs::hv::HvStatus;
-use litebox_platform_lvbs::hv::calls::enable_vp_vtl;
 use litebox_platform_lvbs::vsm::{BootContext, Vtl0Page};
-use litebox_platform_lvbs::vtl0::PhysConstPtr;
 use log::info;
 use vsm_macros::vsm_handler;
 

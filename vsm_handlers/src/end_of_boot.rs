@@ -5,11 +5,12 @@
 use core::fmt;
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{FrameRegistry, Owner, Permission};
+use litebox_platform_lvbs::frames::{FrameRegistry, Permission};
 use litebox_platform_lvbs::hardware::Hardware;
-use litebox_platform_lvbs::hv::calls::{get_vp_register, set_vp_register};
+use litebox_platform_lvbs::hardware::calls::{get_vp_register, set_vp_register};
 use litebox_platform_lvbs::hv::{HvRegisterName, InputVtl, VsmCapabilities, VsmPartitionConfig};
-use litebox_platform_lvbs::vtl0::Phase;
+use litebox_platform_lvbs::owner::Owner;
+use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
 

@@ -6,11 +6,13 @@
 use alloc::vec::Vec;
 
 use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::access::FetchOnce;
 use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE, PhysAddr};
-use litebox_platform_lvbs::frames::{AlignedPage, FrozenView, Owner, Permission, Transaction, ViewPiece};
+use litebox_platform_lvbs::frames::{FrozenView, Permission, Transaction};
+use litebox_platform_lvbs::hardware::{AlignedPage, ViewPiece};
 use litebox_platform_lvbs::heki::CheckedRange;
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::sort::heap_sort;
-use litebox_platform_lvbs::vtl0::FetchOnce;
 
 use crate::objects::{ObjectKind, Objects};
 

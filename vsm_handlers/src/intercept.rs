@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use litebox_platform_lvbs::hv::calls::set_vp_registers;
+use litebox_platform_lvbs::hardware::calls::set_vp_registers;
 use litebox_platform_lvbs::hv::message::{InterceptAccess, InterceptHeader, MsrIntercept, RegisterIntercept};
 use litebox_platform_lvbs::hv::{HvMessage, HvRegisterName, HvRegisterValue, InputVtl, MessageType, PendingEvent, msr};
 use litebox_platform_lvbs::logging::LogKind;

@@ -9,12 +9,15 @@ mod view;
 
 use alloc::vec::Vec;
 
+use litebox_platform_lvbs::access::{FetchOnce, refuse_vtl1};
 use litebox_platform_lvbs::address::PhysAddr;
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
+use litebox_platform_lvbs::owner::Owner;
+use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::BootContext;
 use litebox_platform_lvbs::vtl0::{
-    FetchOnce, KernelData, KernelFunctions, PatchData, PatchDataMap, Phase, SymbolTable, SymbolTableBuilder,
+    KernelData, KernelFunctions, PatchData, PatchDataMap, SymbolTable, SymbolTableBuilder,
 };
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
@@ -155,12 +158,9 @@ fn certificates(
 
 fn patches(platform: &Platform, objects: &Objects<Kind>, memory: &mut FetchOnce<'_>) -> Result<PatchDataMap, VsmError> {
     let bytes = objects.copy(Kind::PatchInfo, memory)?;
-    let vtl1 = platform.config().vtl1_region;
-    let checked = |raw: u64| {
+    let checked = |raw: u64| -> Result<PhysAddr, VsmError> {
         let pa = PhysAddr::new(raw)?;
-        if (vtl1.start()..vtl1.end()).contains(&pa.gfn().as_u64()) {
-            return Err(VsmError::FrameOwned(pa, Owner::Vtl1));
-        }
+        refuse_vtl1(platform, pa, 1)?;
         Ok(pa)
     };
     let mut sites = Vec::new();

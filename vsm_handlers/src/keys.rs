@@ -3,10 +3,10 @@
 //! VTL0 may be hostile by then: a key is taken only if somebody who is trusted already has signed it.
 
 use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::access::FetchOnce;
 use litebox_platform_lvbs::address::PAGE_SIZE;
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::vsm::CallContext;
-use litebox_platform_lvbs::vtl0::FetchOnce;
 use log::info;
 use vsm_integrity::keys::Added;
 use vsm_integrity::signature::certificate::MAX_CERTIFICATE_BYTES;

@@ -4,10 +4,11 @@
 //! is trusted: that VTL0, during boot, knows what its own kernel needs.
 
 use litebox_platform_lvbs::VsmError;
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
+use litebox_platform_lvbs::owner::Owner;
+use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::BootContext;
-use litebox_platform_lvbs::vtl0::Phase;
 use log::{info, warn};
 use vsm_macros::vsm_handler;
 

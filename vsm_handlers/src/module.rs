@@ -9,9 +9,11 @@ mod symbols;
 mod validate;
 
 use litebox_platform_lvbs::VsmError;
-use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::heki::HekiList;
-use litebox_platform_lvbs::vsm::{CallContext, Flags, Token};
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::token::Token;
+use litebox_platform_lvbs::vsm::{CallContext, Flags};
 use log::info;
 use vsm_macros::vsm_handler;
 
@@ -66,13 +68,13 @@ fn free_module_init(call: &CallContext<'_>, token: Token) -> Result<(), VsmError
     let platform = call.platform();
     let mut registry = platform.frames().lock();
     let mut modules = platform.vtl0().modules().lock();
-    let module = modules.get(token).ok_or(VsmError::NoSuchModule(token.get()))?;
+    let module = modules.get(token).ok_or(VsmError::NoSuchModule(token))?;
     if module.initialised {
-        return Err(VsmError::ModuleInitialised(token.get()));
+        return Err(VsmError::ModuleInitialised(token));
     }
     let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
     for part in &module.parts {
-        let owner = Owner::Module { token: token.get(), kind: part.kind };
+        let owner = Owner::Module { token, kind: part.kind };
         let (next, permission) = match part.kind {
             kind if kind.is_init() => (Owner::Nobody, Permission::RW),
             ModuleMemoryKind::RoAfterInit => (owner, Permission::R),
@@ -86,7 +88,7 @@ fn free_module_init(call: &CallContext<'_>, token: Token) -> Result<(), VsmError
     // What the registry still has as the module's stays; that takes no walk over the module's frames for each site.
     modules.end_initialisation(token, |site| {
         let owner = registry.get(site.start().gfn().as_u64()).map(|(owner, _)| owner);
-        matches!(owner, Some(Owner::Module { token: of, .. }) if of == token.get())
+        matches!(owner, Some(Owner::Module { token: of, .. }) if of == token)
     });
     Ok(())
 }
@@ -107,19 +109,19 @@ fn unload_module(call: &CallContext<'_>, token: Token) -> Result<(), VsmError> {
     let platform = call.platform();
     let mut registry = platform.frames().lock();
     let mut modules = platform.vtl0().modules().lock();
-    let module = modules.get(token).ok_or(VsmError::NoSuchModule(token.get()))?;
+    let module = modules.get(token).ok_or(VsmError::NoSuchModule(token))?;
     if let Some(user) = modules.user_of(token) {
-        return Err(VsmError::ModuleInUse(token.get(), user.get()));
+        return Err(VsmError::ModuleInUse(token, user));
     }
     let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
     for part in &module.parts {
-        let owner = Owner::Module { token: token.get(), kind: part.kind };
+        let owner = Owner::Module { token, kind: part.kind };
         for frames in &part.frames {
             transaction.stage(*frames, owner, Owner::Nobody, Permission::RW)?;
         }
     }
     transaction.commit()?;
     modules.remove(token);
-    info!("UnloadModule: module {} is gone", token.get());
+    info!("UnloadModule: module {token} is gone");
     Ok(())
 }

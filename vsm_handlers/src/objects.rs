@@ -6,11 +6,10 @@
 
 use alloc::vec::Vec;
 
-use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE, PhysAddr};
-use litebox_platform_lvbs::frames::Owner;
+use litebox_platform_lvbs::access::{FetchOnce, refuse_vtl1};
+use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
 use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
 use litebox_platform_lvbs::sort::heap_sort;
-use litebox_platform_lvbs::vtl0::FetchOnce;
 use litebox_platform_lvbs::{Platform, VsmError};
 
 /// What a range is part of; its attribute word is an index into [`ObjectKind::ALL`].
@@ -78,7 +77,7 @@ impl<K: ObjectKind> Objects<K> {
                 page = Some(walk.page());
             }
             let kind = K::from_raw(range.attributes())?;
-            refuse_vtl1(platform, &range)?;
+            refuse_vtl1(platform, PhysAddr::new(range.start())?, range.byte_count())?;
             ranges.push((kind, range));
         }
         heap_sort(&mut ranges, |(kind, range), (other, after)| (*kind, range.va()) < (*other, after.va()));
@@ -149,15 +148,4 @@ pub(crate) fn virtual_end(range: &CheckedRange) -> Option<u64> {
     let end = range.va().checked_add(range.byte_count())?;
     // The range's start is canonical; with all bits from 47 on the same, so is the rest of it.
     ((end - 1) >> 47 == range.va() >> 47).then_some(end)
-}
-
-/// Refuses a range with a byte in VTL1's frames.
-fn refuse_vtl1(platform: &Platform, range: &CheckedRange) -> Result<(), VsmError> {
-    let vtl1 = platform.config().vtl1_region;
-    let (first, last) = (PhysAddr::new(range.start())?, PhysAddr::new(range.end() - 1)?);
-    let frames = FrameRange::from_gfns(first.gfn().as_u64(), last.gfn().as_u64() + 1)?;
-    if frames.overlaps(vtl1) {
-        return Err(VsmError::FrameOwned(first, Owner::Vtl1));
-    }
-    Ok(())
 }

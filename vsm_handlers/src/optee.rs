@@ -6,10 +6,10 @@
 mod trusted_os;
 
 use litebox_platform_lvbs::VsmError;
-use litebox_platform_lvbs::frames::Owner;
+use litebox_platform_lvbs::access::PhysMutPtr;
 use litebox_platform_lvbs::optee::SmcRegisters;
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::{CallContext, Vtl0Page};
-use litebox_platform_lvbs::vtl0::PhysMutPtr;
 use vsm_macros::vsm_handler;
 
 pub use trusted_os::{NoTrustedOs, TrustedOs};

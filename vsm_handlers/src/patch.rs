@@ -1,14 +1,20 @@
 //! Patches to protected text: PatchText.
 //!
-//! What may be patched was recorded when VTL0's kernel or a module was accepted, and how is `PatchStep`'s to say. VTL0 is
+//! What may be patched was recorded when VTL0's kernel or a module was accepted, and how is `step`'s to say. VTL0 is
 //! trusted in nothing; a patch that is refused has written nothing.
+
+mod static_calls;
+mod step;
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::PhysAddr;
-use litebox_platform_lvbs::frames::{FrameRegistry, Owner};
-use litebox_platform_lvbs::vsm::{CallContext, PageAddr, Token};
-use litebox_platform_lvbs::vtl0::{PatchRequest, PatchStep, StaticCalls};
+use litebox_platform_lvbs::frames::FrameRegistry;
+use litebox_platform_lvbs::owner::Owner;
+use litebox_platform_lvbs::vsm::{CallContext, PageAddr};
 use vsm_macros::vsm_handler;
+
+use static_calls::StaticCalls;
+use step::{PatchRequest, PatchStep};
 
 /// Writes one step of a text poke into protected text, if the site was recorded and it is the step's turn.
 ///
@@ -47,9 +53,8 @@ fn patch_text(call: &CallContext<'_>, request: PhysAddr, second: Option<PageAddr
         }
         Owner::KernelText => (kernel.map(|kernel| &kernel.patches), None),
         Owner::Module { token, kind } if kind.is_text() => {
-            let module = Token::new(u64::from(token))?;
-            let calls = StaticCalls { modules: &modules, kernel, module, is_init: kind.is_init() };
-            (modules.get(module).map(|module| &module.patches), Some(calls))
+            let calls = StaticCalls { modules: &modules, kernel, module: token, is_init: kind.is_init() };
+            (modules.get(token).map(|module| &module.patches), Some(calls))
         }
         owner => return Err(VsmError::FrameOwned(at, owner)),
     };

@@ -3,10 +3,10 @@
 //! Nothing of VTL0's is read, and a page of its own is written.
 
 use litebox_platform_lvbs::VsmError;
-use litebox_platform_lvbs::frames::Owner;
+use litebox_platform_lvbs::access::PhysMutPtr;
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::query::QueryAnswer;
 use litebox_platform_lvbs::vsm::{CallContext, PageAddr};
-use litebox_platform_lvbs::vtl0::PhysMutPtr;
 use vsm_macros::vsm_handler;
 
 use crate::table::{ABI_HASH, ABI_VERSION, ROWS};

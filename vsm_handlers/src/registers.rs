@@ -7,12 +7,13 @@
 
 use core::sync::atomic::Ordering;
 
-use litebox_platform_lvbs::hv::calls::{get_vp_registers, set_vp_registers};
+use litebox_platform_lvbs::hardware::calls::{get_vp_registers, set_vp_registers};
 use litebox_platform_lvbs::hv::{CrInterceptControl, HvRegisterName, HvRegisterValue, HvStatus, InputVtl};
 use litebox_platform_lvbs::logging::LogKind;
+use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::BootContext;
+use litebox_platform_lvbs::vtl0::ControlRegMap;
 use litebox_platform_lvbs::vtl0::control_regs::{ALWAYS_LOCKED_COUNT, LOCKED_REGISTER_COUNT, LOCKED_REGISTERS};
-use litebox_platform_lvbs::vtl0::{ControlRegMap, Phase};
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{error, info, warn};
 use vsm_macros::vsm_handler;

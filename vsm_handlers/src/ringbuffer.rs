@@ -5,10 +5,11 @@
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::logging::LogRing;
+use litebox_platform_lvbs::owner::Owner;
+use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::{BootContext, ByteCount, PageAddr};
-use litebox_platform_lvbs::vtl0::Phase;
 use log::info;
 use vsm_macros::vsm_handler;
 

@@ -4,11 +4,12 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode, Vtl};
 use litebox_platform_lvbs::loader::Generation;
+use litebox_platform_lvbs::owner::Owner;
+use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::VsmFunction;
-use litebox_platform_lvbs::vtl0::Phase;
 use vsm_sim::hosted::{HostedConfig, HostedMachine};
 use vsm_sim::hv::{GuestMemory, Injection, ReferenceTime};
 

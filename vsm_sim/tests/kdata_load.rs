@@ -6,8 +6,9 @@ use std::sync::Barrier;
 
 use kdata_common::{EFAULT, EINVAL, EIO, OBJECTS, VTL1, everything, list, load, machine, small, write};
 use litebox_platform_lvbs::address::PhysAddr;
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode, MapFlags};
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::{VsmFunction, dispatch};
 use vsm_handlers::{GATE, VSM_TABLE};
 use vsm_sim::hosted::{HostedMachine, RacePoint};

@@ -2,10 +2,12 @@
 //! what else on a page stays as it is.
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{FrameState, ModuleMemoryKind, Owner, Permission};
+use litebox_platform_lvbs::frames::{FrameState, Permission};
 use litebox_platform_lvbs::hv::MapFlags;
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::phase::Phase;
+use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vsm::VsmFunction;
-use litebox_platform_lvbs::vtl0::Phase;
 use vsm_sim::hosted::{HostedConfig, HostedMachine};
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::optee::{DISCOVERY, Message, NOT_AVAILABLE};
@@ -89,7 +91,7 @@ fn only_a_page_that_is_nobodys_gets_an_answer() {
         (Owner::Nobody, Permission::ALL, 0),
         (Owner::KernelText, Permission::RX, EACCES),
         (Owner::BootProtected, Permission::R, EACCES),
-        (Owner::Module { token: 7, kind: ModuleMemoryKind::Data }, Permission::RW, EACCES),
+        (Owner::Module { token: Token::new(7).unwrap(), kind: ModuleMemoryKind::Data }, Permission::RW, EACCES),
         (Owner::Kexec { crash: false }, Permission::R, EACCES),
         (Owner::Kexec { crash: true }, Permission::R, EACCES),
         (Owner::RingBuffer, Permission::R, EACCES),

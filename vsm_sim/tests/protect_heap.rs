@@ -7,13 +7,14 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE, PhysAddr};
-use litebox_platform_lvbs::frames::{FrameRegistry, Owner, Permission};
+use litebox_platform_lvbs::frames::{FrameRegistry, Permission};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
 use litebox_platform_lvbs::loader::Generation;
+use litebox_platform_lvbs::owner::Owner;
+use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
-use litebox_platform_lvbs::vtl0::Phase;
 use litebox_platform_lvbs::{Platform, VsmError};
 use vsm_handlers::{GATE, VSM_TABLE};
 

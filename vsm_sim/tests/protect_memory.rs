@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{FrameState, Owner, Permission};
+use litebox_platform_lvbs::frames::{FrameState, Permission};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode, MapFlags};
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::{HostedConfig, HostedMachine, RacePoint};
 use vsm_sim::hv::{Access, GuestMemory, Injection};

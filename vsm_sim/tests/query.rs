@@ -1,9 +1,11 @@
 //! Query over the hypervisor model: what is said, in both phases, into whose pages, and that no other byte changes.
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::phase::Phase;
+use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vsm::VsmFunction;
-use litebox_platform_lvbs::vtl0::Phase;
 use vsm_sim::hosted::{HostedConfig, HostedMachine};
 use vsm_sim::vtl0::bytes;
 
@@ -82,7 +84,7 @@ fn only_a_page_that_is_nobodys_is_written() {
     for (owner, permission) in [
         (Owner::KernelText, Permission::RX),
         (Owner::BootProtected, Permission::R),
-        (Owner::Module { token: 7, kind: ModuleMemoryKind::Data }, Permission::RW),
+        (Owner::Module { token: Token::new(7).unwrap(), kind: ModuleMemoryKind::Data }, Permission::RW),
         (Owner::Kexec { crash: false }, Permission::R),
         (Owner::Kexec { crash: true }, Permission::R),
         (Owner::RingBuffer, Permission::R),

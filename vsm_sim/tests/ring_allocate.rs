@@ -1,7 +1,8 @@
 //! AllocateRingbufferMemory over the hypervisor model: whose frames it takes, what a failure leaves, what VTL0 sees.
 
-use litebox_platform_lvbs::frames::{FrameState, Owner, Permission};
+use litebox_platform_lvbs::frames::{FrameState, Permission};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode, MapFlags};
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::{HostedConfig, HostedMachine};
 use vsm_sim::hv::{Access, GuestMemory, Injection};

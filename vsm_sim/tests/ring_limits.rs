@@ -62,7 +62,7 @@ fn a_processor_that_was_not_locked_is_locked_when_it_is_seen() {
     let machine = machine();
     machine.in_vtl1(0, |platform| {
         let context = platform.hardware().initial_vp_context(1).unwrap();
-        litebox_platform_lvbs::hv::calls::enable_vp_vtl(platform.hardware(), 1, &context).unwrap();
+        litebox_platform_lvbs::hardware::calls::enable_vp_vtl(platform.hardware(), 1, &context).unwrap();
     });
     machine.first_entry(1).unwrap();
     assert_eq!(machine.vtl_call(0, VsmFunction::LockRegs.id(), 0, 0, 0), 0);
@@ -96,7 +96,7 @@ fn a_late_lock_gives_the_processor_the_boot_processors_values() {
     let machine = machine();
     machine.in_vtl1(0, |platform| {
         let context = platform.hardware().initial_vp_context(1).unwrap();
-        litebox_platform_lvbs::hv::calls::enable_vp_vtl(platform.hardware(), 1, &context).unwrap();
+        litebox_platform_lvbs::hardware::calls::enable_vp_vtl(platform.hardware(), 1, &context).unwrap();
     });
     machine.first_entry(1).unwrap();
     // SMEP and SMAP, which are pinned; MCE, which is not.

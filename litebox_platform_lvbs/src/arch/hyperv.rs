@@ -15,11 +15,12 @@ use super::layout;
 use super::vp::{self, VpState};
 use crate::error::VsmError;
 use crate::hardware::Hardware;
+use crate::hardware::calls;
 use crate::hv::cpuid::{
     HYPERVISOR_PRESENT, INTERFACE_HV1, LEAF_FEATURES, LEAF_INTERFACE, LEAF_LIMITS, LEAF_VENDOR, Privileges,
 };
 use crate::hv::msr::{self, Sint};
-use crate::hv::{HvRegisterName, InputVtl, MapFlags, VsmCodePageOffsets, VsmPartitionConfig, VsmVpSecureConfig, calls};
+use crate::hv::{HvRegisterName, InputVtl, MapFlags, VsmCodePageOffsets, VsmPartitionConfig, VsmVpSecureConfig};
 
 /// Why Hyper-V cannot be set up.
 #[derive(Clone, Copy, Debug, Error)]

@@ -11,18 +11,13 @@ use super::vp::VpState;
 use super::vtl_switch::return_to_vtl0;
 use super::{logger, messages};
 use crate::error::VsmError;
-use crate::hv::{HvRegisterName, InputVtl, PendingEvent, calls};
+use crate::failure::set_failed;
+use crate::hardware::calls;
+use crate::hv::{HvRegisterName, InputVtl, PendingEvent};
 use crate::vsm::VsmFunction;
 
-static FAILED: AtomicBool = AtomicBool::new(false);
 /// Whether VTL0 can be returned to at all: set by boot before the first VTL return.
 static CAN_RETURN: AtomicBool = AtomicBool::new(false);
-
-/// Whether VTL1 has panicked; no call is served any more.
-#[must_use]
-pub fn has_failed() -> bool {
-    FAILED.load(Ordering::Acquire)
-}
 
 /// From here on a panic returns to VTL0 instead of stopping the processor.
 pub fn allow_return() {
@@ -31,7 +26,7 @@ pub fn allow_return() {
 
 /// Ends VTL1 as a server of calls. The calling processor only answers errors from here on.
 pub fn fail(message: fmt::Arguments<'_>) -> ! {
-    FAILED.store(true, Ordering::Release);
+    set_failed();
     logger::print_panic(message);
     if !CAN_RETURN.load(Ordering::Acquire) {
         stop();

@@ -16,7 +16,7 @@ use super::paging::{self, Pte};
 use super::vtl0_memory;
 use crate::address::{Gfn, PAGE_SIZE};
 use crate::error::VsmError;
-use crate::frames::{AlignedPage, MappedView, ViewPiece};
+use crate::hardware::{AlignedPage, MappedView, ViewPiece};
 use crate::sync::Mutex;
 
 /// What one last-level table maps, in bytes (Intel SDM vol. 3 §4.5).

@@ -6,8 +6,8 @@
 use alloc::vec::Vec;
 
 use crate::error::VsmError;
-use crate::hardware::Hardware;
-use crate::hv::{HypercallCode, MODIFY_VTL_PROTECTION_MASK_MAX_GFNS, calls};
+use crate::hardware::{Hardware, calls};
+use crate::hv::{HypercallCode, MODIFY_VTL_PROTECTION_MASK_MAX_GFNS};
 
 use super::list::Interval;
 use super::permission::Permission;

@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use crate::address::{PAGE_SHIFT, PHYS_ADDR_BITS};
 use crate::error::VsmError;
 
-use super::owner::Owner;
 use super::permission::Permission;
+use crate::owner::Owner;
 
 /// First frame number beyond the guest-physical space.
 pub(super) const END: u64 = 1 << (PHYS_ADDR_BITS - PAGE_SHIFT);

@@ -13,7 +13,6 @@
 
 mod drive;
 mod list;
-mod owner;
 mod permission;
 mod registry;
 mod spans;
@@ -22,8 +21,7 @@ pub(crate) mod tests;
 mod transaction;
 mod view;
 
-pub use owner::{ModuleMemoryKind, Owner};
 pub use permission::{MemAttr, Permission};
 pub use registry::{FrameRegistry, FrameState};
 pub use transaction::Transaction;
-pub use view::{AlignedPage, FrozenView, MappedView, ViewPiece};
+pub use view::FrozenView;

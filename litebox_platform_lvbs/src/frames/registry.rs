@@ -8,12 +8,12 @@ use crate::address::FrameRange;
 use crate::error::VsmError;
 use crate::hardware::Hardware;
 use crate::hv::MODIFY_VTL_PROTECTION_MASK_MAX_GFNS;
-use crate::vtl0::Phase;
+use crate::phase::Phase;
 
 use super::list::{END, Interval, IntervalList, State};
-use super::owner::Owner;
 use super::permission::Permission;
 use super::transaction::Transaction;
+use crate::owner::Owner;
 
 /// A run of frames with one owner and one permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,15 +6,15 @@
 
 use crate::address::{FrameRange, Gfn};
 use crate::error::VsmError;
-use crate::hardware::Hardware;
-use crate::vtl0::Phase;
+use crate::hardware::{Hardware, ViewPiece};
+use crate::phase::Phase;
 
 use super::list::{END, Interval, State};
-use super::owner::Owner;
 use super::permission::Permission;
 use super::registry::{FrameRegistry, breaks_write_xor_execute};
 use super::spans::Spans;
-use super::view::{FrozenView, ViewPiece};
+use super::view::FrozenView;
+use crate::owner::Owner;
 
 /// A change that is under way.
 #[must_use = "a transaction that is not committed is rolled back"]

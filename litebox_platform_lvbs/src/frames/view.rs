@@ -9,61 +9,8 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 
-use crate::address::{FrameRange, PAGE_SIZE};
 use crate::error::VsmError;
-use crate::hardware::Hardware;
-
-/// Size of a page, in bytes.
-const PAGE: usize = 4096;
-const _: () = assert!(PAGE as u64 == PAGE_SIZE);
-
-/// A page of VTL1's own, placed as the processor's page tables need it.
-#[derive(Clone)]
-#[repr(C, align(4096))]
-pub struct AlignedPage(pub [u8; PAGE]);
-
-impl AlignedPage {
-    /// A page of zeros.
-    pub const ZEROED: Self = Self([0; PAGE]);
-}
-
-impl fmt::Debug for AlignedPage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AlignedPage").finish_non_exhaustive()
-    }
-}
-
-/// A part of a view.
-#[derive(Clone, Copy, Debug)]
-pub enum ViewPiece<'a> {
-    /// Frames of VTL0.
-    Frozen(FrameRange),
-    /// VTL1's copy of a page.
-    Copied(&'a AlignedPage),
-}
-
-impl ViewPiece<'_> {
-    /// The frames of VTL0, if it is of those.
-    #[must_use]
-    pub fn frames(&self) -> Option<FrameRange> {
-        match self {
-            Self::Frozen(frames) => Some(*frames),
-            Self::Copied(_) => None,
-        }
-    }
-
-    /// How many pages.
-    #[must_use]
-    pub fn pages(&self) -> u64 {
-        self.frames().map_or(1, FrameRange::count)
-    }
-}
-
-/// What [`Hardware::map_view`] has mapped.
-pub trait MappedView: Send {
-    /// The bytes of all pieces.
-    fn bytes(&self) -> &[u8];
-}
+use crate::hardware::{Hardware, MappedView, ViewPiece};
 
 /// Bytes of VTL0 that cannot change while this lives.
 pub struct FrozenView<'a> {

@@ -1,6 +1,6 @@
-//! The bytes of a HEKI list (Linux `include/linux/heki.h`, `struct heki_range` and `struct heki_page`).
+//! The bytes of what the HEKI driver sends (Linux `include/linux/heki.h`): lists of ranges, and a patch.
 //!
-//! These types accept any bytes; [`super::HekiList`] is what checks them.
+//! These types accept any bytes; [`super::HekiList`] checks those of a list, PatchText those of a patch.
 
 use core::mem::{offset_of, size_of};
 
@@ -39,9 +39,28 @@ pub struct HekiPage {
     pub pad: u64,
 }
 
+/// The most bytes of a patch.
+pub const MAX_PATCH_CODE: usize = 5;
+
+/// `struct heki_patch` as VTL0 passes it (LVBS contract §5.9).
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct HekiPatch {
+    /// Physical address of the first byte to write; that of the page where the bytes go on, or 0.
+    pub pa: [u64; 2],
+    /// How many bytes.
+    pub size: u8,
+    /// The bytes.
+    pub code: [u8; MAX_PATCH_CODE],
+    /// Not used.
+    pub pad: [u8; 2],
+}
+
 const _: () = assert!(size_of::<HekiRange>() == 32);
 const _: () = assert!(offset_of!(HekiRange, pa) == 8 && offset_of!(HekiRange, epa) == 16);
 const _: () = assert!(offset_of!(HekiRange, attributes) == 24);
 const _: () = assert!(size_of::<HekiPage>() == 4096);
 const _: () = assert!(offset_of!(HekiPage, next_pa) == 8 && offset_of!(HekiPage, nranges) == 16);
 const _: () = assert!(offset_of!(HekiPage, ranges) == 24 && offset_of!(HekiPage, pad) == 4088);
+const _: () = assert!(size_of::<HekiPatch>() == 24);
+const _: () = assert!(offset_of!(HekiPatch, size) == 16 && offset_of!(HekiPatch, code) == 17);

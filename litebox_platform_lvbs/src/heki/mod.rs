@@ -9,5 +9,5 @@ mod tests;
 mod walk;
 
 pub use crate::frames::MemAttr;
-pub use layout::{HekiPage, HekiRange, RANGES_PER_PAGE};
+pub use layout::{HekiPage, HekiPatch, HekiRange, MAX_PATCH_CODE, RANGES_PER_PAGE};
 pub use walk::{CheckedRange, HekiList, MAX_RANGES, Walk};

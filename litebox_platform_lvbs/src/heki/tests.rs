@@ -4,8 +4,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::{CheckedRange, HekiList, HekiPage, HekiRange, MAX_RANGES, RANGES_PER_PAGE};
 use crate::error::{Errno, VsmError};
-use crate::frames::Owner;
 use crate::frames::tests::fake::{Fake, frames};
+use crate::owner::Owner;
 use crate::platform::Platform;
 use crate::vsm::VsmParam;
 

@@ -6,12 +6,12 @@
 
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::access::{FetchOnce, refuse_vtl1};
 use crate::address::{FrameRange, PAGE_SIZE, PHYS_ADDR_BITS, PhysAddr, is_canonical};
 use crate::error::{Errno, VsmError};
-use crate::frames::{MemAttr, Owner};
+use crate::frames::MemAttr;
 use crate::platform::Platform;
 use crate::vsm::{ErrnoMeta, VsmParam};
-use crate::vtl0::FetchOnce;
 
 use super::layout::{HekiPage, HekiRange, RANGES_PER_PAGE};
 
@@ -123,10 +123,7 @@ impl VsmParam for Option<HekiList> {
 /// Checks the address of a list page.
 fn list_page(platform: &Platform, raw: u64) -> Result<PhysAddr, VsmError> {
     let page = PhysAddr::new_aligned(raw)?;
-    let vtl1 = platform.config().vtl1_region;
-    if (vtl1.start()..vtl1.end()).contains(&page.gfn().as_u64()) {
-        return Err(VsmError::FrameOwned(page, Owner::Vtl1));
-    }
+    refuse_vtl1(platform, page, PAGE_SIZE)?;
     Ok(page)
 }
 
@@ -201,7 +198,7 @@ impl CheckedRange {
         if !self.range.va.is_multiple_of(PAGE_SIZE) {
             return Err(VsmError::NotPageAligned(self.range.va));
         }
-        FrameRange::from_bytes(self.range.pa, self.range.epa)
+        Ok(FrameRange::from_bytes(self.range.pa, self.range.epa)?)
     }
 }
 

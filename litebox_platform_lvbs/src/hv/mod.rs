@@ -1,6 +1,6 @@
 //! Hyper-V's interface as the TLFS (Hypervisor Top Level Functional Specification) defines it.
 //!
-//! Numbers, layouts and thin typed hypercalls; no state, no hardware access, no `unsafe`. Both sides of the
+//! Numbers and layouts; no state, no hardware access, no `unsafe`. Both sides of the
 //! boundary use it: VTL1 to speak to the hypervisor, the simulator to be one. Nothing here is trusted to come from
 //! the hypervisor alone: every layout accepts any bytes and every field has a checked accessor.
 //!
@@ -18,10 +18,8 @@
 //! | [`flush`] | flushes of translations, sets of processors |
 //! | [`protection`] | what a VTL may do with a frame |
 //! | [`vtl`] | VTL numbers |
-//! | [`calls`] | typed hypercalls over [`Hardware`](crate::hardware::Hardware) |
 
 pub mod assist;
-pub mod calls;
 pub mod context;
 pub mod cpuid;
 pub mod flush;

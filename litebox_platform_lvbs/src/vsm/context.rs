@@ -8,8 +8,8 @@ use core::fmt;
 use core::ops::Deref;
 
 use crate::error::VsmError;
+use crate::phase::BootCall;
 use crate::platform::Platform;
-use crate::vtl0::phase::BootCall;
 
 /// One VSM call in progress.
 pub struct CallContext<'a> {

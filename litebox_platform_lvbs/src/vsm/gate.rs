@@ -6,7 +6,7 @@
 use super::function::{VSM_TABLE_LEN, VsmFunction};
 use super::handler::CallRow;
 use crate::error::VsmError;
-use crate::vtl0::phase::Phase;
+use crate::phase::Phase;
 
 /// When a call may be made. There is no default: each handler says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -30,12 +30,13 @@ pub mod query;
 pub mod reply;
 pub mod table;
 
+pub use crate::token::Token;
 pub use context::{BootContext, CallContext};
 pub use dispatch::{Answer, answer, dispatch};
 pub use errors::{ErrnoMeta, ErrnoSet};
 pub use function::{VSM_BASE, VSM_RESERVED, VSM_TABLE_LEN, VsmCall, VsmFunction, calls};
 pub use gate::{CallerRule, Gate, PhaseRule};
 pub use handler::{CallRow, Entry, HandlerMeta, Handles, Param, ParamMeta, Registers, Reply};
-pub use param::{ByteCount, Flags, PageAddr, Token, VsmParam, Vtl0Page};
+pub use param::{ByteCount, Flags, PageAddr, VsmParam, Vtl0Page};
 pub use reply::VsmReply;
 pub use table::VsmJumpTable;

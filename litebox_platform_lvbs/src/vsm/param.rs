@@ -4,13 +4,12 @@
 //! are refused here, once, so that a handler cannot forget to. A type of another module (a HEKI list, say) becomes
 //! a parameter type by implementing [`VsmParam`].
 
-use core::num::NonZeroU32;
-
 use super::errors::ErrnoMeta;
-use crate::address::{Gfn, PHYS_ADDR_BITS, PhysAddr};
+use crate::access::refuse_vtl1;
+use crate::address::{Gfn, PAGE_SIZE, PHYS_ADDR_BITS, PhysAddr};
 use crate::error::{Errno, VsmError};
-use crate::frames::Owner;
 use crate::platform::Platform;
+use crate::token::Token;
 
 /// A type that a handler can take, made from one or more registers of a call.
 #[diagnostic::on_unimplemented(
@@ -55,15 +54,6 @@ fn one(registers: &[u64], name: &'static str) -> Result<u64, VsmError> {
     }
 }
 
-/// Refuses VTL1's own frames: nothing that VTL0 may name lies there.
-fn refuse_vtl1(platform: &Platform, pa: PhysAddr) -> Result<PhysAddr, VsmError> {
-    let (region, gfn) = (platform.config().vtl1_region, pa.gfn().as_u64());
-    if (region.start()..region.end()).contains(&gfn) {
-        return Err(VsmError::FrameOwned(pa, Owner::Vtl1));
-    }
-    Ok(pa)
-}
-
 /// Any physical address outside VTL1, with no alignment.
 impl VsmParam for PhysAddr {
     const REGISTERS: usize = 1;
@@ -73,7 +63,9 @@ impl VsmParam for PhysAddr {
     const ERRORS: &'static [ErrnoMeta] = &[NO_ADDRESS, OF_VTL1];
 
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
-        refuse_vtl1(platform, Self::new(one(registers, Self::KIND)?)?)
+        let at = Self::new(one(registers, Self::KIND)?)?;
+        refuse_vtl1(platform, at, 1)?;
+        Ok(at)
     }
 }
 
@@ -98,7 +90,9 @@ impl VsmParam for PageAddr {
     const ERRORS: &'static [ErrnoMeta] = &[NO_ADDRESS, NOT_ALIGNED, OF_VTL1];
 
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
-        refuse_vtl1(platform, PhysAddr::new_aligned(one(registers, Self::KIND)?)?).map(Self)
+        let page = PhysAddr::new_aligned(one(registers, Self::KIND)?)?;
+        refuse_vtl1(platform, page, PAGE_SIZE)?;
+        Ok(Self(page))
     }
 }
 
@@ -146,36 +140,8 @@ impl VsmParam for Vtl0Page {
 
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
         let gfn = Gfn::new(one(registers, Self::KIND)?)?;
-        refuse_vtl1(platform, gfn.start())?;
+        refuse_vtl1(platform, gfn.start(), PAGE_SIZE)?;
         Ok(Self(gfn))
-    }
-}
-
-/// What VTL1 gave out for a module: `1..=0x7fff_ffff` (LVBS contract §3: older drivers keep it in an `int`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(NonZeroU32);
-
-impl Token {
-    /// The greatest token.
-    pub const MAX: u32 = 0x7fff_ffff;
-
-    /// Checks that `raw` is a token.
-    ///
-    /// # Errors
-    /// [`VsmError::InvalidParameter`] outside `1..=0x7fff_ffff`.
-    pub fn new(raw: u64) -> Result<Self, VsmError> {
-        u32::try_from(raw)
-            .ok()
-            .filter(|token| *token <= Self::MAX)
-            .and_then(NonZeroU32::new)
-            .map(Self)
-            .ok_or(VsmError::InvalidParameter { name: Self::KIND, value: raw })
-    }
-
-    /// The number.
-    #[must_use]
-    pub const fn get(self) -> u32 {
-        self.0.get()
     }
 }
 
@@ -187,7 +153,8 @@ impl VsmParam for Token {
     const ERRORS: &'static [ErrnoMeta] = &[ErrnoMeta::new(Errno::Einval, "a token outside 1..=0x7fffffff")];
 
     fn from_registers(_: &Platform, registers: &[u64]) -> Result<Self, VsmError> {
-        Self::new(one(registers, Self::KIND)?)
+        let raw = one(registers, Self::KIND)?;
+        Self::new(raw).ok_or(VsmError::InvalidParameter { name: Self::KIND, value: raw })
     }
 }
 

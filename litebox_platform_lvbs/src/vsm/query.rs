@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::function::{VSM_BASE, VSM_TABLE_LEN};
 use super::gate::PhaseRule;
 use super::handler::CallRow;
-use crate::vtl0::Phase;
+use crate::phase::Phase;
 
 /// `struct vsm_query`, 56 bytes. Bit n of a mask is for the call with id `base + n`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

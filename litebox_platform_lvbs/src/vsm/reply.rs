@@ -3,7 +3,7 @@
 //! Values and errors share one register, and older VTL0 drivers keep only 32 signed bits of it (LVBS contract §3).
 //! So a reply lies in `0..=0x7fff_ffff`, where no errno can be.
 
-use super::param::Token;
+use crate::token::Token;
 
 /// A success value of a VSM call.
 #[diagnostic::on_unimplemented(

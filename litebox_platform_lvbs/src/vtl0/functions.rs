@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 
 use crate::error::VsmError;
 use crate::sort::heap_sort;
-use crate::vsm::Token;
+use crate::token::Token;
 
 use super::modules::MemoryContainer;
 use super::symbols::SymbolTable;
 
 /// Where Linux maps its kernel: the last 2 GiB (`__START_KERNEL_map`, arch/x86/include/asm/page_64_types.h).
-pub(super) const KERNEL: u64 = 0xffff_ffff_8000_0000;
+pub const KERNEL: u64 = 0xffff_ffff_8000_0000;
 
 /// The functions that VTL0's kernel exports.
 #[derive(Debug, Default)]
@@ -130,7 +130,7 @@ impl ModuleTexts {
 mod tests {
     use super::*;
     use crate::address::FrameRange;
-    use crate::frames::ModuleMemoryKind as Kind;
+    use crate::owner::ModuleMemoryKind as Kind;
     use crate::vtl0::SymbolTableBuilder;
 
     #[test]

@@ -4,7 +4,7 @@
 //! whoever asks; all of it has been checked.
 
 use crate::address::FrameRange;
-use crate::frames::Owner;
+use crate::owner::Owner;
 
 /// An accepted image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,32 +1,22 @@
-//! What VTL1 knows of VTL0, and typed pointers into its memory.
+//! What VTL1 knows of VTL0's kernel.
 //!
-//! VTL0 is the attacker. Nothing here trusts a byte that VTL0 can write: memory is reached only by copying, and
-//! what has been copied is checked by whoever asked for it.
+//! All of it was said during boot, follows from signed files, or has been checked. VTL0's memory is reached through
+//! `access`, never from here.
 
 pub mod control_regs;
-pub mod fetch;
 pub mod functions;
 pub mod kdata;
 pub mod kexec;
 pub mod modules;
-pub mod patch_step;
 pub mod patches;
-pub mod phase;
-pub mod ptr;
-pub mod static_calls;
 pub mod symbols;
 
 pub use control_regs::ControlRegMap;
-pub use fetch::FetchOnce;
 pub use functions::{KernelFunctions, ModuleFunctions};
 pub use kdata::KernelData;
 pub use kexec::{KexecImages, KexecMemoryMetadata, KexecSlot};
 pub use modules::{MemoryContainer, ModuleMemory, ModuleMemoryMetadataMap};
-pub use patch_step::{HekiPatch, PatchRequest, PatchStep};
 pub use patches::{PatchData, PatchDataMap, SiteKind};
-pub use phase::{BootPhase, Phase};
-pub use ptr::{PhysConstPtr, PhysMutPtr};
-pub use static_calls::StaticCalls;
 pub use symbols::{Symbol, SymbolTable, SymbolTableBuilder};
 
 use spin::once::Once;
@@ -38,6 +28,7 @@ use crate::sync::{Mutex, Wait};
 use crate::error::VsmError;
 use crate::frames::FrameRegistry;
 use crate::hardware::Hardware;
+use crate::phase::BootPhase;
 
 /// VTL1's knowledge of VTL0's kernel.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use vsm_integrity::module::Habits;
 
 use crate::address::{FrameRange, PAGE_SIZE};
 use crate::error::VsmError;
-use crate::frames::ModuleMemoryKind;
-use crate::vsm::Token;
+use crate::owner::ModuleMemoryKind;
+use crate::token::Token;
 
 use super::functions::{ModuleFunctions, ModuleTexts};
 use super::patches::{PatchData, PatchDataMap};
@@ -102,8 +102,9 @@ impl ModuleMemoryMetadataMap {
         // Ends: there are far more tokens than modules.
         loop {
             token = if token >= Token::MAX { 1 } else { token + 1 };
-            let candidate = Token::new(u64::from(token))?;
-            if self.get(candidate).is_none() {
+            if let Some(candidate) = Token::new(u64::from(token))
+                && self.get(candidate).is_none()
+            {
                 return Ok(candidate);
             }
         }

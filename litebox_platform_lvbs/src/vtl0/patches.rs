@@ -189,22 +189,30 @@ impl PatchDataMap {
     /// The site that has its first or its second byte at `pa`, and which of the two, counted from 0.
     #[must_use]
     pub fn near(&self, pa: PhysAddr) -> Option<(&PatchData, usize)> {
-        if let Some(site) = self.at(pa) {
+        self.near_by(pa, &mut PhysAddr::cmp)
+    }
+
+    fn near_by(&self, pa: PhysAddr, compare: &mut Compare<'_>) -> Option<(&PatchData, usize)> {
+        if let Some(site) = self.at_by(pa, compare) {
             return Some((site, 0));
         }
         let first = if pa.is_page_aligned() {
-            let at = self.torn.binary_search_by(|(page, _)| compare(*page, pa)).ok()?;
+            let at = self.torn.binary_search_by(|(page, _)| compare(page, &pa)).ok()?;
             self.torn.get(at)?.1
         } else {
             PhysAddr::new(pa.as_u64() - 1).ok()?
         };
-        self.at(first).map(|site| (site, 1))
+        self.at_by(first, compare).map(|site| (site, 1))
     }
 
     /// The site whose first byte lies at `start`.
     #[must_use]
     pub fn at(&self, start: PhysAddr) -> Option<&PatchData> {
-        let at = self.sites.binary_search_by(|site| compare(site.start, start)).ok()?;
+        self.at_by(start, &mut PhysAddr::cmp)
+    }
+
+    fn at_by(&self, start: PhysAddr, compare: &mut Compare<'_>) -> Option<&PatchData> {
+        let at = self.sites.binary_search_by(|site| compare(&site.start, &start)).ok()?;
         self.sites.get(at)
     }
 
@@ -214,12 +222,8 @@ impl PatchDataMap {
     }
 }
 
-/// A comparison of a look-up. Tests count them.
-fn compare(one: PhysAddr, other: PhysAddr) -> Ordering {
-    #[cfg(test)]
-    tests::COMPARISONS.set(tests::COMPARISONS.get() + 1);
-    one.cmp(&other)
-}
+/// How a look-up compares addresses.
+type Compare<'a> = dyn FnMut(&PhysAddr, &PhysAddr) -> Ordering + 'a;
 
 /// The same sites in a buffer of their own size, if there is memory for that: they are kept for long.
 fn trimmed(sites: Vec<PatchData>) -> Vec<PatchData> {
@@ -235,14 +239,7 @@ fn trimmed(sites: Vec<PatchData>) -> Vec<PatchData> {
 mod tests {
     extern crate std;
 
-    use core::cell::Cell;
-
     use super::*;
-
-    std::thread_local! {
-        /// How often this thread has compared an address with a site's.
-        pub(super) static COMPARISONS: Cell<u32> = const { Cell::new(0) };
-    }
 
     const LONG: [u8; 5] = [0xe9, 1, 2, 3, 4];
 
@@ -361,9 +358,13 @@ mod tests {
                 let second =
                     at.next_page().filter(|_| index % 4 == 3).map_or(at.start().as_u64() + 1, PhysAddr::as_u64);
                 for (address, expected) in [(at.start().as_u64(), Some(0)), (second, Some(1)), (second + 1, None)] {
-                    COMPARISONS.set(0);
-                    assert_eq!(map.near(pa(address)).map(|(_, byte)| byte), expected, "{address:#x} of {count}");
-                    highest = highest.max(COMPARISONS.get());
+                    let mut comparisons = 0;
+                    let found = map.near_by(pa(address), &mut |one, other| {
+                        comparisons += 1;
+                        one.cmp(other)
+                    });
+                    assert_eq!(found.map(|(_, byte)| byte), expected, "{address:#x} of {count}");
+                    highest = highest.max(comparisons);
                 }
             }
             // Up to three searches, each of as many comparisons as the number of sites has bits, and one more.

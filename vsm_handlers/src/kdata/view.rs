@@ -3,9 +3,9 @@
 //! Only what is asked for is fetched, and no byte twice; the object as a whole, several megabytes, is never held.
 
 use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::access::FetchOnce;
 use litebox_platform_lvbs::address::PhysAddr;
 use litebox_platform_lvbs::heki::CheckedRange;
-use litebox_platform_lvbs::vtl0::FetchOnce;
 use vsm_integrity::ksymtab::VirtualMemory;
 
 use super::objects::Kind;

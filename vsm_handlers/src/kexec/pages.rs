@@ -5,10 +5,11 @@
 use alloc::vec::Vec;
 
 use litebox_platform_lvbs::VsmError;
+use litebox_platform_lvbs::access::FetchOnce;
 use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE, PhysAddr};
 use litebox_platform_lvbs::frames::Transaction;
 use litebox_platform_lvbs::sort::heap_sort;
-use litebox_platform_lvbs::vtl0::{FetchOnce, KexecSlot};
+use litebox_platform_lvbs::vtl0::KexecSlot;
 use vsm_integrity::kexec::page_list::{self, PageListError};
 use vsm_integrity::kexec::{Kimage, PageList, Segment, Step};
 
@@ -92,7 +93,7 @@ impl FrameSet {
 
 /// The frames of a segment's memory.
 pub(super) fn frames(segment: &Segment) -> Result<FrameRange, VsmError> {
-    FrameRange::from_bytes(segment.start, segment.end)
+    Ok(FrameRange::from_bytes(segment.start, segment.end)?)
 }
 
 /// Where the bytes of an image's segments are now.
@@ -224,7 +225,7 @@ fn checked_page(address: u64, rule: &'static str, frozen: &FrameSet) -> Result<F
     if !frozen.contains(address) {
         return Err(Part::Pages.refuse(address, rule));
     }
-    FrameRange::from_bytes(address, address.saturating_add(PAGE_SIZE))
+    Ok(FrameRange::from_bytes(address, address.saturating_add(PAGE_SIZE))?)
 }
 
 /// Refuses a page that has two uses: what is copied first may leave something else in it for the second.

@@ -4,12 +4,14 @@
 //! and page list say which bytes will. The frame registry stays locked meanwhile, so that no other call takes or gives back
 //! what is being looked at. Until the new image is accepted, the former one in its slot stays as it is.
 
+use litebox_platform_lvbs::access::FetchOnce;
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{Owner, Permission, Transaction};
+use litebox_platform_lvbs::frames::{Permission, Transaction};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::logging::{LogKind, Logged};
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::CallContext;
-use litebox_platform_lvbs::vtl0::{FetchOnce, KexecMemoryMetadata, KexecSlot};
+use litebox_platform_lvbs::vtl0::{KexecMemoryMetadata, KexecSlot};
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::info;
 use vsm_integrity::ParseError;

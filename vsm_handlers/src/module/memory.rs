@@ -5,8 +5,9 @@
 use alloc::vec::Vec;
 
 use litebox_platform_lvbs::VsmError;
-use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission, Transaction};
-use litebox_platform_lvbs::vsm::Token;
+use litebox_platform_lvbs::frames::{Permission, Transaction};
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vtl0::modules::MemoryContainer;
 
 use super::parts::Part;
@@ -36,7 +37,7 @@ pub(super) fn claim(
         let Some(kind) = part.memory() else { continue };
         let mut ranges = objects.ranges(*part).peekable();
         let Some(va) = ranges.peek().map(|range| range.va()) else { continue };
-        let owner = Owner::Module { token: token.get(), kind };
+        let owner = Owner::Module { token, kind };
         let permission = if kind.is_explained() { Permission::R } else { accepted(kind) };
         let mut frames = Vec::new();
         for range in ranges {
@@ -58,7 +59,7 @@ pub(super) fn promote(
     transaction: &mut Transaction<'_>,
 ) -> Result<(), VsmError> {
     for part in parts.iter().filter(|part| part.kind.is_explained()) {
-        let owner = Owner::Module { token: token.get(), kind: part.kind };
+        let owner = Owner::Module { token, kind: part.kind };
         for frames in &part.frames {
             transaction.stage(*frames, owner, owner, accepted(part.kind))?;
         }

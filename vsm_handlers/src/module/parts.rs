@@ -4,8 +4,8 @@
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE};
-use litebox_platform_lvbs::frames::ModuleMemoryKind;
 use litebox_platform_lvbs::heki::CheckedRange;
+use litebox_platform_lvbs::owner::ModuleMemoryKind;
 use litebox_platform_lvbs::vtl0::modules::MODULE_VALIDATION_MAX_SIZE;
 
 use crate::objects::ObjectKind;

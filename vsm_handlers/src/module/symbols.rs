@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 
 use litebox_platform_lvbs::VsmError;
-use litebox_platform_lvbs::vsm::Token;
+use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vtl0::{ModuleMemoryMetadataMap, SymbolTable};
 use vsm_integrity::module::{Export, Resolver};
 

@@ -6,15 +6,18 @@
 
 use alloc::vec::Vec;
 
+use litebox_platform_lvbs::access::FetchOnce;
 use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
-use litebox_platform_lvbs::frames::{FrozenView, ModuleMemoryKind, Owner, Transaction};
+use litebox_platform_lvbs::frames::{FrozenView, Transaction};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::logging::LogKind;
-use litebox_platform_lvbs::vsm::{CallContext, Token};
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::token::Token;
+use litebox_platform_lvbs::vsm::CallContext;
 use litebox_platform_lvbs::vtl0::patches::MAX_MODULE_SITES;
 use litebox_platform_lvbs::vtl0::{
-    FetchOnce, MemoryContainer, ModuleFunctions, ModuleMemory as Module, ModuleMemoryMetadataMap, PatchData,
-    PatchDataMap, SymbolTable, SymbolTableBuilder,
+    MemoryContainer, ModuleFunctions, ModuleMemory as Module, ModuleMemoryMetadataMap, PatchData, PatchDataMap,
+    SymbolTable, SymbolTableBuilder,
 };
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
@@ -41,12 +44,12 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
     let mut named = NamedFrames::default();
     let parts = memory::claim(&objects, token, &mut named, &mut transaction)?;
-    let owner = Owner::Module { token: token.get(), kind: ModuleMemoryKind::RoData };
+    let owner = Owner::Module { token, kind: ModuleMemoryKind::RoData };
     let file = File::claim((&objects, Part::File), owner, &mut fetched, &mut named, &mut transaction)?;
     named.check(&mut fetched)?;
     drop((objects, fetched));
     if let Some(other) = parts.iter().find_map(|part| modules.at(part.va, part.size())) {
-        return Err(VsmError::ModuleOverlaps(other.get()));
+        return Err(VsmError::ModuleOverlaps(other));
     }
     transaction.apply()?;
     let frozen = Frozen { call, parts: &parts, modules: &modules, transaction: &transaction };
@@ -54,7 +57,7 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     file.release(&mut transaction)?;
     memory::promote(&parts, token, &mut transaction)?;
     transaction.commit()?;
-    info!("ValidateModule: module {} is accepted, {} bytes explained", token.get(), explained.statistics.total());
+    info!("ValidateModule: module {token} is accepted, {} bytes explained", explained.statistics.total());
     modules.habits = explained.habits;
     modules.insert(Module { token, parts, exports, uses, patches, functions, initialised: false });
     Ok(token)

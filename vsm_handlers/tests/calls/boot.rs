@@ -3,8 +3,8 @@
 use crate::common::{BOOT_VP, CPUS, Machine, VTL1_END, VTL1_START, call, kernel};
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode};
+use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::{CallContext, PhaseRule};
-use litebox_platform_lvbs::vtl0::Phase;
 use vsm_handlers::ROWS;
 
 const ENABLE_APS_VTL: u64 = 0x1_ffe0;

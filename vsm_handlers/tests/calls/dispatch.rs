@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::common::{BOOT_VP, CPUS, Machine, call, end_boot, kernel};
+use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::{
     CallContext, CallRow, CallerRule, Entry, Gate, HandlerMeta, PhaseRule, VSM_BASE, VSM_RESERVED, VSM_TABLE_LEN,
     VsmFunction, VsmJumpTable, dispatch,
 };
-use litebox_platform_lvbs::vtl0::Phase;
 use litebox_platform_lvbs::{Platform, VsmError};
 use vsm_handlers::{GATE, ROWS};
 

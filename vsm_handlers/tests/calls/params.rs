@@ -3,9 +3,8 @@
 use crate::common::{BOOT_VP, Machine, VTL1_END, VTL1_START, kernel};
 use litebox_platform_lvbs::address::PhysAddr;
 use litebox_platform_lvbs::heki::HekiList;
-use litebox_platform_lvbs::vsm::{
-    ByteCount, CallContext, Flags, PageAddr, Param, Registers, Token, VsmParam, Vtl0Page,
-};
+use litebox_platform_lvbs::token::Token;
+use litebox_platform_lvbs::vsm::{ByteCount, CallContext, Flags, PageAddr, Param, Registers, VsmParam, Vtl0Page};
 use litebox_platform_lvbs::{Errno, Platform, VsmError};
 use proptest::prelude::*;
 

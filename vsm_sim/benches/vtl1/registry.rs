@@ -4,8 +4,10 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{FrameRegistry, ModuleMemoryKind, Owner, Permission};
-use litebox_platform_lvbs::vtl0::Phase;
+use litebox_platform_lvbs::frames::{FrameRegistry, Permission};
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::phase::Phase;
+use litebox_platform_lvbs::token::Token;
 use vsm_sim::vtl0::ranges::SplitMix;
 
 use crate::hypervisor::Counting;
@@ -45,7 +47,7 @@ pub fn bench(criterion: &mut Criterion) {
             bencher.iter(|| registry.get(black_box(FIRST + random.next() % (slots * STEP))));
         });
         // A free frame between two protected ones becomes read-only, and in the next turn free to write again.
-        let claimant = Owner::Module { token: 1, kind: ModuleMemoryKind::Text };
+        let claimant = Owner::Module { token: Token::new(1).unwrap(), kind: ModuleMemoryKind::Text };
         let change = |registry: &mut FrameRegistry, slot: u64, owner: Owner, permission: Permission| {
             let range = frames(FIRST + slot * STEP + 2, 1);
             let mut transaction = registry.begin(&hardware, Phase::Runtime).expect("a host has the memory");

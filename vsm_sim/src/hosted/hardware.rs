@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
-use litebox_platform_lvbs::frames::{MappedView, ViewPiece};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
+use litebox_platform_lvbs::hardware::{MappedView, ViewPiece};
 use litebox_platform_lvbs::hv::{
     HvStatus, HypercallControl, InitialVpContext, MapFlags, SegmentRegister, TableRegister, Vtl, msr,
 };

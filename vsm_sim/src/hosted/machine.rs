@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::hv::calls::set_vp_register;
+use litebox_platform_lvbs::hardware::calls::set_vp_register;
 use litebox_platform_lvbs::hv::hypercall::{EnablePartitionVtl, EnableVpVtl};
 use litebox_platform_lvbs::hv::{
     HvRegisterName, HypercallCode, HypercallControl, HypercallResult, InputVtl, MapFlags, PARTITION_ID_SELF,

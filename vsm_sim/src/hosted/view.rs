@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::Gfn;
-use litebox_platform_lvbs::frames::{MappedView, ViewPiece};
+use litebox_platform_lvbs::hardware::{MappedView, ViewPiece};
 use litebox_platform_lvbs::hv::MapFlags;
 
 use super::memory::HostedMemory;

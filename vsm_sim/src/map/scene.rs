@@ -195,7 +195,8 @@ fn places(map: &MemoryMap) -> Vec<Place> {
 
 #[cfg(test)]
 mod tests {
-    use litebox_platform_lvbs::frames::{Owner, Permission};
+    use litebox_platform_lvbs::frames::Permission;
+    use litebox_platform_lvbs::owner::Owner;
 
     use super::*;
 

@@ -6,7 +6,9 @@
 
 use std::fmt::Write;
 
-use litebox_platform_lvbs::frames::{FrameState, ModuleMemoryKind, Owner, Permission};
+use litebox_platform_lvbs::frames::{FrameState, Permission};
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::token::Token;
 
 use super::scene::{Place, Scene, Snapshot};
 
@@ -31,7 +33,7 @@ const OWNERS: [(Owner, &str); 8] = [
     (Owner::KernelText, "kernel text"),
     (Owner::Trampoline, "kexec trampoline"),
     (Owner::RingBuffer, "log ring"),
-    (Owner::Module { token: 0, kind: ModuleMemoryKind::Text }, "a module"),
+    (Owner::Module { token: Token::new(1).unwrap(), kind: ModuleMemoryKind::Text }, "a module"),
     (Owner::Kexec { crash: false }, "a kexec image"),
 ];
 const PERMISSIONS: [(Permission, &str); 5] = [

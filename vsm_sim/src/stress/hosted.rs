@@ -218,7 +218,7 @@ impl World for HostedWorld {
         let tokens = self.tokens();
         ensure!(life.tokens_at_rest()? == tokens, "VTL1 has the modules {tokens:?}, VTL0 {:?}", life.tokens_at_rest()?);
         let owning = Frames::of(&self.machine).owning_tokens();
-        let owning: BTreeSet<u64> = owning.into_iter().map(u64::from).collect();
+        let owning: BTreeSet<u64> = owning.into_iter().map(|token| u64::from(token.get())).collect();
         ensure!(owning == tokens, "the modules are {tokens:?}, but frames belong to {owning:?}");
         self.check_kexec()?;
         if life.has_ended() && !life.fails {

@@ -3,9 +3,12 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use litebox_platform_lvbs::frames::{FrameState, Owner, Permission};
+use litebox_platform_lvbs::frames::{FrameState, Permission};
 use litebox_platform_lvbs::hv::MapFlags;
-use litebox_platform_lvbs::vtl0::{KernelData, Phase};
+use litebox_platform_lvbs::owner::Owner;
+use litebox_platform_lvbs::phase::Phase;
+use litebox_platform_lvbs::token::Token;
+use litebox_platform_lvbs::vtl0::KernelData;
 
 use crate::hosted::{HostedMachine, RacePoint};
 
@@ -233,8 +236,8 @@ impl Frames {
 
     /// The tokens that own frames, ascending and each once.
     #[must_use]
-    pub fn owning_tokens(&self) -> Vec<u32> {
-        let mut tokens: Vec<u32> = self
+    pub fn owning_tokens(&self) -> Vec<Token> {
+        let mut tokens: Vec<Token> = self
             .states
             .iter()
             .filter_map(|state| if let Owner::Module { token, .. } = state.owner { Some(token) } else { None })

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::PhysAddr;
-use litebox_platform_lvbs::frames::{MappedView, ViewPiece};
 use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
+use litebox_platform_lvbs::hardware::{MappedView, ViewPiece};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
 use vsm_sim::hosted::HostedMemory;
 use vsm_sim::hv::GuestMemory;

@@ -1,8 +1,10 @@
 //! Images that are not the signed kernel, and lists that name what is not theirs: refused, and nothing has changed.
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission};
-use litebox_platform_lvbs::vtl0::Phase;
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::phase::Phase;
+use litebox_platform_lvbs::token::Token;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::kexec::{
     COUNT, DESCRIPTION, FILE, HEAD, INDIRECTION, Image, KERNEL, PAGES, SEGMENT, SEGMENTS, START, Segment,
@@ -76,8 +78,8 @@ fn segments_go_to_nobody_s_memory_only() {
     let owners = [
         (Owner::KernelText, Permission::RX),
         (Owner::BootProtected, Permission::R),
-        (Owner::Module { token: 9, kind: ModuleMemoryKind::Text }, Permission::RX),
-        (Owner::Module { token: 9, kind: ModuleMemoryKind::Data }, Permission::RW),
+        (Owner::Module { token: Token::new(9).unwrap(), kind: ModuleMemoryKind::Text }, Permission::RX),
+        (Owner::Module { token: Token::new(9).unwrap(), kind: ModuleMemoryKind::Data }, Permission::RW),
         (Owner::RingBuffer, Permission::R),
         (Owner::Trampoline, Permission::R),
     ];
@@ -142,7 +144,7 @@ fn a_list_names_nobody_s_frames_only() {
         let owners = [
             (Owner::KernelText, Permission::RX),
             (Owner::BootProtected, Permission::RW),
-            (Owner::Module { token: 9, kind: ModuleMemoryKind::Data }, Permission::RW),
+            (Owner::Module { token: Token::new(9).unwrap(), kind: ModuleMemoryKind::Data }, Permission::RW),
             (Owner::RingBuffer, Permission::R),
             (Owner::Trampoline, Permission::R),
             (Owner::Kexec { crash: !crash }, Permission::R),

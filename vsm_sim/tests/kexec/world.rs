@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::vtl0::authenticode;
 use vsm_sim::vtl0::kdata::KernelData;

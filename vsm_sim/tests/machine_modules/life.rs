@@ -41,7 +41,7 @@ fn may_write(linux: &mut Linux, page: u64) -> Result<bool> {
 fn check_stores(linux: &mut Linux, placed: &Placed, initialised: bool, unloaded: bool) -> Result<()> {
     let memory: Vec<_> = placed.memory().collect();
     for (kind, page) in memory {
-        let late = initialised && kind == litebox_platform_lvbs::frames::ModuleMemoryKind::RoAfterInit;
+        let late = initialised && kind == litebox_platform_lvbs::owner::ModuleMemoryKind::RoAfterInit;
         let open = unloaded || (initialised && kind.is_init()) || !(kind.is_explained() || late);
         ensure!(
             may_write(linux, page)? == open,

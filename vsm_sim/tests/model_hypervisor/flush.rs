@@ -1,8 +1,8 @@
 //! Flushes of translations on sets of processors, against the TLFS by number; and the platform's calls for them.
 
 use super::support::{INPUT, OUTPUT, Setup};
+use litebox_platform_lvbs::hardware::calls::{flush_address_space, flush_addresses};
 use litebox_platform_lvbs::hv::HvStatus;
-use litebox_platform_lvbs::hv::calls::{flush_address_space, flush_addresses};
 use litebox_platform_lvbs::hv::flush::{GvaRange, VpSet};
 use vsm_sim::hosted::{HostedConfig, HostedMachine};
 use vsm_sim::hv::GuestMemory;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use litebox_platform_lvbs::address::PhysAddr;
-use litebox_platform_lvbs::hv::calls::{get_vp_registers, modify_vtl_protection_mask, set_vp_registers};
+use litebox_platform_lvbs::hardware::calls::{get_vp_registers, modify_vtl_protection_mask, set_vp_registers};
 use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, HvStatus, HypercallCode, InputVtl, MapFlags, Vtl};
 use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN};
 use vsm_sim::hosted::{HostedConfig, HostedMachine, RacePoint};

@@ -99,7 +99,7 @@ fn whole_life(which: usize, seed: Option<u64>) {
     assert_eq!(linux.validate(&placed), EINVAL, "{} without the modules it uses", user.module.name);
     let registry = linux.machine.platform().frames().lock();
     assert!(
-        registry.intervals().all(|state| !matches!(state.owner, litebox_platform_lvbs::frames::Owner::Module { .. }))
+        registry.intervals().all(|state| !matches!(state.owner, litebox_platform_lvbs::owner::Owner::Module { .. }))
     );
 }
 

@@ -1,6 +1,6 @@
 //! The life of two made-up modules, the second of which uses the first.
 
-use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hv::{Access, Verdict};
 use vsm_sim::vtl0::lists::{Scratch, write_list};

@@ -1,9 +1,11 @@
 //! A hosted machine whose VTL0 loads modules as Linux does, and what must be so at each point of a module's life.
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{FrameState, ModuleMemoryKind, Owner, Permission};
+use litebox_platform_lvbs::frames::{FrameState, Permission};
 use litebox_platform_lvbs::hv::MapFlags;
-use litebox_platform_lvbs::vsm::{Token, VsmFunction};
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::token::Token;
+use litebox_platform_lvbs::vsm::VsmFunction;
 use litebox_platform_lvbs::vtl0::SiteKind;
 use vsm_sim::hosted::{HostedConfig, HostedMachine};
 use vsm_sim::vtl0::kdata::KernelData;
@@ -128,7 +130,7 @@ impl Linux {
     /// Checks that each page of the module has the owner and the rights of the contract: as after ValidateModule, or as
     /// after FreeModuleInit.
     pub fn assert_loaded(&self, placed: &Placed, token: i64, initialised: bool) {
-        let token = u32::try_from(token).unwrap();
+        let token = Token::new(token.cast_unsigned()).unwrap();
         for (kind, page) in placed.memory() {
             let expected = if initialised && kind.is_init() {
                 (Owner::Nobody, Permission::RW)

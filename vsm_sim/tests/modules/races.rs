@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use litebox_platform_lvbs::frames::ModuleMemoryKind as Kind;
 use litebox_platform_lvbs::hv::MapFlags;
+use litebox_platform_lvbs::owner::ModuleMemoryKind as Kind;
 use vsm_sim::hosted::{HostedMemory, RacePoint};
 use vsm_sim::hv::Partition;
 use vsm_sim::vtl0::bytes;

@@ -1,6 +1,6 @@
 //! What ValidateModule refuses, with which errno, and that nothing of it stays.
 
-use litebox_platform_lvbs::frames::ModuleMemoryKind as Kind;
+use litebox_platform_lvbs::owner::ModuleMemoryKind as Kind;
 use vsm_sim::vtl0::kdata::{Site, patch_record};
 use vsm_sim::vtl0::lists::Range;
 use vsm_sim::vtl0::made_up::{MODULES, MadeUp, MadeUpKernel};

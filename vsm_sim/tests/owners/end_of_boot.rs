@@ -1,8 +1,10 @@
 //! SignalEndOfBoot takes no parameter; of its own accord it takes execution from owned frames that VTL0 can also write,
 //! and changes nothing else.
 
-use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode};
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::HostedMachine;
 use vsm_sim::hv::Injection;
@@ -17,7 +19,7 @@ fn end_boot(machine: &HostedMachine) -> i64 {
 
 #[test]
 fn only_owned_frames_that_are_writable_and_executable_change() {
-    let module = Owner::Module { token: 7, kind: ModuleMemoryKind::Text };
+    let module = Owner::Module { token: Token::new(7).unwrap(), kind: ModuleMemoryKind::Text };
     for (owner, permission) in OWNERS.into_iter().chain([(module, Permission::ALL)]) {
         let machine = machine_with(owner, permission);
         let before = everything(&machine);

@@ -1,7 +1,8 @@
 //! LoadKData. Six of the seven kinds are read only: VTL1's own frames must not be, the others' change nothing. The
 //! trampoline takes frames, and may take only those that are nobody's, its own, or the boot-protected kernel's.
 
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::Owner;
 use vsm_sim::vtl0::kdata::kind;
 use vsm_sim::vtl0::lists::Range;
 

@@ -3,7 +3,8 @@
 
 use std::sync::OnceLock;
 
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::HostedMachine;
 use vsm_sim::vtl0::authenticode;

@@ -13,8 +13,10 @@ mod ring;
 
 use kdata_common::machine;
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::frames::{ModuleMemoryKind, Owner, Permission};
-use litebox_platform_lvbs::vtl0::Phase;
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::phase::Phase;
+use litebox_platform_lvbs::token::Token;
 use vsm_sim::hosted::HostedMachine;
 
 const EACCES: i64 = -13;
@@ -33,8 +35,8 @@ const OWNERS: [(Owner, Permission); 11] = [
     (Owner::KernelText, Permission::RX),
     (Owner::BootProtected, Permission::ALL),
     (Owner::BootProtected, Permission::R),
-    (Owner::Module { token: 7, kind: ModuleMemoryKind::Text }, Permission::RX),
-    (Owner::Module { token: 7, kind: ModuleMemoryKind::RoData }, Permission::R),
+    (Owner::Module { token: Token::new(7).unwrap(), kind: ModuleMemoryKind::Text }, Permission::RX),
+    (Owner::Module { token: Token::new(7).unwrap(), kind: ModuleMemoryKind::RoData }, Permission::R),
     (Owner::Kexec { crash: false }, Permission::R),
     (Owner::Kexec { crash: true }, Permission::R),
     (Owner::RingBuffer, Permission::R),

@@ -3,7 +3,8 @@
 
 use std::sync::OnceLock;
 
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::HostedMachine;
 use vsm_sim::vtl0::lists::{Range, Scratch, write_list};
@@ -56,7 +57,10 @@ fn a_module_takes_only_what_is_nobodys() {
                     let registry = machine.platform().frames().lock();
                     for gfn in place.0..place.0 + place.1 {
                         let (now, rights) = registry.get(gfn).unwrap();
-                        assert!(matches!(now, Owner::Module { token: 1, .. }) && rights == Permission::RW, "{what}");
+                        assert!(
+                            matches!(now, Owner::Module { token, .. } if token.get() == 1) && rights == Permission::RW,
+                            "{what}"
+                        );
                     }
                     continue;
                 }

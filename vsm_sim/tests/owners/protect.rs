@@ -1,6 +1,7 @@
 //! ProtectMemory passes over what is not the kernel's, for the list of all RAM names everything; and changes the rest.
 
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::HostedMachine;
 use vsm_sim::vtl0::lists::Range;

@@ -1,6 +1,7 @@
 //! AllocateRingbufferMemory takes frames, and may take only those that are nobody's.
 
-use litebox_platform_lvbs::frames::{Owner, Permission};
+use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::HostedMachine;
 

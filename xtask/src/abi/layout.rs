@@ -5,11 +5,12 @@
 
 use std::mem::{offset_of, size_of};
 
-use litebox_platform_lvbs::frames::{MemAttr, ModuleMemoryKind};
+use litebox_platform_lvbs::frames::MemAttr;
+use litebox_platform_lvbs::heki::HekiPatch;
 use litebox_platform_lvbs::heki::{HekiPage, HekiRange};
 use litebox_platform_lvbs::optee::SmcRegisters;
+use litebox_platform_lvbs::owner::ModuleMemoryKind;
 use litebox_platform_lvbs::vsm::query::QueryAnswer;
-use litebox_platform_lvbs::vtl0::HekiPatch;
 
 /// A structure.
 #[derive(Clone, Copy, Debug)]

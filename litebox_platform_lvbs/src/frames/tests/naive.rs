@@ -1,7 +1,8 @@
 //! The registry as one would write it with no thought for memory or time: an entry per frame.
 
 use crate::address::FrameRange;
-use crate::frames::{FrameRegistry, Owner, Permission};
+use crate::frames::{FrameRegistry, Permission};
+use crate::owner::Owner;
 
 type Entry = (Owner, Permission);
 

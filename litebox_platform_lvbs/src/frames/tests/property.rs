@@ -12,8 +12,10 @@ use proptest::test_runner::TestRunner;
 use super::fake::{Fake, frames};
 use super::naive::Naive;
 use crate::address::FrameRange;
-use crate::frames::{FrameRegistry, ModuleMemoryKind, Owner, Permission, Transaction};
-use crate::vtl0::Phase;
+use crate::frames::{FrameRegistry, Permission, Transaction};
+use crate::owner::{ModuleMemoryKind, Owner};
+use crate::phase::Phase;
+use crate::token::Token;
 
 const FRAMES: usize = 1400;
 /// Transactions of a life.
@@ -69,7 +71,10 @@ fn owner() -> impl Strategy<Value = Owner> {
     prop_oneof![
         4 => Just(Owner::Nobody),
         4 => Just(Owner::BootProtected),
-        2 => (1..3_u32, prop::sample::select(&KINDS)).prop_map(|(token, kind)| Owner::Module { token, kind }),
+        2 => (1..3_u64, prop::sample::select(&KINDS)).prop_map(|(token, kind)| Owner::Module {
+            token: Token::new(token).unwrap(),
+            kind
+        }),
         2 => Just(Owner::KernelText),
         1 => any::<bool>().prop_map(|crash| Owner::Kexec { crash }),
         1 => Just(Owner::RingBuffer),

@@ -2,8 +2,9 @@
 
 use super::fake::{Fake, frames};
 use crate::frames::list::CHUNK;
-use crate::frames::{FrameRegistry, Owner, Permission};
-use crate::vtl0::Phase;
+use crate::frames::{FrameRegistry, Permission};
+use crate::owner::Owner;
+use crate::phase::Phase;
 
 /// A permutation of `0..count`, by a multiplier coprime to it.
 fn shuffled(count: u64) -> impl Iterator<Item = u64> {

@@ -2,11 +2,14 @@
 
 use super::fake::{Fake, frames};
 use crate::error::VsmError;
-use crate::frames::{FrameRegistry, ModuleMemoryKind, Owner, Permission, ViewPiece};
+use crate::frames::{FrameRegistry, Permission};
+use crate::hardware::ViewPiece;
 use crate::hv::HvStatus;
-use crate::vtl0::Phase;
+use crate::owner::{ModuleMemoryKind, Owner};
+use crate::phase::Phase;
+use crate::token::Token;
 
-const MODULE: Owner = Owner::Module { token: 7, kind: ModuleMemoryKind::Text };
+const MODULE: Owner = Owner::Module { token: Token::new(7).unwrap(), kind: ModuleMemoryKind::Text };
 
 fn registry() -> (FrameRegistry, Fake) {
     (FrameRegistry::new(frames(100, 200)).unwrap(), Fake::new(4096))
@@ -51,7 +54,7 @@ fn only_the_owner_gets_at_a_frame() {
     let (mut registry, fake) = registry();
     set(&mut registry, &fake, (10, 20), MODULE, Permission::RX);
     let others = [
-        Owner::Module { token: 8, kind: ModuleMemoryKind::Text },
+        Owner::Module { token: Token::new(8).unwrap(), kind: ModuleMemoryKind::Text },
         Owner::BootProtected,
         Owner::KernelText,
         Owner::Kexec { crash: false },

@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use crate::token::Token;
 pub use vsm_integrity::module::Kind as ModuleMemoryKind;
 
 /// The owner of a frame.
@@ -21,7 +22,7 @@ pub enum Owner {
     /// A validated kernel module.
     Module {
         /// The token VTL0 knows the module by.
-        token: u32,
+        token: Token,
         /// Which of its memory this is.
         kind: ModuleMemoryKind,
     },

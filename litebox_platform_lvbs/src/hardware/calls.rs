@@ -8,19 +8,17 @@ use core::mem::size_of;
 
 use zerocopy::IntoBytes;
 
-use super::context::InitialVpContext;
-use super::flush::{FlushFlags, FlushHeader, GvaRange, VpSet};
-use super::hypercall::{
+use super::Hardware;
+use crate::error::VsmError;
+use crate::hv::flush::{FlushFlags, FlushHeader, GvaRange, VpSet};
+use crate::hv::hypercall::{
     EnableVpVtl, HYPERCALL_PAGE_BYTES, HypercallCode, HypercallControl, MAX_GET_REGISTERS, MAX_SET_REGISTERS,
     MODIFY_VTL_PROTECTION_MASK_MAX_GFNS, ModifyVtlProtectionMask, SetRegister, VpRegistersHeader,
 };
-use super::protection::MapFlags;
-use super::register::{HvRegisterName, HvRegisterValue};
-use super::status::HvStatus;
-use super::vtl::{InputVtl, Vtl};
-use super::{PARTITION_ID_SELF, VP_INDEX_SELF};
-use crate::error::VsmError;
-use crate::hardware::Hardware;
+use crate::hv::{
+    HvRegisterName, HvRegisterValue, HvStatus, InitialVpContext, InputVtl, MapFlags, PARTITION_ID_SELF, VP_INDEX_SELF,
+    Vtl,
+};
 
 /// Issues a rep hypercall over `reps` elements; on failure says how many elements, from the first, are done.
 fn rep_call(

@@ -3,13 +3,17 @@
 //! On the image the implementation is `arch`'s bare metal; on a host it is the simulator's hypervisor model. Both
 //! sides of the seam speak the TLFS hypercall ABI, so that a handler cannot tell which one it runs on.
 
+pub mod calls;
+mod view;
+
+pub use view::{AlignedPage, MappedView, ViewPiece};
+
 use alloc::boxed::Box;
 
 use vsm_integrity::signature::CompressSha256;
 
 use crate::address::{FrameRange, PhysAddr};
 use crate::error::VsmError;
-use crate::frames::{MappedView, ViewPiece};
 use crate::hv::{HvStatus, HypercallControl, InitialVpContext};
 use crate::logging::RingMemory;
 

@@ -9,11 +9,14 @@ use core::marker::PhantomData;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::address::{FrameRange, Gfn, PAGE_SIZE, PhysAddr};
+use crate::address::{AddressError, FrameRange, PAGE_SIZE, PhysAddr};
 use crate::error::VsmError;
-use crate::frames::{FrameRegistry, Owner};
+use crate::frames::FrameRegistry;
 use crate::hardware::Hardware;
+use crate::owner::Owner;
 use crate::platform::Platform;
+
+use super::refuse_vtl1;
 
 #[cfg(test)]
 #[path = "ptr_tests.rs"]
@@ -32,6 +35,13 @@ enum Place<'a> {
 struct Piece {
     at: PhysAddr,
     bytes: usize,
+}
+
+impl Piece {
+    fn frame(&self) -> Result<FrameRange, AddressError> {
+        let gfn = self.at.gfn().as_u64();
+        FrameRange::from_gfns(gfn, gfn + 1)
+    }
 }
 
 impl Place<'_> {
@@ -60,7 +70,7 @@ impl Place<'_> {
             let bytes = usize::try_from(room).map_or(left, |room| room.min(left));
             left -= bytes;
             next = match self {
-                Self::Contiguous(_) => at.checked_add(room),
+                Self::Contiguous(_) => at.checked_add(room).map_err(VsmError::from),
                 Self::Scattered { .. } => {
                     following.next().copied().ok_or(VsmError::InvalidParameter { name: "pages", value: at.as_u64() })
                 }
@@ -69,35 +79,43 @@ impl Place<'_> {
         })
     }
 
-    /// Calls `check` for the frame of each piece.
-    fn check(self, size: usize, check: impl Fn(FrameRange) -> Result<(), VsmError>) -> Result<(), VsmError> {
-        self.pieces(size).try_for_each(|piece| {
-            let gfn = piece?.at.gfn().as_u64();
-            check(FrameRange::from_gfns(gfn, gfn + 1)?)
-        })
+    /// Calls `check` for each piece.
+    fn check(self, size: usize, check: impl Fn(Piece) -> Result<(), VsmError>) -> Result<(), VsmError> {
+        self.pieces(size).try_for_each(|piece| check(piece?))
     }
 
     fn read<T: FromBytes + IntoBytes>(self, hardware: &dyn Hardware) -> Result<T, VsmError> {
         let mut value = T::new_zeroed();
-        let mut rest = value.as_mut_bytes();
-        for piece in self.pieces(size_of::<T>()) {
+        self.read_into(hardware, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    fn read_into(self, hardware: &dyn Hardware, into: &mut [u8]) -> Result<(), VsmError> {
+        let mut rest = into;
+        for piece in self.pieces(rest.len()) {
             let Piece { at, bytes } = piece?;
             let (part, after) = rest.split_at_mut_checked(bytes).ok_or(VsmError::Vtl0MemoryFault(at))?;
             hardware.read_vtl0(at, part).map_err(|fault| VsmError::Vtl0MemoryFault(fault.0))?;
             rest = after;
         }
-        Ok(value)
+        Ok(())
     }
 
-    fn write<T: IntoBytes + Immutable>(self, hardware: &dyn Hardware, value: &T) -> Result<(), VsmError> {
-        let mut rest = value.as_bytes();
-        for piece in self.pieces(size_of::<T>()) {
+    fn write(self, hardware: &dyn Hardware, bytes: &[u8]) -> Result<(), VsmError> {
+        let mut rest = bytes;
+        for piece in self.pieces(bytes.len()) {
             let Piece { at, bytes } = piece?;
             let (part, after) = rest.split_at_checked(bytes).ok_or(VsmError::Vtl0MemoryFault(at))?;
             hardware.write_vtl0(at, part).map_err(|fault| VsmError::Vtl0MemoryFault(fault.0))?;
             rest = after;
         }
         Ok(())
+    }
+
+    /// Checks that all of it lies in frames that `claimant` may write.
+    fn check_claim(self, registry: &FrameRegistry, claimant: Owner, size: usize) -> Result<(), VsmError> {
+        self.check_pages(size)?;
+        self.check(size, |piece| registry.check(piece.frame()?, claimant))
     }
 
     /// Page-aligned continuation pages, and only as many as the value needs.
@@ -143,14 +161,8 @@ impl<'a, T: FromBytes + IntoBytes> PhysConstPtr<'a, T> {
     }
 
     fn checked(platform: &Platform, place: Place<'a>) -> Result<Self, VsmError> {
-        let vtl1 = platform.config().vtl1_region;
         place.check_pages(size_of::<T>())?;
-        place.check(size_of::<T>(), |frame| {
-            if frame.overlaps(vtl1) {
-                return Err(VsmError::FrameOwned(Gfn::new(frame.start())?.start(), Owner::Vtl1));
-            }
-            Ok(())
-        })?;
+        place.check(size_of::<T>(), |piece| refuse_vtl1(platform, piece.at, piece.bytes as u64))?;
         Ok(Self { place, value: PhantomData })
     }
 
@@ -167,8 +179,10 @@ impl<'a, T: FromBytes + IntoBytes> PhysConstPtr<'a, T> {
 ///
 /// It borrows the registry, so that no frame changes hands between the check and the write.
 #[derive(Clone, Copy)]
-pub struct PhysMutPtr<'a, T> {
+pub struct PhysMutPtr<'a, T: ?Sized> {
     place: Place<'a>,
+    /// In bytes.
+    size: usize,
     registry: PhantomData<&'a FrameRegistry>,
     value: PhantomData<T>,
 }
@@ -198,9 +212,8 @@ impl<'a, T: FromBytes + IntoBytes + Immutable> PhysMutPtr<'a, T> {
     }
 
     fn checked(registry: &'a FrameRegistry, claimant: Owner, place: Place<'a>) -> Result<Self, VsmError> {
-        place.check_pages(size_of::<T>())?;
-        place.check(size_of::<T>(), |frame| registry.check(frame, claimant))?;
-        Ok(Self { place, registry: PhantomData, value: PhantomData })
+        place.check_claim(registry, claimant, size_of::<T>())?;
+        Ok(Self { place, size: size_of::<T>(), registry: PhantomData, value: PhantomData })
     }
 
     /// Copies the value out.
@@ -216,7 +229,47 @@ impl<'a, T: FromBytes + IntoBytes + Immutable> PhysMutPtr<'a, T> {
     /// # Errors
     /// [`VsmError::Vtl0MemoryFault`]; the pages before the one at fault have been written.
     pub fn write(&self, hardware: &dyn Hardware, value: &T) -> Result<(), VsmError> {
-        self.place.write(hardware, value)
+        self.place.write(hardware, value.as_bytes())
+    }
+}
+
+impl<'a> PhysMutPtr<'a, [u8]> {
+    /// Points to `size` bytes from `first` on, as [`PhysMutPtr::scattered`] does.
+    ///
+    /// # Errors
+    /// As [`PhysMutPtr::scattered`].
+    pub fn bytes(
+        registry: &'a FrameRegistry,
+        claimant: Owner,
+        first: PhysAddr,
+        more: &'a [PhysAddr],
+        size: usize,
+    ) -> Result<Self, VsmError> {
+        let place = Place::Scattered { first, more };
+        place.check_claim(registry, claimant, size)?;
+        Ok(Self { place, size, registry: PhantomData, value: PhantomData })
+    }
+
+    /// Copies the bytes out, all of them.
+    ///
+    /// # Errors
+    /// [`VsmError::InvalidParameter`] when `into` has another size; [`VsmError::Vtl0MemoryFault`].
+    pub fn read_into(&self, hardware: &dyn Hardware, into: &mut [u8]) -> Result<(), VsmError> {
+        self.check_size(into.len())?;
+        self.place.read_into(hardware, into)
+    }
+
+    /// Writes the bytes, all of them.
+    ///
+    /// # Errors
+    /// As [`Self::read_into`]; the pages before the one at fault have been written.
+    pub fn write_from(&self, hardware: &dyn Hardware, from: &[u8]) -> Result<(), VsmError> {
+        self.check_size(from.len())?;
+        self.place.write(hardware, from)
+    }
+
+    fn check_size(&self, size: usize) -> Result<(), VsmError> {
+        if size == self.size { Ok(()) } else { Err(VsmError::InvalidParameter { name: "bytes", value: size as u64 }) }
     }
 }
 
@@ -235,7 +288,7 @@ impl<T> fmt::Debug for PhysConstPtr<'_, T> {
     }
 }
 
-impl<T> fmt::Debug for PhysMutPtr<'_, T> {
+impl<T: ?Sized> fmt::Debug for PhysMutPtr<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PhysMutPtr({:?})", self.place)
     }

@@ -3,32 +3,28 @@
 //! VTL0 chooses when a call changes, and among functions; an address that is no function's start is never the target of a
 //! branch that was not compiled. Which function a call is meant for VTL1 does not know: Linux keeps that in writable data.
 
+use litebox_platform_lvbs::token::Token;
+use litebox_platform_lvbs::vtl0::functions::KERNEL;
+use litebox_platform_lvbs::vtl0::{KernelData, ModuleMemoryMetadataMap};
 use vsm_integrity::kernel_info;
 use vsm_integrity::module::{Instruction, Shape};
 
-use crate::vsm::Token;
-
-use super::functions::KERNEL;
-use super::kdata::KernelData;
-use super::modules::ModuleMemoryMetadataMap;
-
 /// The rules for the static calls of one module.
 #[derive(Clone, Copy, Debug)]
-pub struct StaticCalls<'a> {
+pub(super) struct StaticCalls<'a> {
     /// All modules.
-    pub modules: &'a ModuleMemoryMetadataMap,
+    pub(super) modules: &'a ModuleMemoryMetadataMap,
     /// What is known of the kernel.
-    pub kernel: Option<&'a KernelData>,
+    pub(super) kernel: Option<&'a KernelData>,
     /// The module that the call is in.
-    pub module: Token,
+    pub(super) module: Token,
     /// Whether the call is in text for initialisation.
-    pub is_init: bool,
+    pub(super) is_init: bool,
 }
 
 impl StaticCalls<'_> {
     /// Whether `code` may stand at the static call at `va` that was compiled to `compiled`.
-    #[must_use]
-    pub fn allow(&self, shape: Shape, va: u64, compiled: &[u8], code: &[u8]) -> bool {
+    pub(super) fn allow(&self, shape: Shape, va: u64, compiled: &[u8], code: &[u8]) -> bool {
         let returns = self.modules.habits.returns(va);
         match shape.decode(code, va) {
             None => false,

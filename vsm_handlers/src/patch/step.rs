@@ -5,17 +5,17 @@
 //! steps the memory itself says how far it has come, for nobody but VTL1 can write it: each step is compared with what is
 //! there. VTL0 is trusted in nothing; the registry's lock keeps two processors from one site.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use litebox_platform_lvbs::access::{PhysConstPtr, PhysMutPtr};
+use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
+use litebox_platform_lvbs::frames::{FrameRegistry, Permission};
+use litebox_platform_lvbs::hardware::Hardware;
+use litebox_platform_lvbs::heki::{HekiPatch, MAX_PATCH_CODE};
+use litebox_platform_lvbs::owner::Owner;
+use litebox_platform_lvbs::vsm::PageAddr;
+use litebox_platform_lvbs::vtl0::patches::MAX_SITE;
+use litebox_platform_lvbs::vtl0::{PatchData, PatchDataMap, SiteKind};
+use litebox_platform_lvbs::{Platform, VsmError};
 
-use crate::address::{PAGE_SIZE, PhysAddr};
-use crate::error::VsmError;
-use crate::frames::{FrameRegistry, Owner, Permission};
-use crate::hardware::Hardware;
-use crate::platform::Platform;
-use crate::vsm::PageAddr;
-
-use super::patches::{MAX_SITE, PatchData, PatchDataMap, SiteKind};
-use super::ptr::{PhysConstPtr, PhysMutPtr};
 use super::static_calls::StaticCalls;
 
 /// INT3 (Intel SDM vol. 2).
@@ -23,34 +23,15 @@ const INT3: u8 = 0xcc;
 /// The NOP of 2 bytes and that of 5 (Linux arch/x86/include/asm/nops.h).
 const NOP2: [u8; 2] = [0x66, 0x90];
 const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
-/// The most bytes of a patch.
-const MAX_CODE: usize = 5;
-
-/// `struct heki_patch` as VTL0 passes it (LVBS contract §5.9).
-#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
-#[repr(C)]
-pub struct HekiPatch {
-    /// Physical address of the first byte to write; that of the page where the bytes go on, or 0.
-    pub pa: [u64; 2],
-    /// How many bytes.
-    pub size: u8,
-    /// The bytes.
-    pub code: [u8; MAX_CODE],
-    /// Not used.
-    pub pad: [u8; 2],
-}
-
-const _: () = assert!(size_of::<HekiPatch>() == 24);
-const _: () = assert!(core::mem::offset_of!(HekiPatch, size) == 16 && core::mem::offset_of!(HekiPatch, code) == 17);
 
 /// What VTL0 asks to write, copied once, and sound as far as it can be without knowing the site.
 #[derive(Clone, Copy, Debug)]
-pub struct PatchRequest {
+pub(super) struct PatchRequest {
     at: PhysAddr,
     /// As VTL0 passed it, 0 for none; not none where the bytes cross the page.
     next_page: u64,
     size: u8,
-    code: [u8; MAX_CODE],
+    code: [u8; MAX_PATCH_CODE],
 }
 
 impl PatchRequest {
@@ -60,7 +41,7 @@ impl PatchRequest {
     /// [`VsmError::InvalidParameter`] for a second page that is missing, or not needed; [`VsmError::FrameOwned`] for
     /// VTL1's frames; [`VsmError::Vtl0MemoryFault`]; [`VsmError::InvalidPhysicalAddress`] for a place that is none;
     /// [`VsmError::InvalidPatch`] for another number of bytes than 1 to 5, and for bytes that go on nowhere.
-    pub fn read(platform: &Platform, first: PhysAddr, second: Option<PageAddr>) -> Result<Self, VsmError> {
+    pub(super) fn read(platform: &Platform, first: PhysAddr, second: Option<PageAddr>) -> Result<Self, VsmError> {
         let straddles = first.page_offset() + size_of::<HekiPatch>() as u64 > PAGE_SIZE;
         let second = second.map(PageAddr::start);
         if straddles != second.is_some() {
@@ -72,7 +53,7 @@ impl PatchRequest {
         let HekiPatch { pa: [at, next_page], size, code, .. } = patch;
         let request = Self { at: PhysAddr::new(at)?, next_page, size, code };
         let invalid = |rule| VsmError::InvalidPatch { at: request.at, rule };
-        if !(1..=MAX_CODE).contains(&usize::from(size)) {
+        if !(1..=MAX_PATCH_CODE).contains(&usize::from(size)) {
             return Err(invalid("a patch must have 1 to 5 bytes"));
         }
         if request.crosses() && next_page == 0 {
@@ -82,8 +63,7 @@ impl PatchRequest {
     }
 
     /// Where its first byte goes.
-    #[must_use]
-    pub fn at(&self) -> PhysAddr {
+    pub(super) fn at(&self) -> PhysAddr {
         self.at
     }
 
@@ -91,8 +71,8 @@ impl PatchRequest {
     ///
     /// # Errors
     /// [`VsmError::InvalidPhysicalAddress`].
-    pub fn continuation(&self) -> Result<Option<PhysAddr>, VsmError> {
-        if self.crosses() { PhysAddr::new(self.next_page).map(Some) } else { Ok(None) }
+    pub(super) fn continuation(&self) -> Result<Option<PhysAddr>, VsmError> {
+        if self.crosses() { Ok(Some(PhysAddr::new(self.next_page)?)) } else { Ok(None) }
     }
 
     fn crosses(&self) -> bool {
@@ -107,18 +87,18 @@ impl PatchRequest {
 /// A step that a recorded site allows, as far as its place and its size go; whether its bytes may be written, and whether
 /// it is its turn, depends on memory.
 #[derive(Clone, Copy, Debug)]
-pub struct PatchStep<'s> {
+pub(super) struct PatchStep<'s> {
     site: &'s PatchData,
-    what: What,
+    step: Step,
 }
 
 /// The three steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum Step {
     /// INT3 over the first byte.
     Break,
     /// The bytes after the first, of which there are as many as the site has.
-    Tail([u8; MAX_CODE]),
+    Tail([u8; MAX_PATCH_CODE]),
     /// The first byte.
     Head(u8),
 }
@@ -130,20 +110,20 @@ impl<'s> PatchStep<'s> {
     ///
     /// # Errors
     /// [`VsmError::InvalidPatch`].
-    pub fn new(request: &PatchRequest, sites: &'s PatchDataMap) -> Result<Self, VsmError> {
+    pub(super) fn new(request: &PatchRequest, sites: &'s PatchDataMap) -> Result<Self, VsmError> {
         let invalid = |rule| VsmError::InvalidPatch { at: request.at, rule };
         let (site, byte) =
             sites.near(request.at).ok_or(invalid("it must start at the first or second byte of a recorded site"))?;
         if request.next_page != 0 && Some(request.next_page) != site.next_page().map(PhysAddr::as_u64) {
             return Err(invalid("it must go on in the page that is recorded for the site"));
         }
-        let what = match (byte, request.code()) {
-            (0, [INT3]) => What::Break,
-            (0, [head]) => What::Head(*head),
-            (1, tail) if tail.len() + 1 == site.code().len() => What::Tail(request.code),
+        let step = match (byte, request.code()) {
+            (0, [INT3]) => Step::Break,
+            (0, [head]) => Step::Head(*head),
+            (1, tail) if tail.len() + 1 == site.code().len() => Step::Tail(request.code),
             _ => return Err(invalid("it must have the bytes of one of the three steps")),
         };
-        Ok(Self { site, what })
+        Ok(Self { site, step })
     }
 
     /// Carries the step out, if its bytes may stand at the site and it is its turn: the bytes in memory are compared with
@@ -152,7 +132,7 @@ impl<'s> PatchStep<'s> {
     /// # Errors
     /// [`VsmError::FrameOwned`] when a byte of the site is not in executable text of `owner`; [`VsmError::InvalidPatch`]
     /// when the step is not allowed; [`VsmError::Vtl0MemoryFault`]. Nothing has been written then.
-    pub fn apply(
+    pub(super) fn apply(
         self,
         registry: &FrameRegistry,
         owner: Owner,
@@ -163,62 +143,42 @@ impl<'s> PatchStep<'s> {
         if let Some(page) = self.site.next_page() {
             check_text(registry, owner, page)?;
         }
-        match self.site.code().len() {
-            2 => self.write::<2, 1>(registry, owner, calls, hardware),
-            5 => self.write::<5, 4>(registry, owner, calls, hardware),
-            _ => self.write::<MAX_SITE, MAX_CODE>(registry, owner, calls, hardware),
-        }
-    }
-
-    /// The same for a site of `N` bytes, of which `TAIL` are after the first. Writes the bytes of the step and no others.
-    fn write<const N: usize, const TAIL: usize>(
-        self,
-        registry: &FrameRegistry,
-        owner: Owner,
-        calls: Option<StaticCalls<'_>>,
-        hardware: &dyn Hardware,
-    ) -> Result<(), VsmError>
-    where
-        [u8; N]: FromBytes + IntoBytes + Immutable,
-        [u8; TAIL]: FromBytes + IntoBytes + Immutable,
-    {
-        let (start, next_page) = (self.site.start(), self.site.next_page());
+        let (start, next_page, size) = (self.site.start(), self.site.next_page(), self.site.code().len());
         let invalid = |rule| VsmError::InvalidPatch { at: start, rule };
-        let now: [u8; N] = PhysMutPtr::scattered(registry, owner, start, next_page.as_slice())?.read(hardware)?;
-        let (Some((first, old)), true) = (now.split_first(), N == TAIL + 1) else { return Err(invalid(FORMS)) };
-        let old = old.first_chunk::<TAIL>().ok_or(invalid(FORMS))?;
-        let allowed = |head: u8, tail: &[u8; TAIL]| {
-            let mut code = now;
-            if let Some((first, rest)) = code.split_first_mut() {
-                *first = head;
-                rest.copy_from_slice(tail);
-            }
-            self.site.allows(&code, calls)
+        let mut bytes = [0; MAX_SITE];
+        let now = bytes.get_mut(..size).ok_or(invalid(FORMS))?;
+        PhysMutPtr::bytes(registry, owner, start, next_page.as_slice(), size)?.read_into(hardware, now)?;
+        let (first, old) = now.split_first().ok_or(invalid(FORMS))?;
+        let allowed = |head: u8, tail: &[u8]| {
+            let mut code = [0; MAX_SITE];
+            code.iter_mut().zip([head].iter().chain(tail)).for_each(|(byte, new)| *byte = *new);
+            code.get(..size).is_some_and(|code| allows(self.site, code, calls))
         };
         let broken = *first == INT3;
-        let head = match self.what {
-            What::Break if !broken && self.site.has_form(&now) => INT3,
-            What::Break => return Err(invalid("a breakpoint goes over a whole instruction of the site only")),
-            What::Head(head) if broken && allowed(head, old) => head,
-            What::Head(_) => {
+        let head = match self.step {
+            Step::Break if !broken && has_form(self.site, now) => INT3,
+            Step::Break => return Err(invalid("a breakpoint goes over a whole instruction of the site only")),
+            Step::Head(head) if broken && allowed(head, old) => head,
+            Step::Head(_) => {
                 return Err(invalid("the first byte is written over a breakpoint, before its own tail only"));
             }
-            What::Tail(code) => {
-                let tail = code.first_chunk::<TAIL>().ok_or(invalid(FORMS))?;
+            Step::Tail(code) => {
+                let tail = code.get(..old.len()).ok_or(invalid(FORMS))?;
                 if !broken {
                     return Err(invalid("the tail is written behind a breakpoint only"));
                 }
-                if !self.site.heads().iter().any(|head| allowed(*head, tail)) {
+                if !heads(self.site).iter().any(|head| allowed(*head, tail)) {
                     return Err(invalid(FORMS));
                 }
                 let second = start.as_u64() + 1;
-                let place = match next_page {
-                    Some(page) if second.is_multiple_of(PAGE_SIZE) => PhysMutPtr::new(registry, owner, page)?,
-                    _ => PhysMutPtr::scattered(registry, owner, PhysAddr::new(second)?, next_page.as_slice())?,
+                let (at, more) = match &next_page {
+                    Some(page) if second.is_multiple_of(PAGE_SIZE) => (*page, &[][..]),
+                    _ => (PhysAddr::new(second)?, next_page.as_slice()),
                 };
-                return place.write(hardware, tail).inspect_err(|_| {
+                let place = PhysMutPtr::bytes(registry, owner, at, more, tail.len())?;
+                return place.write_from(hardware, tail).inspect_err(|_| {
                     // A page of the two may have been written. What can be put back is what could be written.
-                    let _ = place.write(hardware, old);
+                    let _ = place.write_from(hardware, old);
                 });
             }
         };
@@ -234,35 +194,33 @@ fn check_text(registry: &FrameRegistry, owner: Owner, at: PhysAddr) -> Result<()
     }
 }
 
-impl PatchData {
-    /// Whether an instruction may be written to the site.
-    fn allows(&self, code: &[u8], calls: Option<StaticCalls<'_>>) -> bool {
-        match self.kind() {
-            SiteKind::JumpLabel => self.has_form(code),
-            SiteKind::StaticCall { shape, va } => calls.is_some_and(|calls| calls.allow(shape, va, self.code(), code)),
-        }
+/// Whether an instruction may be written to the site.
+fn allows(site: &PatchData, code: &[u8], calls: Option<StaticCalls<'_>>) -> bool {
+    match site.kind() {
+        SiteKind::JumpLabel => has_form(site, code),
+        SiteKind::StaticCall { shape, va } => calls.is_some_and(|calls| calls.allow(shape, va, site.code(), code)),
     }
+}
 
-    /// Whether an instruction can be what a patch has left at the site: of a static call, one of its shape, for what it
-    /// calls may have gone meanwhile.
-    fn has_form(&self, code: &[u8]) -> bool {
-        match self.kind() {
-            SiteKind::JumpLabel => code == self.code() || code == self.nop(),
-            SiteKind::StaticCall { shape, va } => code == self.code() || shape.decode(code, va).is_some(),
-        }
+/// Whether an instruction can be what a patch has left at the site: of a static call, one of its shape, because what it
+/// calls may have gone meanwhile.
+fn has_form(site: &PatchData, code: &[u8]) -> bool {
+    match site.kind() {
+        SiteKind::JumpLabel => code == site.code() || code == nop(site),
+        SiteKind::StaticCall { shape, va } => code == site.code() || shape.decode(code, va).is_some(),
     }
+}
 
-    /// The first bytes that the site's instructions can have.
-    fn heads(&self) -> &[u8] {
-        match self.kind() {
-            SiteKind::JumpLabel if self.code().len() == NOP2.len() => &[0xeb, NOP2[0]],
-            SiteKind::JumpLabel => &[0xe9, NOP5[0]],
-            SiteKind::StaticCall { shape, .. } => shape.heads(),
-        }
+/// The first bytes that the site's instructions can have.
+fn heads(site: &PatchData) -> &[u8] {
+    match site.kind() {
+        SiteKind::JumpLabel if site.code().len() == NOP2.len() => &[0xeb, NOP2[0]],
+        SiteKind::JumpLabel => &[0xe9, NOP5[0]],
+        SiteKind::StaticCall { shape, .. } => shape.heads(),
     }
+}
 
-    /// The NOP of a jump label.
-    fn nop(&self) -> &[u8] {
-        if self.code().len() == NOP2.len() { &NOP2 } else { &NOP5 }
-    }
+/// The NOP of a jump label.
+fn nop(site: &PatchData) -> &[u8] {
+    if site.code().len() == NOP2.len() { &NOP2 } else { &NOP5 }
 }

@@ -3,10 +3,12 @@
 use super::{PhysConstPtr, PhysMutPtr};
 use crate::address::PhysAddr;
 use crate::error::{Errno, VsmError};
+use crate::frames::Permission;
 use crate::frames::tests::fake::{Fake, frames};
-use crate::frames::{ModuleMemoryKind, Owner, Permission};
+use crate::owner::{ModuleMemoryKind, Owner};
+use crate::phase::Phase;
 use crate::platform::Platform;
-use crate::vtl0::Phase;
+use crate::token::Token;
 
 type Value = [u64; 4];
 const VALUE: Value = [0x0102_0304, u64::MAX, 0, 0x1122_3344_5566_7788];
@@ -81,7 +83,7 @@ fn only_the_owner_may_write() {
     let (fake, platform) = machine();
     let mut registry = platform.frames().lock();
     let mut transaction = registry.begin(&fake, Phase::Boot).unwrap();
-    let module = Owner::Module { token: 3, kind: ModuleMemoryKind::Text };
+    let module = Owner::Module { token: Token::new(3).unwrap(), kind: ModuleMemoryKind::Text };
     transaction.stage(frames(6, 7), module, module, Permission::R).unwrap();
     transaction.commit().unwrap();
     let mine = PhysMutPtr::<Value>::new(&registry, module, pa(0x5ff0)).unwrap();
@@ -90,7 +92,7 @@ fn only_the_owner_may_write() {
         Owner::Nobody,
         Owner::BootProtected,
         Owner::KernelText,
-        Owner::Module { token: 4, kind: ModuleMemoryKind::Text },
+        Owner::Module { token: Token::new(4).unwrap(), kind: ModuleMemoryKind::Text },
     ] {
         let error = PhysMutPtr::<Value>::new(&registry, other, pa(0x5ff0)).unwrap_err();
         assert_eq!(error, VsmError::FrameOwned(pa(0x6000), module));

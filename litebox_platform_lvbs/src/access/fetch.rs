@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 
 use crate::address::{FrameRange, PAGE_SIZE, PhysAddr};
 use crate::error::VsmError;
-use crate::frames::Owner;
 use crate::platform::Platform;
+
+use super::refuse_vtl1;
 
 /// A half-open span of physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl<'a> FetchOnce<'a> {
         // The last byte has an address too.
         let last = start.checked_add(bytes - 1)?;
         let span = Span { start: start.as_u64(), end: last.as_u64() + 1 };
-        refuse_vtl1(self.platform, start, last)?;
+        refuse_vtl1(self.platform, start, bytes)?;
         let at = self.fetched.partition_point(|other| other.end < span.start);
         let (mut joined, mut count) = (span, 0);
         for other in self.fetched.get(at..).unwrap_or_default() {
@@ -82,7 +83,7 @@ impl<'a> FetchOnce<'a> {
             let start = PhysAddr::new(frames.start() * PAGE_SIZE)?;
             let last = start.checked_add(frames.count() * PAGE_SIZE - 1)?;
             let span = Span { start: start.as_u64(), end: last.as_u64() + 1 };
-            refuse_vtl1(self.platform, start, last)?;
+            refuse_vtl1(self.platform, start, frames.count() * PAGE_SIZE)?;
             while let Some(below) = fetched.next_if(|other| other.start < span.start) {
                 append(&mut merged, below);
             }
@@ -137,21 +138,11 @@ fn append(spans: &mut Vec<Span>, span: Span) {
     }
 }
 
-/// Refuses VTL1's own frames among those of the bytes `first..=last`.
-fn refuse_vtl1(platform: &Platform, first: PhysAddr, last: PhysAddr) -> Result<(), VsmError> {
-    let vtl1 = platform.config().vtl1_region;
-    let frames = FrameRange::from_gfns(first.gfn().as_u64(), last.gfn().as_u64() + 1)?;
-    if !frames.overlaps(vtl1) {
-        return Ok(());
-    }
-    let at = crate::address::Gfn::new(frames.start().max(vtl1.start()))?;
-    Err(VsmError::FrameOwned(at.start(), Owner::Vtl1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::frames::tests::fake::{Fake, frames};
+    use crate::owner::Owner;
 
     fn pa(raw: u64) -> PhysAddr {
         PhysAddr::new(raw).unwrap()
