@@ -9,7 +9,7 @@ use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::hv::MapFlags;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::HostedMachine;
-use vsm_sim::stress::lists;
+use vsm_sim::trials::stress::lists;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::lists::Range;
 

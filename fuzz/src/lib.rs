@@ -32,7 +32,7 @@ mod machine;
 mod tampered;
 
 // What is fuzzed comes from the same generators as stress.
-use vsm_sim::stress::input;
+use vsm_sim::trials::stress::input;
 
 // How the tests of vsm_integrity write objects and play the kernel that loads them.
 #[path = "../../vsm_integrity/tests/explain/object.rs"]

@@ -5,8 +5,8 @@ use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::vsm::{CallRow, VsmFunction};
 use vsm_sim::hosted::HostedMachine;
 use vsm_sim::hv::GuestMemory;
-use vsm_sim::stress::modules::Modules;
-use vsm_sim::stress::{generators, kexec, lists};
+use vsm_sim::trials::stress::modules::Modules;
+use vsm_sim::trials::stress::{generators, kexec, lists};
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::log_reader::LogReader;
 

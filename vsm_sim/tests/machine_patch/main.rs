@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use anyhow::{Context, Result, ensure};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_sim::machine::{Machine, MachineConfig, Vtl0};
-use vsm_sim::run::measure_patch::{MOST_SITES, step_cost};
+use vsm_sim::trials::run::measure_patch::{MOST_SITES, step_cost};
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::captures::{self, Capture};
 use vsm_sim::vtl0::kdata::{KernelData, Site, patch_record};

@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::machine::Vtl0;
-use crate::validate::set::Set;
+use crate::trials::validate::set::Set;
 use crate::vtl0::captures::{self, Capture};
 use crate::vtl0::kdata::KernelData;
 use crate::vtl0::lists::{List, Range, write_list};
