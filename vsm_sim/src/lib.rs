@@ -8,6 +8,7 @@
 //! | [`engine`] | a software CPU that runs real instructions (QEMU in a process of its own) |
 //! | [`machine`] | the model and the engine together: boots the unmodified image |
 //! | [`map`] | a picture of the frame registry during a boot |
+//! | [`random`] | the one random generator |
 //! | [`trials`] | experiments on all of it: `run`, `stress`, `validate` |
 //!
 //! The simulator depends on the platform crate's types and never the other way round.
@@ -17,5 +18,6 @@ pub mod hosted;
 pub mod hv;
 pub mod machine;
 pub mod map;
+pub mod random;
 pub mod trials;
 pub mod vtl0;

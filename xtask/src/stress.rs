@@ -135,7 +135,7 @@ pub fn short(root: &Path) -> Result<()> {
 /// A seed that is another one each time.
 fn seed_of_now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    vsm_sim::vtl0::ranges::SplitMix(now.as_secs() ^ u64::from(now.subsec_nanos()) << 32).next()
+    vsm_sim::random::SplitMix(now.as_secs() ^ u64::from(now.subsec_nanos()) << 32).next()
 }
 
 fn per_second(count: u64, time: Duration) -> String {

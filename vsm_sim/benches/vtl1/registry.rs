@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion};
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::{FrameRegistry, ModuleMemoryKind, Owner, Permission};
 use litebox_platform_lvbs::vtl0::Phase;
-use vsm_sim::vtl0::ranges::SplitMix;
+use vsm_sim::random::SplitMix;
 
 use crate::hypervisor::Counting;
 

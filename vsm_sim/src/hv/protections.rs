@@ -110,18 +110,18 @@ impl ProtectionMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::SplitMix;
 
     #[test]
     fn agrees_with_a_flat_array() {
         const FRAMES: u64 = 64;
         let mut flat = [MapFlags::ALL; 64];
         let mut map = ProtectionMap::default();
-        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = SplitMix(1);
         let kinds = [MapFlags::NONE, MapFlags::READ_ONLY, MapFlags::READ_WRITE, MapFlags::ALL];
         for _ in 0..2000 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let (a, b) = ((seed >> 20) % FRAMES, (seed >> 40) % FRAMES);
-            let flags = kinds[usize::try_from(seed >> 62).unwrap()];
+            let (a, b) = (random.next() % FRAMES, random.next() % FRAMES);
+            let flags = kinds[usize::try_from(random.next() >> 62).unwrap()];
             map.set(a.min(b), a.max(b), flags);
             for gfn in a.min(b)..a.max(b) {
                 flat[usize::try_from(gfn).unwrap()] = flags;

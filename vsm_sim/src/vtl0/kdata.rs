@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 
 use super::bytes;
 use super::lists::Range;
-use super::ranges::SplitMix;
 use crate::hv::GuestMemory;
+use crate::random::SplitMix;
 
 const PAGE: u64 = 4096;
 /// A certificate of a made-up kernel, and one that it revokes: self-signed, P-256. Nobody has their keys.

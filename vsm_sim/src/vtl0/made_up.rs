@@ -14,8 +14,8 @@ use vsm_integrity::module::Kind;
 
 use super::kdata::KernelData;
 use super::modules::{Call, Label, Module, Part};
-use super::ranges::SplitMix;
 use super::signer::Signer;
+use crate::random::SplitMix;
 
 /// `R_X86_64_64`, `R_X86_64_PC32`, `R_X86_64_PLT32`, `R_X86_64_PC64` (System V ABI for x86-64, "Relocation").
 const ABSOLUTE64: u32 = 1;

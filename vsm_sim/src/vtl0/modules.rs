@@ -12,8 +12,8 @@ use vsm_integrity::module::Kind;
 use super::bytes;
 use super::kdata::{Site, append, patch_record};
 use super::lists::Range;
-use super::ranges::SplitMix;
 use crate::hv::GuestMemory;
+use crate::random::SplitMix;
 use crate::trials::validate::captured::Captured;
 
 const PAGE: u64 = 4096;

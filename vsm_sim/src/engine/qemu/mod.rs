@@ -2,7 +2,7 @@
 //!
 //! | file | purpose |
 //! |---|---|
-//! | `stub`, `layout` | the code that runs outside guests; where everything lies |
+//! | `stub`, `pvh`, `layout` | the code that runs outside guests; the file QEMU gets it in; where everything lies |
 //! | `process` | starting and ending the emulator |
 //! | `machine` | requests to CPUs, wake-ups, the address spaces |
 //! | `npt`, `vmcb` | the two kinds of hardware structures |
@@ -22,6 +22,7 @@ mod layout;
 mod machine;
 mod npt;
 mod process;
+mod pvh;
 mod stub;
 mod vcpu;
 mod vmcb;

@@ -3,7 +3,7 @@
 //! child ends) and kills it when told, or when this process dies.
 
 use super::layout;
-use super::stub::pvh_elf;
+use super::pvh::pvh_elf;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::ram::Mapping;
 use std::io::Write;
@@ -65,7 +65,8 @@ pub struct Started {
 
 /// Starts the emulator on `memory` with `cpus` CPUs.
 pub fn start(program: &str, memory: &Mapping, cpus: u32, icount: bool) -> Result<Started> {
-    let kernel = memory_file(c"vsm_sim stub", &pvh_elf())?;
+    let stub = pvh_elf().map_err(|error| EngineError::System { call: "ELF writer", reason: error.to_string() })?;
+    let kernel = memory_file(c"vsm_sim stub", &stub)?;
     let stderr = memory_file(c"vsm_sim stderr", b"")?;
     let (wake, wake_theirs): (Vec<_>, Vec<_>) =
         (0..layout::WAKE_LINES).map(|_| pair()).collect::<Result<Vec<_>>>()?.into_iter().unzip();

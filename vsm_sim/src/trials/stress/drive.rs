@@ -15,8 +15,9 @@ use super::options::{Layer, Options};
 use super::player::Player;
 use super::real::RealWorld;
 use super::trace::Record;
+use crate::random::SplitMix;
 use crate::vtl0::lists::Range;
-use crate::vtl0::ranges::{READ_EXECUTE, READ_WRITE, SplitMix, boot_ranges};
+use crate::vtl0::ranges::{READ_EXECUTE, READ_WRITE, boot_ranges};
 
 /// Steps of a life.
 const HOSTED_STEPS: u64 = 1500;

@@ -4,7 +4,7 @@
 //! function that puts it there.
 
 use anyhow::{Result, ensure};
-use litebox_platform_lvbs::vsm::{CallRow, VSM_RESERVED, VsmFunction as F};
+use litebox_platform_lvbs::vsm::{CallRow, VSM_BASE, VSM_RESERVED, VSM_TABLE_LEN, VsmFunction as F};
 use vsm_handlers::ROWS;
 
 use super::input::Input;
@@ -132,9 +132,9 @@ pub static KINDS: &[Kind] = &[
         player.call(function.id(), values).map(drop)
     }),
     any(2, "an id that is none", |player, input| {
-        let last = F::ALL[F::ALL.len() - 1].id();
-        let id = [F::EnableAPsVtl.id() - 1, VSM_RESERVED[0], last + 1, input.word(), u64::MAX];
-        player.call(id[usize::from(input.byte()) % id.len()], [0; 3]).map(drop)
+        let beside = [VSM_BASE - 1, VSM_BASE + VSM_TABLE_LEN as u64, input.word(), u64::MAX];
+        let ids: Vec<u64> = beside.into_iter().chain(VSM_RESERVED).collect();
+        player.call(ids[usize::from(input.byte()) % ids.len()], [0; 3]).map(drop)
     }),
     any(14, "rewriting buffers", |player, input| {
         player.quietly("rewrites buffers", |player| {

@@ -17,7 +17,7 @@ use super::layout::Layout;
 use super::life::{Broken, Life};
 use super::options::Damage;
 use super::trace::{Answer, name_of};
-use crate::vtl0::ranges::SplitMix;
+use crate::random::SplitMix;
 
 /// Bytes that a step is drawn from: as much as the longest one takes.
 const BYTES: usize = 768;

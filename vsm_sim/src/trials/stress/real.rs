@@ -21,11 +21,11 @@ use crate::hosted::HostedMachine;
 use crate::hv::{Access, GuestMemory, Partition};
 use crate::machine::guest::{PORT_DONE, exchange};
 use crate::machine::{Machine, MachineConfig, Ram, Stop, VTL0, Vtl0, access as engine_access};
+use crate::random::SplitMix;
 use crate::vtl0::bytes;
 use crate::vtl0::lists::write_cpu_mask;
 use crate::vtl0::loader::Generation;
 use crate::vtl0::memory_map::{MemoryMap, default_region_size};
-use crate::vtl0::ranges::SplitMix;
 
 /// Guest memory: little, because VTL1 protects all of it now and then, and each hypercall stops all processors.
 const RAM: u64 = 128 << 20;
