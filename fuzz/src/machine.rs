@@ -7,7 +7,7 @@ use vsm_sim::hosted::{HostedConfig, HostedMachine};
 use vsm_sim::trials::stress::layout::Layout;
 use vsm_sim::trials::stress::memory::AsVtl0;
 
-pub use vsm_sim::trials::stress::rules::{Everything, Reads};
+pub use vsm_sim::trials::stress::rules::{Reads, Snapshot};
 
 /// Where VTL0 keeps what.
 pub const LAYOUT: Layout = Layout::FUZZ;

@@ -77,7 +77,7 @@ pub enum Effect {
         /// The rights now.
         flags: MapFlags,
     },
-    /// VTL0's rights to all frames nobody has mentioned have changed.
+    /// VTL0's rights to all frames that were never set have changed.
     DefaultProtection(MapFlags),
     /// VTL1's translations are to be forgotten on some processors.
     Flush,
@@ -220,7 +220,7 @@ impl State {
         self.effects.push_back(effect);
     }
 
-    /// Sets VTL0's rights to `start..end`, and tells everybody.
+    /// Sets VTL0's rights to `start..end`, and tells the observers.
     pub(super) fn protect(&mut self, start: u64, end: u64, flags: MapFlags) {
         self.protections.set(start, end, flags);
         self.event(&TraceEvent::Protection { start, end, flags });

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use litebox_platform_lvbs::hv::MapFlags;
 
-/// Rights by frame number. A frame nobody mentioned has the default.
+/// Rights by frame number. A frame that was never set has the default.
 #[derive(Clone, Debug)]
 pub struct ProtectionMap {
     default: MapFlags,
@@ -23,12 +23,12 @@ impl Default for ProtectionMap {
 }
 
 impl ProtectionMap {
-    /// The rights to frames nobody mentioned.
+    /// The rights to frames that were never set.
     pub fn default_protection(&self) -> MapFlags {
         self.default
     }
 
-    /// Changes the rights to frames nobody mentioned.
+    /// Changes the rights to frames that were never set.
     pub fn set_default(&mut self, default: MapFlags) {
         self.default = default;
     }
@@ -83,7 +83,7 @@ impl ProtectionMap {
 
     /// The rights to all frames of `start..end`, as the fewest intervals: first frame, first frame after, rights.
     ///
-    /// Equal for two maps exactly when they allow the same, whoever mentioned which frame.
+    /// Equal for two maps exactly when they allow the same, whichever frames were set.
     pub fn effective(&self, start: u64, end: u64) -> Vec<(u64, u64, MapFlags)> {
         let mut found: Vec<(u64, u64, MapFlags)> = Vec::new();
         let mut add = |from: u64, to: u64, flags: MapFlags| match found.last_mut() {

@@ -76,7 +76,7 @@ fn image_hash(image: &[u8]) -> Vec<u8> {
     DigestAlgorithm::Sha256.digest(&parts.concat()).as_bytes().to_vec()
 }
 
-/// `image`, a file that [`made_up`] made, signed by somebody with a key of P-256.
+/// `image`, a file that [`made_up`] made, signed with a P-256 key.
 ///
 /// # Errors
 /// When `openssl` fails.

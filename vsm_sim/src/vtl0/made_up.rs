@@ -1,4 +1,4 @@
-//! A small module that nobody captured: built here, and loaded as Linux would load it, so that what is in memory is known.
+//! A small module built here, not captured, and loaded as Linux would load it, so that what is in memory is known.
 //!
 //! It has a part of every kind, a call of the kernel's or of another module's function, a jump label in its text and one in
 //! its init text, static calls of every shape with their trampoline, and symbols for other modules. Nothing of it was ever
@@ -103,7 +103,7 @@ impl MadeUpKernel {
 enum Target {
     /// A section of the module.
     Section(usize),
-    /// Somebody else's symbol, and its value.
+    /// A symbol of another module or the kernel, and its value.
     Symbol(String, u64),
 }
 

@@ -38,7 +38,7 @@ fn memory_file(name: &core::ffi::CStr, content: &[u8]) -> Result<OwnedFd> {
     if fd < 0 {
         return Err(EngineError::system("memfd_create for the emulator"));
     }
-    // SAFETY: the descriptor was just created and nobody else owns it.
+    // SAFETY: the descriptor was just created and has no other owner.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     std::fs::File::from(
         fd.try_clone().map_err(|error| EngineError::System { call: "dup", reason: error.to_string() })?,

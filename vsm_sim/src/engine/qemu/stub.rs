@@ -6,7 +6,7 @@
 //!
 //! An idle CPU spins for a short while and then halts. The host wakes a halted CPU, and calls a running one out of its guest, by sending one byte to a
 //! serial port whose interrupt the I/O APIC takes to that CPU. QEMU has four such ports; CPU `n` listens to port `n % 4`, so that with more CPUs some are
-//! disturbed for another's sake, which is harmless. No timer runs in the machine: nothing happens in it unless somebody asks.
+//! woken for another's sake, which is harmless. No timer runs in the machine: nothing happens in it without a request.
 //!
 //! The flags that host and stub exchange need a store before a load to stay in that order. With one thread for all CPUs, QEMU translates MFENCE and
 //! locked instructions into nothing that the host's CPU would notice; writing to a port takes a lock in QEMU, and is a barrier in every mode.

@@ -1,4 +1,4 @@
-//! Everything that VTL0 does in a step, with how often: a line for each kind.
+//! What VTL0 may do in a step, and how often: a line for each kind.
 //!
 //! Every call is made with values of its parameters' types, a new one too. What it reads in memory needs a line here, and a
 //! function that puts it there.
@@ -288,7 +288,7 @@ fn with_mask(player: &mut Player, input: &mut Input<'_>, function: F) -> Result<
         page[at % 4096] |= input.byte();
     }
     let _ = player.cpu.memory().write(frame << 12, &page);
-    // Without a page for the boot signal, or with one: then VTL1 waits for whoever has not come.
+    // Without a page for the boot signal, or with one: then VTL1 waits for those that have not come.
     let signal = if input.byte() & 1 == 0 { 0 } else { frame - 1 };
     player.call(function.id(), [frame, signal, 0]).map(drop)
 }

@@ -67,7 +67,7 @@ impl Player {
         let random = SplitMix(SplitMix(life.seed ^ (u64::from(vp) << 56)).next());
         let opening = opening.into_iter().rev().collect();
         Self {
-            layout: layout.of(vp),
+            layout: layout.for_vp(vp),
             cpu,
             life,
             list: [0; 2],
