@@ -2,6 +2,7 @@
 //! be left behind. The process must not outlive us: a thread of its own starts it (the parent-death signal fires when the *thread* that started a
 //! child ends) and kills it when told, or when this process dies.
 
+use super::Config;
 use super::layout;
 use super::pvh::pvh_elf;
 use crate::engine::error::{EngineError, Result};
@@ -64,7 +65,8 @@ pub struct Started {
 }
 
 /// Starts the emulator on `memory` with `cpus` CPUs.
-pub fn start(program: &str, memory: &Mapping, cpus: u32, icount: bool) -> Result<Started> {
+pub fn start(config: &Config, memory: &Mapping) -> Result<Started> {
+    let (program, cpus) = (config.program.as_str(), config.vps);
     let stub = pvh_elf().map_err(|error| EngineError::System { call: "ELF writer", reason: error.to_string() })?;
     let kernel = memory_file(c"vsm_sim stub", &stub)?;
     let stderr = memory_file(c"vsm_sim stderr", b"")?;
@@ -79,10 +81,9 @@ pub fn start(program: &str, memory: &Mapping, cpus: u32, icount: bool) -> Result
     }
     let mut command = Command::new(program);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-cpu", "max"]);
-    // More than one host thread only where CPUs can run at the same time; instruction counting has one thread for all CPUs.
-    let threads = if cpus > 1 && !icount { "multi" } else { "single" };
+    let threads = if config.shares_thread() { "single" } else { "multi" };
     command.arg("-accel").arg(format!("tcg,thread={threads}"));
-    if icount {
+    if config.count_instructions {
         command.args(["-icount", "shift=0,sleep=off"]);
     }
     let size = memory.size();
