@@ -14,7 +14,7 @@ const CERTIFICATES: [&[u8]; 3] = [AUTHORITY, SIGNER, OTHER];
 /// # Panics
 /// When a rule is broken: a certificate is one DER element and made of the bytes that came; its parts are in it; it can be
 /// trusted exactly when it can be parsed and its key is good; it is added later only if the authority has signed these very
-/// bytes; whoever is revoked is not trusted; what is refused changes nothing.
+/// bytes; a revoked key is not trusted; what is refused changes nothing.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (which, how) = (usize::from(input.byte()) % CERTIFICATES.len(), input.below(4));

@@ -9,12 +9,12 @@ use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::hv::MapFlags;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::HostedMachine;
-use vsm_sim::stress::lists;
+use vsm_sim::trials::stress::lists;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::lists::Range;
 
 use crate::input::Input;
-use crate::machine::{self, Everything, LAYOUT, RAM, Reads, VTL1};
+use crate::machine::{self, LAYOUT, RAM, Reads, Snapshot, VTL1};
 
 /// What VTL1 takes at most.
 const MAX_RANGES: u64 = 1 << 20;
@@ -45,10 +45,10 @@ pub fn run(data: &[u8]) {
         (Err(_), None) => {}
     }
 
-    let before = Everything::of(&machine);
+    let before = Snapshot::of(&machine);
     let reads = Reads::watch(&machine);
     let result = machine.vtl_call(0, VsmFunction::ProtectMemory.id(), first, announced, 0);
-    Everything::of(&machine).check(&before, result, &machine);
+    Snapshot::of(&machine).check(&before, result, &machine);
     match expected.as_deref().and_then(rights) {
         Some(rights) => {
             assert_eq!(result, 0, "refused: {expected:x?}");

@@ -41,7 +41,7 @@ pub fn run(data: &[u8]) {
     }
     let expected = model(&view, [(first, false), (second, true)]);
 
-    let mut kept = Everything::default();
+    let mut kept = Collected::default();
     let result = load(&mut view, &ksymtab, &ksymtab_gpl, &mut kept);
     let mut symbols = kept.symbols;
     match (result, expected) {
@@ -127,12 +127,12 @@ fn check_table(symbols: &[Symbol]) {
 
 /// Keeps what it is given, and numbers namespaces as they come.
 #[derive(Default)]
-struct Everything {
+struct Collected {
     symbols: Vec<Symbol>,
     namespaces: Vec<Vec<u8>>,
 }
 
-impl Keeper for Everything {
+impl Keeper for Collected {
     type Error = u64;
 
     fn symbol(&mut self, Export { name, value, gpl }: Export<'_>) -> Result<(), u64> {

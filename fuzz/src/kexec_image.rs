@@ -11,16 +11,16 @@ use litebox_platform_lvbs::vsm::VsmFunction;
 use litebox_platform_lvbs::vtl0::{KexecMemoryMetadata, KexecSlot};
 use vsm_sim::hosted::{HostedMachine, RacePoint};
 use vsm_sim::hv::{Access, GuestMemory};
-use vsm_sim::stress::kexec::place;
-use vsm_sim::stress::layout::{BUFFER_FRAMES, KEXEC_FRAMES, KEXEC_PLACES};
-use vsm_sim::stress::lists;
+use vsm_sim::trials::stress::kexec::place;
+use vsm_sim::trials::stress::layout::{BUFFER_FRAMES, KEXEC_FRAMES, KEXEC_PLACES};
+use vsm_sim::trials::stress::lists;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::kdata::{self, KernelData};
 use vsm_sim::vtl0::kexec::{DESTINATION, DONE, HEAD, INDIRECTION, SOURCE};
 
 use crate::fixtures::{KERNEL_FILE, KERNEL_SIGNER};
 use crate::input::Input;
-use crate::machine::{self, BUFFERS, Everything, LAYOUT};
+use crate::machine::{self, BUFFERS, LAYOUT, Snapshot};
 
 /// Where the kernel proper starts in its file.
 const KERNEL: usize = vsm_sim::vtl0::authenticode::KERNEL;
@@ -49,11 +49,11 @@ pub fn run(data: &[u8]) {
         let crash = input.byte() & 1;
         let Some(spoilt) = place(&mut input, &machine::memory(&machine), &LAYOUT, crash == 1) else { break };
         let [first, count] = spoilt.list;
-        let before = Everything::of(&machine);
+        let before = Snapshot::of(&machine);
         let races = race(&mut input, &machine);
         let result = machine.vtl_call(0, VsmFunction::KexecValidate.id(), first, count, u64::from(crash));
         machine.memory().set_race(None);
-        Everything::of(&machine).check(&before, result, &machine);
+        Snapshot::of(&machine).check(&before, result, &machine);
         assert!(spoilt.changed || races || result == 0, "an honest image is refused with {result}");
         if result == 0 {
             check_accepted(&machine, crash == 1, spoilt.placed.kimage);

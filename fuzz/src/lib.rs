@@ -12,7 +12,7 @@
 //! | [`kdata_patch_info`] | records of jump-label sites | sites as the records say, on one page or two |
 //! | [`kdata_kernel_info`] | `struct heki_kinfo` | accepted exactly when sound, words as sent |
 //! | [`module_trailer`] | how a module's file ends | content and signature as a model finds them |
-//! | [`module_message`] | signed messages, tampered with | the signed content, and whoever may sign; nothing else |
+//! | [`module_message`] | signed messages, tampered with | the signed content and a trusted signer; nothing else |
 //! | [`certificate`] | certificates, tampered with | trusted as far as they are sound, added only if they are signed |
 //! | [`module_file`] | modules' files, tampered with | the memory that a file explains is the only one; what it gives to others is sound |
 //! | [`module_explain`] | a module's memory in any form, tampered with | accepted exactly when a kernel can have it like that |
@@ -32,7 +32,7 @@ mod machine;
 mod tampered;
 
 // What is fuzzed comes from the same generators as stress.
-use vsm_sim::stress::input;
+use vsm_sim::trials::stress::input;
 
 // How the tests of vsm_integrity write objects and play the kernel that loads them.
 #[path = "../../vsm_integrity/tests/explain/object.rs"]

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use litebox_platform_lvbs::address::FrameRange;
 use vsm_sim::hosted::{HostedConfig, HostedMachine};
-use vsm_sim::stress::layout::Layout;
-use vsm_sim::stress::memory::AsVtl0;
+use vsm_sim::trials::stress::layout::Layout;
+use vsm_sim::trials::stress::memory::AsVtl0;
 
-pub use vsm_sim::stress::rules::{Everything, Reads};
+pub use vsm_sim::trials::stress::rules::{Reads, Snapshot};
 
 /// Where VTL0 keeps what.
 pub const LAYOUT: Layout = Layout::FUZZ;

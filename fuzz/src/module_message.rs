@@ -47,7 +47,7 @@ static STORES: LazyLock<Vec<(KeyStore, [bool; 3])>> = LazyLock::new(|| {
 /// # Panics
 /// When a rule is broken: a message that was not tampered with holds exactly where its signer is trusted, for the content
 /// that was signed; one with bytes changed only where they
-/// are a certificate that nobody needs; one with elements added, removed or exchanged, or of any bytes, only
+/// are an unneeded certificate; one with elements added, removed or exchanged, or of any bytes, only
 /// for the signed content and with the signature in it.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
@@ -79,11 +79,11 @@ pub fn run(data: &[u8]) {
             let signature = &original[original.len() - SIGNATURE..];
             message.windows(SIGNATURE).any(|window| window == signature)
         });
-        assert!(signed, "nobody signed {message:02x?}");
+        assert!(signed, "this was never signed: {message:02x?}");
     }
 }
 
-/// Whether no more of the third message has changed than the certificate in it, which nobody needs who trusts the signer.
+/// Whether no more of the third message has changed than the certificate in it, which is not needed once the signer is trusted.
 fn is_unused(message: &[u8]) -> bool {
     let start = CHAIN.windows(OTHER.len()).position(|window| window == OTHER).expect("the signer's certificate");
     message.starts_with(&CHAIN[..start]) && message.ends_with(&CHAIN[start + OTHER.len()..])

@@ -62,9 +62,9 @@ const TEXTS: [Text; 4] = [
     Text { owner: module(1, Kind::InitText), va: 0xffff_ffff_c001_0000, frames: &[0x118], functions: &[0x20] },
     Text { owner: module(2, Kind::Text), va: 0xffff_ffff_c010_0000, frames: &[0x121, 0x120], functions: &[0, 0x40] },
 ];
-/// Data of the first module, and a frame of nobody's.
+/// Data of the first module, and an unowned frame.
 const DATA: u64 = 0x119;
-const NOBODY: u64 = 0x130;
+const UNOWNED: u64 = 0x130;
 
 /// A site as the model has it.
 struct Site {
@@ -164,7 +164,7 @@ fn set_up(platform: &Platform, model: &Model) {
 impl Model {
     /// Sites at places of the input, those left out that share a byte with one before.
     fn new(input: &mut Input<'_>) -> Self {
-        let frames = TEXTS.iter().flat_map(|text| text.frames).chain(&[NOBODY, DATA]);
+        let frames = TEXTS.iter().flat_map(|text| text.frames).chain(&[UNOWNED, DATA]);
         let memory = frames.map(|gfn| (*gfn, [gfn.to_le_bytes()[0] ^ 0x5a; 4096])).collect();
         let mut sites: Vec<Site> = Vec::new();
         for _ in 0..input.below(MAX_SITES + 1) {
@@ -405,7 +405,7 @@ fn site(text: usize, place: u64, kind: u8) -> Option<Site> {
             let index = usize::try_from(at / 4096).ok()?;
             // What a kernel says of the second page need not be so.
             let wrong = at / 4096 != place / 4096 && text == 0 && kind & 0x38 == 0;
-            let frame = if wrong { Some(&NOBODY) } else { frames.get(index) };
+            let frame = if wrong { Some(&UNOWNED) } else { frames.get(index) };
             Some((frame? << 12) + at % 4096)
         })
         .collect();

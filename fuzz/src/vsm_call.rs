@@ -5,13 +5,13 @@ use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::vsm::{CallRow, VsmFunction};
 use vsm_sim::hosted::HostedMachine;
 use vsm_sim::hv::GuestMemory;
-use vsm_sim::stress::modules::Modules;
-use vsm_sim::stress::{generators, kexec, lists};
+use vsm_sim::trials::stress::modules::Modules;
+use vsm_sim::trials::stress::{generators, kexec, lists};
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::log_reader::LogReader;
 
 use crate::input::Input;
-use crate::machine::{self, BUFFERS, Everything, LAYOUT, Reads};
+use crate::machine::{self, BUFFERS, LAYOUT, Reads, Snapshot};
 
 /// Calls of one life.
 const MAX_STEPS: usize = 24;
@@ -31,7 +31,7 @@ pub(crate) fn live(data: &[u8], chosen: Option<&CallRow>, told: &mut dyn FnMut(u
     let mut list = [0; 2];
     let mut ring = None;
     let mut modules = Modules::default();
-    let mut before = Everything::of(&machine);
+    let mut before = Snapshot::of(&machine);
     for _ in 0..MAX_STEPS {
         if input.is_empty() {
             break;
@@ -67,7 +67,7 @@ pub(crate) fn live(data: &[u8], chosen: Option<&CallRow>, told: &mut dyn FnMut(u
                 machine.partition().clear_injections();
                 machine.ring().set_failing(false);
                 machine.memory().set_race(None);
-                let after = Everything::of(&machine);
+                let after = Snapshot::of(&machine);
                 after.check(&before, result, &machine);
                 modules.check(id, result, a1, &machine);
                 told(id, result);
@@ -146,7 +146,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let range = [0, 0x80, 0, 0x1f, 3, 0, 0xa0, 0, 3, 1];
         [vec![kind, 0, 2, 0, 0], range.to_vec(), vec![0, 0]].concat()
     };
-    // The first 64 frames, all buffers among them, whoever they belong to.
+    // The first 64 frames, all buffers among them, of any owner.
     let cover = |attributes: u8| [vec![0, 0, 1, 0, 0, 0, 0, 0, 63, attributes, 0, 0], call(0, 4)].concat();
     let boot = boot_of(&list(0), &call);
     let failing = [list(0), vec![3, 0, 0, 1], call(0, 4)[1..].to_vec()].concat();

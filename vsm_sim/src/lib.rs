@@ -8,9 +8,8 @@
 //! | [`engine`] | a software CPU that runs real instructions (QEMU in a process of its own) |
 //! | [`machine`] | the model and the engine together: boots the unmodified image |
 //! | [`map`] | a picture of the frame registry during a boot |
-//! | [`validate`] | captures of real modules, and what VTL1's code says about them |
-//! | [`run`] | a whole VTL0 life against the image, and figures |
-//! | [`stress`] | whatever VTL0 can do, on all processors at once, and the rules that must hold |
+//! | [`random`] | the one random generator |
+//! | [`trials`] | experiments on all of it: `run`, `stress`, `validate` |
 //!
 //! The simulator depends on the platform crate's types and never the other way round.
 
@@ -19,7 +18,6 @@ pub mod hosted;
 pub mod hv;
 pub mod machine;
 pub mod map;
-pub mod run;
-pub mod stress;
-pub mod validate;
+pub mod random;
+pub mod trials;
 pub mod vtl0;

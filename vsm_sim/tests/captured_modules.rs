@@ -4,9 +4,9 @@
 
 use std::path::Path;
 
-use vsm_sim::validate::accept::{Acceptance, NoMeter};
-use vsm_sim::validate::mutate::{self, Extent};
-use vsm_sim::validate::set::Set;
+use vsm_sim::trials::validate::accept::{Acceptance, NoMeter};
+use vsm_sim::trials::validate::mutate::{self, Extent};
+use vsm_sim::trials::validate::set::Set;
 use vsm_sim::vtl0::captures;
 
 /// Opens the capture sets, one after the other.

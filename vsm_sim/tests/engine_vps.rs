@@ -2,9 +2,10 @@
 
 mod engine_common;
 
-use engine_common::{CODE, machine, run, run_to_hypercall, start_state};
+use engine_common::{CODE, RAM, machine, machine_of, run, run_to_hypercall, start_state};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+use vsm_sim::engine::qemu::Config;
 use vsm_sim::engine::{Access, Engine, EngineError, Reason, SharedState};
 
 /// `lock inc qword [rbx]; dec rcx; jnz -; vmmcall`
@@ -65,6 +66,36 @@ fn vps_really_run_at_the_same_time() {
 #[test]
 fn counting_vps_take_turns() {
     wait_for_each_other(&machine(2, true));
+}
+
+#[test]
+fn vps_of_one_thread_take_turns() {
+    wait_for_each_other(&machine_of(&Config { one_thread: true, ..Config::new(2, RAM) }));
+}
+
+#[test]
+fn code_that_another_vp_changes_is_seen_where_all_share_a_thread() {
+    const CHANGES: u8 = 50;
+    const WRITER: u64 = CODE + 0x1000;
+    let engine = machine_of(&Config { one_thread: true, ..Config::new(2, RAM) });
+    // VP 0: mov eax, imm; mov [rbx], eax; pause; cmp eax, CHANGES; jne to the start; vmmcall.
+    let reader = [0xb8, 0, 0, 0, 0, 0x89, 0x03, 0xf3, 0x90, 0x3d, CHANGES, 0, 0, 0, 0x75, 0xf0, 0x0f, 0x01, 0xd9];
+    // VP 1: xor eax, eax; inc eax; mov [rcx+1], eax; pause; cmp [rbx], eax; jne to PAUSE; cmp eax, CHANGES; jne to INC; vmmcall.
+    let wait = [0xf3, 0x90, 0x39, 0x03, 0x75, 0xfa];
+    let writer =
+        [&[0x31, 0xc0, 0xff, 0xc0, 0x89, 0x41, 0x01], &wait[..], &[0x3d, CHANGES, 0, 0, 0, 0x75, 0xee]].concat();
+    engine.ram().write(CODE, &reader).unwrap();
+    engine.ram().write(WRITER, &[&writer[..], &[0x0f, 0x01, 0xd9]].concat()).unwrap();
+    std::thread::scope(|scope| {
+        for (vp, rip) in [(0, CODE), (1, WRITER)] {
+            let mut vcpu = engine.vcpu(vp).unwrap();
+            scope.spawn(move || {
+                vcpu.set_state(0, &start_state(vp, rip));
+                vcpu.set_shared(&SharedState { rbx: COUNTER, rcx: CODE, ..SharedState::default() });
+                assert_eq!(run_to_hypercall(&mut *vcpu, 0).rax, u64::from(CHANGES));
+            });
+        }
+    });
 }
 
 fn wait_for_each_other(engine: &dyn Engine) {

@@ -413,7 +413,7 @@ fn vtl0_may_change_anything_at_any_moment_and_vtl1_stays_whole() {
         let ranges = write(&machine, &kernel);
         let list = list(&machine, &ranges);
         let before = everything(&machine);
-        let mut random = vsm_sim::vtl0::ranges::SplitMix(seed);
+        let mut random = vsm_sim::random::SplitMix(seed);
         let mut moments = 0u64;
         machine.memory().set_race(Some(Box::new(move |point, memory| {
             moments += 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use image::image;
-use vsm_sim::stress::{self, Damage, Layer, Options, Sabotage};
+use vsm_sim::trials::stress::{self, Damage, Layer, Options, Sabotage};
 
 fn options(vps: u32, steps: u64) -> Options {
     let time = Duration::from_secs(200);

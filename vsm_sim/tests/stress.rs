@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_handlers::ROWS;
-use vsm_sim::stress::{self, Damage, Figures, Layer, Options, Outcome, Sabotage};
+use vsm_sim::trials::stress::{self, Damage, Figures, Layer, Options, Outcome, Sabotage};
 
 /// Long enough for a slow machine; the steps end a run.
 const TIME: Duration = Duration::from_mins(2);

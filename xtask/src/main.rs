@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use peak_alloc::PeakAlloc;
-use vsm_sim::validate::accept::Meter;
+use vsm_sim::trials::validate::accept::Meter;
 use xtask::ci::{self, Extent};
 use xtask::{
     abi, book, doctor, explain, fuzz, image, lint, map, new_call, repro, run, stress, suite, validate_capture,

@@ -96,8 +96,8 @@ pub fn measure(root: &Path, options: &Options) -> Result<()> {
 
 impl Options {
     /// What the simulator is told.
-    fn simulator(&self) -> vsm_sim::run::Options {
-        vsm_sim::run::Options {
+    fn simulator(&self) -> vsm_sim::trials::run::Options {
+        vsm_sim::trials::run::Options {
             generation: match self.loader {
                 Loader::G2 => Generation::G2,
                 Loader::G2Prime => Generation::G2Prime,
@@ -110,7 +110,7 @@ impl Options {
             dirty: self.dirty,
             trace: self.trace,
             echo: true,
-            ..vsm_sim::run::Options::default()
+            ..vsm_sim::trials::run::Options::default()
         }
     }
 }
@@ -129,7 +129,7 @@ fn boot(image: &Path, options: &Options) -> Result<()> {
         map.region_end()
     );
     println!("--- VTL1's console (COM2) ---");
-    let report = vsm_sim::run::run(&options, &std::fs::read(image)?)?;
+    let report = vsm_sim::trials::run::run(&options, &std::fs::read(image)?)?;
     println!("--- what VTL0 did, and what came of it ---\n{}", table(&report));
     let failures = report.failures();
     if failures.is_empty() {
@@ -139,7 +139,7 @@ fn boot(image: &Path, options: &Options) -> Result<()> {
     bail!("{} of {} steps are not as they must be:\n{}", failures.len(), report.steps.len(), failures.join("\n"))
 }
 
-fn table(report: &vsm_sim::run::Report) -> tabled::Table {
+fn table(report: &vsm_sim::trials::run::Report) -> tabled::Table {
     let mut rows = tabled::builder::Builder::default();
     rows.push_record(["VP", "what", "parameters", "result", "must be", "VTL1 instructions", "hypercalls"]);
     for step in &report.steps {
@@ -159,8 +159,8 @@ fn table(report: &vsm_sim::run::Report) -> tabled::Table {
 }
 
 fn count(image: &Path, options: &Options) -> Result<()> {
-    let options = vsm_sim::run::Options { echo: false, ..options.simulator() };
-    print!("{}", vsm_sim::run::measure::measure(&options, &std::fs::read(image)?)?);
+    let options = vsm_sim::trials::run::Options { echo: false, ..options.simulator() };
+    print!("{}", vsm_sim::trials::run::measure::measure(&options, &std::fs::read(image)?)?);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, ValueEnum};
-use vsm_sim::stress::{self, Damage, Figures, Sabotage};
+use vsm_sim::trials::stress::{self, Damage, Figures, Sabotage};
 
 use crate::doctor::{self, Find};
 use crate::run;
@@ -82,7 +82,7 @@ fn parse_sabotage(text: &str) -> Result<Sabotage, String> {
 /// # Errors
 /// A rule is broken, the image does not build, or the emulator cannot be had.
 pub fn run(root: &Path, options: &Options, heap: Option<fn() -> usize>) -> Result<()> {
-    use vsm_sim::stress::Layer as L;
+    use vsm_sim::trials::stress::Layer as L;
     let layers: &[L] = match options.layer {
         Layer::Hosted => &[L::Hosted],
         Layer::Machine => &[L::Machine],
@@ -135,7 +135,7 @@ pub fn short(root: &Path) -> Result<()> {
 /// A seed that is another one each time.
 fn seed_of_now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    vsm_sim::vtl0::ranges::SplitMix(now.as_secs() ^ u64::from(now.subsec_nanos()) << 32).next()
+    vsm_sim::random::SplitMix(now.as_secs() ^ u64::from(now.subsec_nanos()) << 32).next()
 }
 
 fn per_second(count: u64, time: Duration) -> String {

@@ -13,9 +13,9 @@ use tabled::builder::Builder;
 use tabled::settings::object::{Columns, Object, Rows};
 use tabled::settings::{Alignment, Style};
 use vsm_integrity::module::{Reason, Statistics};
-use vsm_sim::validate::accept::{Acceptance, Meter, Outcome};
-use vsm_sim::validate::mutate::{self, Extent, Mutations};
-use vsm_sim::validate::set::{self, Set};
+use vsm_sim::trials::validate::accept::{Acceptance, Meter, Outcome};
+use vsm_sim::trials::validate::mutate::{self, Extent, Mutations};
+use vsm_sim::trials::validate::set::{self, Set};
 
 /// What to look at, and how closely.
 #[derive(Args, Clone, Debug)]

@@ -1,7 +1,7 @@
 //! How long VTL1's logic takes on this host: `cargo bench -p vsm_sim`.
 //!
 //! The hypervisor under it answers at once, so that the figures are those of VTL1's own code. They are for comparing two
-//! versions on one machine; no test depends on a time. What is trusted: nothing, nobody uses the results.
+//! versions on one machine; no test depends on a time. The results are for people only.
 //!
 //! | module | what is measured |
 //! |---|---|

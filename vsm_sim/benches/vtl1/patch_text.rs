@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion};
 use litebox_platform_lvbs::address::PhysAddr;
 use litebox_platform_lvbs::vtl0::{PatchData, PatchDataMap};
-use vsm_sim::vtl0::ranges::SplitMix;
+use vsm_sim::random::SplitMix;
 
 /// The first site, and bytes from one site to the next: some cross a page.
 const FIRST: u64 = 0x1000_0000;

@@ -6,9 +6,10 @@ use criterion::{BatchSize, Criterion, Throughput};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
 use vsm_handlers::{GATE, VSM_TABLE};
+use vsm_sim::random::SplitMix;
 use vsm_sim::vtl0::lists::Range;
 use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
-use vsm_sim::vtl0::ranges::{SplitMix, boot_ranges};
+use vsm_sim::vtl0::ranges::boot_ranges;
 
 use crate::hypervisor::{Counting, LIST};
 

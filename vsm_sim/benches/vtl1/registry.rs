@@ -8,7 +8,7 @@ use litebox_platform_lvbs::frames::{FrameRegistry, Permission};
 use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
 use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::token::Token;
-use vsm_sim::vtl0::ranges::SplitMix;
+use vsm_sim::random::SplitMix;
 
 use crate::hypervisor::Counting;
 

@@ -28,7 +28,7 @@ impl Mapping {
         if fd < 0 {
             return Err(EngineError::system("memfd_create for guest RAM"));
         }
-        // SAFETY: the descriptor was just created and nobody else owns it.
+        // SAFETY: the descriptor was just created and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let too_large = |_| EngineError::Config(format!("{len:#x} bytes of RAM"));
         let signed = libc::off_t::try_from(len).map_err(too_large)?;

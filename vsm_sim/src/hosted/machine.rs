@@ -93,7 +93,7 @@ impl HostedMachine {
         assert!(Vtl1Layout::frames(vps) <= vtl1_region.count(), "VTL1's region is too small for {vps} processors");
         let memory = Arc::new(HostedMemory::new(ram.clone()));
         let partition = Arc::new(Partition::new(PartitionConfig::new(ram, vps)));
-        // 0.1 s a read: nobody who plays a processor that does not come wants to wait for it.
+        // 0.1 s a read: a test of a processor that does not come should not wait for it.
         partition.set_reference_time(ReferenceTime::PerRead(1_000_000));
         let layout = Vtl1Layout { region: vtl1_region };
         let ring = Arc::new(RingPlace::default());
@@ -280,7 +280,7 @@ impl HostedMachine {
     }
 
     fn enter(&self, vp: u32) {
-        // Nobody carries them out here: only those of the last call are kept, for tests to look at.
+        // They are not carried out here: only those of the last call are kept, for tests to look at.
         self.partition.take_effects();
         self.partition.vtl_call(vp, 0, 0, &*self.memory).expect("VTL call");
     }

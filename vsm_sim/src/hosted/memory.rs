@@ -1,6 +1,6 @@
 //! Sparse guest memory with witnesses: how often VTL1 fetched a byte, and what VTL0 does meanwhile.
 //!
-//! Pages exist once somebody writes them and read as zero before.
+//! Pages exist once they are written and read as zero before.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -61,7 +61,7 @@ impl Partition {
 /// The processors of an `HV_VP_SET`, ascending.
 fn set(header: &FlushHeader, banks: &[u64]) -> Result<Vec<u32>, HvStatus> {
     match header.format {
-        // Everybody; the flag says so as well.
+        // All processors; the flag says so as well.
         FlushHeader::ALL if banks.is_empty() && header.valid_banks == 0 => Ok(Vec::new()),
         FlushHeader::SPARSE if usize::try_from(header.valid_banks.count_ones()) == Ok(banks.len()) => {
             let numbers = (0..64_u32).filter(|bank| header.valid_banks & 1 << bank != 0);

@@ -8,6 +8,7 @@ use litebox_platform_lvbs::hv::{
     VsmPartitionConfig, Vtl, msr,
 };
 
+use super::abilities::{Refusal, Reserved};
 use super::injection::Strike;
 use super::memory::GuestMemory;
 use super::partition::{Partition, State};
@@ -103,6 +104,15 @@ impl Partition {
                 return (None, (status, 0));
             }
         };
+        if decoded.has_reserved {
+            // Clients "should zero" these (TLFS "Reserved Values"); that the driver of VTL0 does not is known.
+            if vtl == Vtl::Vtl1 {
+                state.report(vp, vtl, format!("{}: reserved fields are not zero", control.code()));
+            }
+            if state.abilities.reserved == Reserved::Checked {
+                return (Some(decoded.request), (HvStatus::INVALID_PARAMETER, 0));
+            }
+        }
         let caller = Caller { vp, vtl, start: control.rep_start(), strike };
         if vtl == Vtl::Vtl0 {
             // TLFS: the caller must have read access to the input and write access to the output.
@@ -170,18 +180,24 @@ impl Partition {
             state.report(caller.vp, caller.vtl, format!("protection {flags} is not one the TLFS lists"));
             return refused(HvStatus::INVALID_PARAMETER);
         }
+        let refusal = state.abilities.refusal;
+        let is_refused = |gfn: u64| !self.is_ram(gfn) || state.abilities.holds(gfn);
+        let list = gfns.get(usize::from(caller.start)..).unwrap_or_default();
+        if refusal == Refusal::WholeList && list.iter().any(|gfn| is_refused(*gfn)) {
+            return refused(refusal.status());
+        }
         let mut done = caller.start;
         let mut status = HvStatus::SUCCESS;
-        for gfn in gfns.iter().skip(usize::from(caller.start)) {
-            let is_ram = if self.is_ram(*gfn) { Ok(()) } else { Err(HvStatus::INVALID_PARAMETER) };
-            if let Err(refused) = caller.struck(done).and(is_ram) {
+        for gfn in list {
+            let allowed = if is_refused(*gfn) { Err(refusal.status()) } else { Ok(()) };
+            if let Err(refused) = caller.struck(done).and(allowed) {
                 status = refused;
                 break;
             }
             done += 1;
         }
-        let list = gfns.get(usize::from(caller.start)..usize::from(done)).unwrap_or_default();
-        for (start, end) in runs(list) {
+        let changed = list.get(..usize::from(done - caller.start)).unwrap_or_default();
+        for (start, end) in runs(changed) {
             state.protect(start, end, flags);
         }
         (status, done)

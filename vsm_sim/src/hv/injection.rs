@@ -86,7 +86,7 @@ impl Injections {
 
 impl Partition {
     /// Gives VTL0 these rights to the frames `start..end` behind VTL1's back, which a hypervisor never does: to see whether
-    /// somebody notices.
+    /// a check notices.
     pub fn force_protection(&self, start: u64, end: u64, flags: MapFlags) {
         self.lock().protect(start, end, flags);
     }

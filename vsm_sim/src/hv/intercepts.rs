@@ -227,7 +227,7 @@ impl Partition {
         }
     }
 
-    /// Does `work` if VTL0 of `vp` may access memory in this way, and lets nobody change that before it is done: so an
+    /// Does `work` if VTL0 of `vp` may access memory in this way, and holds that until it is done: so an
     /// access has taken place before a hypercall that forbids it returns, or never. `work` must not use the partition.
     ///
     /// # Errors

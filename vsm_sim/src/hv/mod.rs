@@ -7,6 +7,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
+//! | [`abilities`] | what differs between hypervisors |
 //! | [`memory`] | guest memory as the model needs it |
 //! | [`partition`] | the partition: construction, inspection, what the machine has to carry out |
 //! | [`protections`] | VTL0's rights, frame by frame |
@@ -22,6 +23,7 @@
 //! | [`injection`] | making hypercalls fail on purpose |
 //! | [`trace`] | events for people and tests |
 
+pub mod abilities;
 pub mod flush;
 pub mod hypercalls;
 pub mod injection;
@@ -37,6 +39,7 @@ pub mod trace;
 pub mod vp_registers;
 pub mod vtl_switch;
 
+pub use abilities::Refusal;
 pub use injection::Injection;
 pub use intercepts::{Access, Instruction, MemoryAccess, Mode, Verdict};
 pub use memory::{GuestMemory, NotRam};

@@ -9,10 +9,10 @@ use std::time::Instant;
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
 use litebox_platform_lvbs::hv::{
-    CrInterceptControl, HvStatus, HypercallCode, MapFlags, PendingEvent, VsmCodePageOffsets, VsmPartitionConfig,
-    VsmVpSecureConfig, Vtl,
+    HvStatus, HypercallCode, MapFlags, PendingEvent, VsmCodePageOffsets, VsmPartitionConfig, VsmVpSecureConfig, Vtl,
 };
 
+use super::abilities::Abilities;
 use super::flush::Flush;
 use super::injection::{Injection, Injections};
 use super::protections::ProtectionMap;
@@ -77,7 +77,7 @@ pub enum Effect {
         /// The rights now.
         flags: MapFlags,
     },
-    /// VTL0's rights to all frames nobody has mentioned have changed.
+    /// VTL0's rights to all frames that were never set have changed.
     DefaultProtection(MapFlags),
     /// VTL1's translations are to be forgotten on some processors.
     Flush,
@@ -140,27 +140,6 @@ pub(super) struct Vp {
     pub(super) cr_intercept_masks: [u64; 3],
 }
 
-/// What this hypervisor and its processors can do, where they differ.
-pub(super) struct Abilities {
-    /// Whether CPUID shows VMX or SVM.
-    offers_virtualization: bool,
-    /// Whether a VTL can deny lower ones to start processors.
-    pub(super) deny_startup: bool,
-    /// The accesses of VTL0 that VTL1 can ask to be told of.
-    pub(super) cr_intercepts: CrInterceptControl,
-    /// Whether writes that change no masked bit are intercepted as well.
-    pub(super) ignores_masks: bool,
-}
-
-impl Default for Abilities {
-    fn default() -> Self {
-        // What the model has rules for: all below the launch control of SGX.
-        let beyond = CrInterceptControl::SGX_LAUNCH_CONTROL_WRITE.bits();
-        let cr_intercepts = CrInterceptControl::from_bits_truncate(beyond - 1);
-        Self { offers_virtualization: false, deny_startup: true, cr_intercepts, ignores_masks: false }
-    }
-}
-
 pub(super) struct State {
     pub(super) vtl1_enabled: bool,
     pub(super) mbec_enabled: bool,
@@ -220,7 +199,7 @@ impl State {
         self.effects.push_back(effect);
     }
 
-    /// Sets VTL0's rights to `start..end`, and tells everybody.
+    /// Sets VTL0's rights to `start..end`, and tells the observers.
     pub(super) fn protect(&mut self, start: u64, end: u64, flags: MapFlags) {
         self.protections.set(start, end, flags);
         self.event(&TraceEvent::Protection { start, end, flags });
@@ -277,31 +256,6 @@ impl Partition {
     /// Sets how the partition reference counter runs from now on.
     pub fn set_reference_time(&self, time: ReferenceTime) {
         self.lock().reference_time.0 = time;
-    }
-
-    /// Makes a partition whose processors offer virtualization. Only a hosted VTL1 asks here; the machine's asks CPUID.
-    pub fn offer_virtualization(&self) {
-        self.lock().abilities.offers_virtualization = true;
-    }
-
-    /// Whether the processors offer virtualization.
-    pub fn offers_virtualization(&self) -> bool {
-        self.lock().abilities.offers_virtualization
-    }
-
-    /// Makes a hypervisor with or without DenyLowerVtlStartup.
-    pub fn set_can_deny_startup(&self, can: bool) {
-        self.lock().abilities.deny_startup = can;
-    }
-
-    /// Makes a hypervisor that cannot intercept these accesses, as one on another processor.
-    pub fn deny_cr_intercepts(&self, accesses: CrInterceptControl) {
-        self.lock().abilities.cr_intercepts.remove(accesses);
-    }
-
-    /// Makes a hypervisor that tells VTL1 of every write of a register it asked for, also where the mask would spare it.
-    pub fn ignore_cr_masks(&self) {
-        self.lock().abilities.ignores_masks = true;
     }
 
     /// Who is told of every event from now on.

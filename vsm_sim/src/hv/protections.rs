@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use litebox_platform_lvbs::hv::MapFlags;
 
-/// Rights by frame number. A frame nobody mentioned has the default.
+/// Rights by frame number. A frame that was never set has the default.
 #[derive(Clone, Debug)]
 pub struct ProtectionMap {
     default: MapFlags,
@@ -23,12 +23,12 @@ impl Default for ProtectionMap {
 }
 
 impl ProtectionMap {
-    /// The rights to frames nobody mentioned.
+    /// The rights to frames that were never set.
     pub fn default_protection(&self) -> MapFlags {
         self.default
     }
 
-    /// Changes the rights to frames nobody mentioned.
+    /// Changes the rights to frames that were never set.
     pub fn set_default(&mut self, default: MapFlags) {
         self.default = default;
     }
@@ -83,7 +83,7 @@ impl ProtectionMap {
 
     /// The rights to all frames of `start..end`, as the fewest intervals: first frame, first frame after, rights.
     ///
-    /// Equal for two maps exactly when they allow the same, whoever mentioned which frame.
+    /// Equal for two maps exactly when they allow the same, whichever frames were set.
     pub fn effective(&self, start: u64, end: u64) -> Vec<(u64, u64, MapFlags)> {
         let mut found: Vec<(u64, u64, MapFlags)> = Vec::new();
         let mut add = |from: u64, to: u64, flags: MapFlags| match found.last_mut() {
@@ -110,18 +110,18 @@ impl ProtectionMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::SplitMix;
 
     #[test]
     fn agrees_with_a_flat_array() {
         const FRAMES: u64 = 64;
         let mut flat = [MapFlags::ALL; 64];
         let mut map = ProtectionMap::default();
-        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = SplitMix(1);
         let kinds = [MapFlags::NONE, MapFlags::READ_ONLY, MapFlags::READ_WRITE, MapFlags::ALL];
         for _ in 0..2000 {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let (a, b) = ((seed >> 20) % FRAMES, (seed >> 40) % FRAMES);
-            let flags = kinds[usize::try_from(seed >> 62).unwrap()];
+            let (a, b) = (random.next() % FRAMES, random.next() % FRAMES);
+            let flags = kinds[usize::try_from(random.next() >> 62).unwrap()];
             map.set(a.min(b), a.max(b), flags);
             for gfn in a.min(b)..a.max(b) {
                 flat[usize::try_from(gfn).unwrap()] = flags;

@@ -15,7 +15,7 @@ pub struct RegisterFile {
 }
 
 impl RegisterFile {
-    /// The value of `name`; zero until somebody stored one.
+    /// The value of `name`; zero until one is stored.
     pub fn get(&self, name: HvRegisterName) -> HvRegisterValue {
         self.values.get(&name).copied().unwrap_or_default()
     }

@@ -1,6 +1,13 @@
 //! Hypercalls, decoded: the control word and the input block are checked for form here (TLFS "Hypercall Inputs").
 //!
 //! The input block is copied out of guest memory once, whole, before anything in it is looked at.
+//!
+//! Reserved bits of the control word make a hypercall fail: the TLFS lists that under INVALID_HYPERCALL_INPUT. Of the input
+//! block's reserved fields ("RsvdZ") it says that clients should zero them for forward compatibility, and nothing of what
+//! comes of it otherwise ("Reserved Values"). The LVBS driver leaves old bytes there and runs on Hyper-V, and OpenVMM does not
+//! look at them, so they are ignored unless [`Partition::check_reserved_fields`](super::Partition::check_reserved_fields)
+//! asks for more. The reserved bits *within* a byte or word that has a meaning (HV_INPUT_VTL, map flags, the flags of
+//! HvCallEnablePartitionVtl) make a value that is not defined, and are refused with it.
 
 use std::fmt;
 
@@ -156,6 +163,8 @@ pub(super) struct Decoded {
     pub(super) request: Request,
     /// Bytes the answer to the whole list takes.
     pub(super) output_bytes: u64,
+    /// Whether a reserved field of the input is not zero.
+    pub(super) has_reserved: bool,
 }
 
 /// Whether `bytes` bytes at `gpa` are aligned and lie within one page below 2^52.
@@ -205,13 +214,13 @@ pub(super) fn decode(
     let mut block = vec![0; usize::try_from(input_bytes).map_err(|_| misplaced.clone())?];
     memory.read(input_gpa, &mut block).map_err(|_| misplaced)?;
     match parse(code, &block, variable) {
-        Some(request) => Ok(Decoded { request, output_bytes }),
+        Some((request, has_reserved)) => Ok(Decoded { request, output_bytes, has_reserved }),
         None => Err((HvStatus::INVALID_PARAMETER, None)),
     }
 }
 
-/// Takes the block apart; `None` when reserved fields are not zero, or the partition is not the calling one.
-fn parse(code: HypercallCode, block: &[u8], variable: u64) -> Option<Request> {
+/// Takes the block apart, and says whether a reserved field is not zero; `None` when the partition is not the calling one.
+fn parse(code: HypercallCode, block: &[u8], variable: u64) -> Option<(Request, bool)> {
     let (partition, reserved, request) = match code {
         HypercallCode::MODIFY_VTL_PROTECTION_MASK => {
             let (header, list) = ModifyVtlProtectionMask::read_from_prefix(block).ok()?;
@@ -259,7 +268,7 @@ fn parse(code: HypercallCode, block: &[u8], variable: u64) -> Option<Request> {
         }
         _ => return None,
     };
-    (partition == PARTITION_ID_SELF && !reserved).then_some(request)
+    (partition == PARTITION_ID_SELF).then_some((request, reserved))
 }
 
 fn elements<T: FromBytes>(list: &[u8]) -> Vec<T> {

@@ -1,7 +1,7 @@
 //! The synthetic interrupt controller: message queues, slots, and interrupt requests (TLFS "Inter-Partition
 //! Communication", "SynIC Messages").
 //!
-//! The message page is guest memory here; the TLFS has an overlay page, whose contents nobody else can see. A page
+//! The message page is guest memory here; the TLFS has an overlay page, whose contents only its VTL can see. A page
 //! that is not RAM, or that overlays another one, is therefore refused and reported when it is enabled.
 
 use std::collections::VecDeque;

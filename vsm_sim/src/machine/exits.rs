@@ -217,7 +217,7 @@ impl Processor {
             Some(value) if Console::owns(port) => {
                 self.machine.console_write(port, value.to_le_bytes()[0]);
             }
-            // No device: writes vanish, as on a bus where nobody answers.
+            // No device: writes vanish, as on a bus without a device.
             Some(_) => {}
             None => {
                 let read = if Console::owns(port) { u64::from(self.machine.console().read(port)) } else { u64::MAX };
@@ -258,7 +258,7 @@ impl Processor {
         };
         match machine.partition.gpa_access(self.vp, &access, &at, &machine.ram) {
             Verdict::Intercepted if machine.partition.is_vtl_enabled(self.vp, Vtl::Vtl1) => Ok(None),
-            // Nobody on this processor can answer the message; VTL0 would try again for ever.
+            // This processor has no VTL1 to answer the message; VTL0 would try again for ever.
             Verdict::Intercepted => {
                 bail!("{}: {access:?} is VTL1's to judge, which is not enabled here", self.place(vtl, exit))
             }

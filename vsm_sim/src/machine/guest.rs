@@ -155,7 +155,7 @@ impl Arena {
         let code = assemble(address, |asm| {
             body(asm)?;
             asm.out(u32::from(PORT_DONE), al)?;
-            // Nobody resumes a finished snippet.
+            // A finished snippet is never resumed.
             asm.ud2()
         })?;
         let end = (address + code.len() as u64).next_multiple_of(64);

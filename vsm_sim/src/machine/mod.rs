@@ -57,6 +57,8 @@ pub struct MachineConfig {
     pub vps: u32,
     /// Count instructions (one host thread for all processors then).
     pub count_instructions: bool,
+    /// One host thread for all processors: needed where one of them runs code that another one changes.
+    pub one_thread: bool,
     /// Print console lines as they come.
     pub echo: bool,
     /// What the memory is filled with at the start where VTL0's loader doesn't write; `None` for zeros.
@@ -86,6 +88,7 @@ impl MachineConfig {
             map,
             vps,
             count_instructions: false,
+            one_thread: false,
             echo: false,
             dirt: None,
             privileges: None,
@@ -128,6 +131,7 @@ impl Machine {
         let engine = QemuEngine::start(&qemu::Config {
             slots: slots.iter().map(|slot| Slot { gpa: slot.gpa, size: slot.size }).collect(),
             count_instructions: config.count_instructions,
+            one_thread: config.one_thread,
             watchdog: config.watchdog,
             ..qemu::Config::new(config.vps, 0)
         })

@@ -21,7 +21,7 @@ pub enum Stop {
     Halted(Vtl),
     /// A triple fault, with the instruction pointer it left.
     Shutdown(Vtl, u64),
-    /// Somebody asked for a stop, and there was nothing else to do.
+    /// A stop was requested, and there was nothing else to do.
     Kicked,
     /// A step of [`Processor::step`] is done; the VTL that runs next.
     Stepped(Vtl),

@@ -20,10 +20,10 @@ use crate::vtl0::bytes;
 const PAGE: u64 = 4096;
 /// What a thread waits for.
 pub const SIGNAL: u8 = 0xdc;
-/// How often the threads that wait in vain are sent home.
+/// How often waiting threads are told to give up.
 const KICK_EVERY: Duration = Duration::from_millis(5);
 /// No processor.
-const NOBODY: u32 = u32::MAX;
+const NONE: u32 = u32::MAX;
 
 /// A processor after BootAPs.
 pub struct Arrival {
@@ -53,7 +53,7 @@ impl Vtl0 {
     ) -> Result<(CallResult, Vec<Arrival>)> {
         let machine = self.machine();
         let over = Arc::new(AtomicBool::new(false));
-        let waiting = Arc::new(AtomicU32::new(NOBODY));
+        let waiting = Arc::new(AtomicU32::new(NONE));
         let thread = {
             let (over, waiting) = (Arc::clone(&over), Arc::clone(&waiting));
             std::thread::spawn(move || -> Result<Vec<Arrival>> {
@@ -68,7 +68,7 @@ impl Vtl0 {
         over.store(true, SeqCst);
         while !thread.is_finished() {
             match waiting.load(SeqCst) {
-                NOBODY => {}
+                NONE => {}
                 vp => machine.engine().kick(vp)?,
             }
             std::thread::sleep(KICK_EVERY);
@@ -101,7 +101,7 @@ impl Vtl0 {
                 other => bail!("VP {vp} waiting for its signal ended in {other:x?}"),
             }
         };
-        waiting.store(NOBODY, SeqCst);
+        waiting.store(NONE, SeqCst);
         Ok(called)
     }
 

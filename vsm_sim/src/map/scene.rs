@@ -11,7 +11,7 @@ use litebox_platform_lvbs::frames::{FrameRegistry, FrameState};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 
 use crate::hosted::{HostedConfig, HostedMachine};
-use crate::run::report::show_result;
+use crate::trials::run::report::show_result;
 use crate::vtl0::kdata::{self, KernelData, kind};
 use crate::vtl0::lists::{self, List, Scratch, write_cpu_mask, write_list};
 use crate::vtl0::memory_map::{MemoryMap, SCRATCH_END, SCRATCH_START, default_region_size};

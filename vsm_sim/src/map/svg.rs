@@ -341,7 +341,7 @@ fn address(byte: u64) -> String {
     }
 }
 
-/// A size in the greatest unit of which there is one, to a tenth.
+/// Formats a size in the largest unit that fits, to one decimal.
 fn size(bytes: u64) -> String {
     let (unit, name) = match bytes {
         _ if bytes >> 30 != 0 => (1 << 30, "GiB"),

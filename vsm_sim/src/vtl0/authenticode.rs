@@ -5,8 +5,8 @@ use anyhow::{Context, Result, ensure};
 use vsm_integrity::pe::ImageLayout;
 use vsm_integrity::signature::{DigestAlgorithm, SignedMessage};
 
-use super::ranges::SplitMix;
 use super::signer::Signer;
+use crate::random::SplitMix;
 
 /// Object identifiers, encoded.
 const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 7, 2];
@@ -76,7 +76,7 @@ fn image_hash(image: &[u8]) -> Vec<u8> {
     DigestAlgorithm::Sha256.digest(&parts.concat()).as_bytes().to_vec()
 }
 
-/// `image`, a file that [`made_up`] made, signed by somebody with a key of P-256.
+/// `image`, a file that [`made_up`] made, signed with a P-256 key.
 ///
 /// # Errors
 /// When `openssl` fails.

@@ -1,7 +1,7 @@
 //! Kernel data of real kernels, as captured from their memory.
 //!
 //! The captures are test data that lie beside the repository, in `../shared/captures`, or nowhere; none of them is part
-//! of it. Where they are not, whoever needs them says so and goes on without. `tar` and `zstd` unpack them.
+//! of it. Where they are missing, their users say so and go on without. `tar` and `zstd` unpack them.
 
 use std::collections::HashMap;
 use std::fs;

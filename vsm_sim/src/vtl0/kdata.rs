@@ -7,11 +7,11 @@ use anyhow::{Result, ensure};
 
 use super::bytes;
 use super::lists::Range;
-use super::ranges::SplitMix;
 use crate::hv::GuestMemory;
+use crate::random::SplitMix;
 
 const PAGE: u64 = 4096;
-/// A certificate of a made-up kernel, and one that it revokes: self-signed, P-256. Nobody has their keys.
+/// A certificate of a made-up kernel, and one that it revokes: self-signed, P-256. Their private keys are gone.
 const TRUSTED: &[u8] = include_bytes!("fixtures/trusted.der");
 const REVOKED: &[u8] = include_bytes!("fixtures/revoked.der");
 

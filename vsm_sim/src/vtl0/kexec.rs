@@ -1,4 +1,4 @@
-//! What VTL0's Linux does when somebody loads a kernel with `kexec_file_load`: the segments as its loader makes them, the
+//! What VTL0's Linux does for `kexec_file_load`: the segments as its loader makes them, the
 //! page list, `struct kimage`, and the HEKI list that names all of it (Linux 6.6, `kernel/kexec_core.c`,
 //! `arch/x86/kernel/kexec-bzimage64.c`; LVBS contract §5.10).
 //!

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::hv::NotRam;
 
-    /// Pages that hold 0xA5 until somebody writes to them.
+    /// Pages that hold 0xA5 until they are written.
     #[derive(Default)]
     struct Dirty(Mutex<BTreeMap<u64, [u8; 4096]>>);
 

@@ -1,4 +1,4 @@
-//! A small module that nobody captured: built here, and loaded as Linux would load it, so that what is in memory is known.
+//! A small module built here, not captured, and loaded as Linux would load it, so that what is in memory is known.
 //!
 //! It has a part of every kind, a call of the kernel's or of another module's function, a jump label in its text and one in
 //! its init text, static calls of every shape with their trampoline, and symbols for other modules. Nothing of it was ever
@@ -14,8 +14,8 @@ use vsm_integrity::module::Kind;
 
 use super::kdata::KernelData;
 use super::modules::{Call, Label, Module, Part};
-use super::ranges::SplitMix;
 use super::signer::Signer;
+use crate::random::SplitMix;
 
 /// `R_X86_64_64`, `R_X86_64_PC32`, `R_X86_64_PLT32`, `R_X86_64_PC64` (System V ABI for x86-64, "Relocation").
 const ABSOLUTE64: u32 = 1;
@@ -103,7 +103,7 @@ impl MadeUpKernel {
 enum Target {
     /// A section of the module.
     Section(usize),
-    /// Somebody else's symbol, and its value.
+    /// A symbol of another module or the kernel, and its value.
     Symbol(String, u64),
 }
 

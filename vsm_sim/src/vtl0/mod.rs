@@ -12,7 +12,7 @@
 //! | [`kdata`] | what VTL0 says about its kernel: certificates, symbols, patch sites; made up |
 //! | [`captures`] | the same of real kernels, as captured |
 //! | [`modules`] | what a module's loader puts into memory, and its HEKI list |
-//! | [`made_up`] | a small module that nobody captured |
+//! | [`made_up`] | a small module made here, not captured |
 //! | [`signed`] | two small modules and a small kernel that were signed once |
 //! | [`signer`] | signs modules, with OpenSSL |
 //! | [`kexec`] | what kexec's loader puts into memory, and its HEKI list |

@@ -12,9 +12,9 @@ use vsm_integrity::module::Kind;
 use super::bytes;
 use super::kdata::{Site, append, patch_record};
 use super::lists::Range;
-use super::ranges::SplitMix;
 use crate::hv::GuestMemory;
-use crate::validate::captured::Captured;
+use crate::random::SplitMix;
+use crate::trials::validate::captured::Captured;
 
 const PAGE: u64 = 4096;
 /// The attribute of the file's ranges, after the seven kinds of memory (LVBS contract §5.1).

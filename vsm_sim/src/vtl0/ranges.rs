@@ -7,6 +7,7 @@
 
 use super::lists::Range;
 use super::memory_map::{KERNEL_END, KERNEL_START, MemoryMap, SCRATCH_END, SCRATCH_START};
+use crate::random::SplitMix;
 
 /// MEM_ATTR_READ | MEM_ATTR_WRITE.
 pub const READ_WRITE: u64 = 3;
@@ -69,22 +70,6 @@ fn merge(ranges: &[Range]) -> Vec<Range> {
         }
     }
     merged
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): a small generator whose sequence depends on nothing but the seed.
-#[derive(Clone, Debug)]
-pub struct SplitMix(pub u64);
-
-impl SplitMix {
-    /// The next number.
-    #[expect(clippy::should_implement_trait, reason = "an endless sequence is no iterator anybody should collect")]
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Two made-up modules and a kernel for kexec with the signatures of somebody whom a made-up kernel may trust, as files: with the
+//! Two made-up modules and a kernel for kexec signed by a signer that a made-up kernel may trust, as files: with the
 //! same bytes in every run, so that a run can be repeated. The private keys were thrown away.
 //!
 //! The fuzz targets use them too, and `cargo test --manifest-path fuzz/Cargo.toml --lib renew -- --ignored` makes the files

@@ -42,7 +42,7 @@ impl Signer {
         Self::new(name, RSA, AUTHORITY, None)
     }
 
-    /// Somebody who may sign modules and certificates, by their own certificate, with a key of P-256.
+    /// A signer of modules and certificates, with a self-signed certificate and a P-256 key.
     ///
     /// # Errors
     /// When `openssl` is missing or fails.
@@ -50,7 +50,7 @@ impl Signer {
         Self::new(name, P256, AUTHORITY, None)
     }
 
-    /// Somebody who may sign modules, by a certificate that `issuer` has signed.
+    /// A signer of modules, whose certificate `issuer` has signed.
     ///
     /// # Errors
     /// When `openssl` is missing or fails.
@@ -58,7 +58,7 @@ impl Signer {
         Self::new(name, P256, MODULES, Some(issuer))
     }
 
-    /// Somebody who may sign modules and nothing else, by a certificate that `issuer` has signed and that says so, as
+    /// A signer of modules and nothing else, whose certificate `issuer` has signed and which says so, as
     /// distributions do (`1.3.6.1.4.1.2312.16.1.2`).
     ///
     /// # Errors

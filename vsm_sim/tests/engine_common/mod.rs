@@ -21,7 +21,12 @@ pub const RAM: u64 = 32 << 20;
 
 /// A machine whose RAM starts with an identity map of 1 GiB (2 MiB pages).
 pub fn machine(vps: u32, count_instructions: bool) -> QemuEngine {
-    let config = Config { count_instructions, watchdog: Duration::from_secs(30), ..Config::new(vps, RAM) };
+    machine_of(&Config { count_instructions, ..Config::new(vps, RAM) })
+}
+
+/// The same, as `config` says.
+pub fn machine_of(config: &Config) -> QemuEngine {
+    let config = Config { watchdog: Duration::from_secs(30), ..config.clone() };
     let engine = QemuEngine::start(&config).expect("the engine starts");
     let ram = engine.ram();
     ram.write_u64(TABLES, (TABLES + 0x1000) | 3).unwrap();

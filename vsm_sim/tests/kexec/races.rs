@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use litebox_platform_lvbs::hv::MapFlags;
 use vsm_sim::hosted::RacePoint;
+use vsm_sim::random::SplitMix;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::kexec::{KERNEL, Placed};
-use vsm_sim::vtl0::ranges::SplitMix;
 
 use crate::linux::{Linux, VTL1};
 use crate::world::{assert_accepted, assert_free, booted, image, invalidate, place, validate};

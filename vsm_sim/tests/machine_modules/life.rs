@@ -5,7 +5,7 @@ use iced_x86::code_asm::{al, byte_ptr, rbx};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_sim::engine::SharedState;
 use vsm_sim::machine::Stop;
-use vsm_sim::validate::set::Set;
+use vsm_sim::trials::validate::set::Set;
 use vsm_sim::vtl0::captures::{self, Capture};
 use vsm_sim::vtl0::kdata::KernelData;
 use vsm_sim::vtl0::made_up::MadeUpKernel;

@@ -8,7 +8,8 @@ use std::sync::{Arc, Barrier};
 use anyhow::{Context, Result, ensure};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_sim::machine::{Machine, MachineConfig, Vtl0};
-use vsm_sim::run::measure_patch::{MOST_SITES, step_cost};
+use vsm_sim::random::SplitMix;
+use vsm_sim::trials::run::measure_patch::{MOST_SITES, step_cost};
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::captures::{self, Capture};
 use vsm_sim::vtl0::kdata::{KernelData, Site, patch_record};
@@ -18,7 +19,6 @@ use vsm_sim::vtl0::made_up::MadeUpKernel;
 use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
 use vsm_sim::vtl0::modules::Frames;
 use vsm_sim::vtl0::patcher::{Form, INT3, Patch, bytes_of, place_of, poke, poke_code};
-use vsm_sim::vtl0::ranges::SplitMix;
 
 /// Where the kernel's text lies, where it ends, and where modules are placed: beyond VTL0's scratch memory.
 const TEXT: u64 = 0x1000_0000;

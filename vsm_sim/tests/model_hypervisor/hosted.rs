@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use litebox_platform_lvbs::address::PhysAddr;
+use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
 use litebox_platform_lvbs::hardware::calls::{get_vp_registers, modify_vtl_protection_mask, set_vp_registers};
 use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, HvStatus, HypercallCode, InputVtl, MapFlags, Vtl};
-use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN};
+use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN, VsmFunction};
 use vsm_sim::hosted::{HostedConfig, HostedMachine, RacePoint};
-use vsm_sim::hv::{Access, GuestMemory, Injection, TraceEvent, Verdict};
+use vsm_sim::hv::{Access, GuestMemory, Injection, Refusal, TraceEvent, Verdict};
+use vsm_sim::vtl0::lists::{Range, Scratch, write_list};
+use vsm_sim::vtl0::ranges::{READ_EXECUTE, READ_WRITE};
 
 #[test]
 fn boots_within_the_specification_and_protects_itself() {
@@ -184,4 +186,21 @@ fn another_processor_enters_vtl1_after_it_was_enabled() {
         }
     });
     assert_eq!(machine.partition().reports(), []);
+}
+
+#[test]
+fn the_end_of_boot_closes_what_it_can_however_the_hypervisor_refuses() {
+    for refusal in [Refusal::AtFrame, Refusal::WholeList] {
+        let machine = HostedMachine::new(HostedConfig::default());
+        let range = Range::direct(0x20_0000, 0x21_0000, READ_WRITE | READ_EXECUTE);
+        let list = write_list(machine.memory(), &mut Scratch::default(), &[range]).unwrap();
+        assert_eq!(machine.vtl_call(0, VsmFunction::ProtectMemory.id(), list.pa, list.nranges, 0), 0);
+        machine.partition().set_refusal(refusal);
+        machine.partition().hold_frames(FrameRange::from_gfns(0x205, 0x206).unwrap());
+        assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
+        for gfn in 0x200..0x210 {
+            let expected = if gfn == 0x205 { MapFlags::ALL } else { MapFlags::READ_WRITE };
+            assert_eq!(machine.partition().protection(gfn), expected, "{refusal:?}, frame {gfn:#x}");
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! The hypercall interface and the memory protections of the model, against the TLFS and the LVBS contract §7.
 
 use super::support::{INPUT, OUTPUT, RAM_END, Setup, context, protect_block, registers_header, set_element};
+use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode, MapFlags, Vtl};
-use vsm_sim::hv::{GuestMemory, Injection};
+use vsm_sim::hv::{GuestMemory, Injection, Refusal};
 
 #[test]
 fn malformed_control_words_are_refused() {
@@ -58,18 +59,72 @@ fn blocks_are_aligned_and_within_a_page_of_ram() {
 }
 
 #[test]
-fn reserved_bytes_and_foreign_partitions_are_refused() {
+fn foreign_partitions_and_undefined_vtls_are_refused() {
     let setup = Setup::protecting();
     let good = protect_block(0x9, 0, &[0x100]);
-    for (at, byte) in [(0, 1), (7, 0), (13, 1), (14, 1), (15, 1), (12, 0x20)] {
+    for (at, byte) in [(0, 1), (7, 0), (12, 0x20)] {
         let mut block = good.clone();
         block[at] = byte;
         assert_eq!(setup.hypercall(0x000c | 1 << 32, &block), (HvStatus::INVALID_PARAMETER, 0), "byte {at}");
     }
-    let mut block = registers_header(0xffff_fffe, 0x10);
-    block.extend(set_element(0x0002_0010, 0x1234));
-    block[16 + 5] = 1;
-    assert_eq!(setup.hypercall(0x0051 | 1 << 32, &block), (HvStatus::INVALID_PARAMETER, 0));
+}
+
+/// Every hypercall with reserved fields: its control word, a good block, and where the fields are.
+fn blocks_with_reserved_fields() -> Vec<(u64, Vec<u8>, Vec<usize>)> {
+    let get = [registers_header(0xffff_fffe, 0), 0x000d_0004_u32.to_le_bytes().to_vec()].concat();
+    let set = [registers_header(0xffff_fffe, 0x10), set_element(0x0002_0010, 0x1234)].concat();
+    let partition = [vec![0xff; 8], vec![1, 1], vec![0; 6]].concat();
+    let vp = [vec![0xff; 8], vec![1, 0, 0, 0, 1, 0, 0, 0], context().to_vec()].concat();
+    vec![
+        (0x000c | 1 << 32, protect_block(0x9, 0, &[0x100]), (13..16).collect()),
+        (0x000d, partition, (10..16).collect()),
+        (0x000f, vp, (13..16).collect()),
+        (0x0050 | 1 << 32, get, (13..16).collect()),
+        (0x0051 | 1 << 32, set, (13..16).chain(20..32).collect()),
+    ]
+}
+
+#[test]
+fn what_the_driver_leaves_in_reserved_fields_is_ignored() {
+    // The bytes that a real kernel's uncleared input page has had there (LVBS contract §11.12).
+    let setup = Setup::new();
+    let mut block = registers_header(0xffff_fffe, 0);
+    block[13..16].copy_from_slice(&[0x2f, 0xba, 0x81]);
+    block.extend(0x000d_0004_u32.to_le_bytes());
+    assert_eq!(setup.hypercall(0x0050 | 1 << 32, &block), (HvStatus::SUCCESS, 1));
+    assert_eq!(setup.reports(), [""; 0]);
+    // VTL1 does as well, but it is a kernel under test: it should have zeroed them.
+    for (control, good, reserved) in blocks_with_reserved_fields() {
+        for at in reserved {
+            let setup = Setup::protecting();
+            let expected = setup.hypercall(control, &good);
+            let (setup, mut block) = (Setup::protecting(), good.clone());
+            block[at] = 0x80;
+            assert_eq!(setup.hypercall(control, &block), expected, "{control:#x}, byte {at}");
+            assert!(setup.reports()[0].contains("reserved fields"), "{:?}", setup.reports());
+        }
+    }
+}
+
+#[test]
+fn a_strict_hypervisor_refuses_reserved_fields() {
+    for (control, good, reserved) in blocks_with_reserved_fields() {
+        let setup = Setup::protecting();
+        setup.partition.check_reserved_fields();
+        for at in reserved {
+            let mut block = good.clone();
+            block[at] = 1;
+            assert_eq!(setup.hypercall(control, &block), (HvStatus::INVALID_PARAMETER, 0), "{control:#x}, byte {at}");
+        }
+        assert_eq!(setup.partition.protection(0x100), MapFlags::ALL);
+    }
+    let setup = Setup::new();
+    setup.partition.check_reserved_fields();
+    let mut block = registers_header(0xffff_fffe, 0);
+    block[15] = 1;
+    block.extend(0x000d_0004_u32.to_le_bytes());
+    assert_eq!(setup.hypercall(0x0050 | 1 << 32, &block), (HvStatus::INVALID_PARAMETER, 0), "VTL0's as well");
+    assert_eq!(setup.reports(), [""; 0]);
 }
 
 #[test]
@@ -97,6 +152,34 @@ fn a_list_stops_at_the_first_frame_that_is_not_ram() {
     setup.memory.write(INPUT, &protect_block(0x0, 0, &[0x100, 0x101, 0x110, 0x102])).unwrap();
     assert_eq!(setup.hypercall_at(0x000c | 4 << 32 | 2 << 48, INPUT, 0), (HvStatus::SUCCESS, 4));
     assert_eq!(setup.partition.protection(0x102), MapFlags::NONE);
+}
+
+#[test]
+fn frames_that_the_hypervisor_holds_are_refused_like_those_that_are_no_ram() {
+    let setup = Setup::protecting();
+    setup.partition.hold_frames(FrameRange::from_gfns(0x101, 0x102).unwrap());
+    assert_eq!(setup.protect(0x0, &[0x100, 0x101, 0x102]), (HvStatus::INVALID_PARAMETER, 1));
+    let flags = [0x100, 0x101, 0x102].map(|gfn| setup.partition.protection(gfn));
+    assert_eq!(flags, [MapFlags::NONE, MapFlags::ALL, MapFlags::ALL]);
+}
+
+#[test]
+fn a_hypervisor_may_refuse_the_whole_list() {
+    let setup = Setup::protecting();
+    setup.partition.set_refusal(Refusal::WholeList);
+    setup.partition.hold_frames(FrameRange::from_gfns(0x110, 0x111).unwrap());
+    for odd in [RAM_END >> 12, 0x110, 1 << 40] {
+        assert_eq!(setup.protect(0x0, &[0x100, 0x101, odd, 0x102]), (HvStatus::OPERATION_DENIED, 0), "{odd:#x}");
+        setup.memory.write(INPUT, &protect_block(0x0, 0, &[0x100, 0x101, odd, 0x102])).unwrap();
+        let continued = setup.hypercall_at(0x000c | 4 << 32 | 1 << 48, INPUT, 0);
+        assert_eq!(continued, (HvStatus::OPERATION_DENIED, 1), "none done after the start index");
+        for gfn in [0x100, 0x101, 0x102] {
+            assert_eq!(setup.partition.protection(gfn), MapFlags::ALL);
+        }
+    }
+    // What lies before the start index is not looked at.
+    setup.memory.write(INPUT, &protect_block(0x0, 0, &[0x110, 0x100])).unwrap();
+    assert_eq!(setup.hypercall_at(0x000c | 2 << 32 | 1 << 48, INPUT, 0), (HvStatus::SUCCESS, 2));
 }
 
 #[test]

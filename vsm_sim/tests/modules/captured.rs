@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use vsm_sim::validate::set::Set;
+use vsm_sim::trials::validate::set::Set;
 use vsm_sim::vtl0::captures::{self, Capture};
 use vsm_sim::vtl0::modules::{FILE, Module, PATCHES, Placed};
 

@@ -8,10 +8,10 @@ use litebox_platform_lvbs::hv::MapFlags;
 use litebox_platform_lvbs::owner::ModuleMemoryKind as Kind;
 use vsm_sim::hosted::{HostedMemory, RacePoint};
 use vsm_sim::hv::Partition;
+use vsm_sim::random::SplitMix;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::made_up::MadeUpKernel;
 use vsm_sim::vtl0::modules::{FILE, PATCHES, Placed};
-use vsm_sim::vtl0::ranges::SplitMix;
 
 use crate::linux::{Linux, VTL1};
 

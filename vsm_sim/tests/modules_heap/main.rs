@@ -19,7 +19,7 @@ use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
 use vsm_handlers::{GATE, VSM_TABLE};
 use vsm_sim::hosted::HostedMemory;
-use vsm_sim::validate::set::Set;
+use vsm_sim::trials::validate::set::Set;
 use vsm_sim::vtl0::captures::{self, Capture};
 use vsm_sim::vtl0::kdata::KernelData;
 use vsm_sim::vtl0::lists::{Range, Scratch, write_list};

@@ -3,7 +3,7 @@
 //! The captures are test data that lie beside the repository; without them nothing is tested here, and that is printed.
 
 use vsm_sim::hosted::HostedMachine;
-use vsm_sim::validate::set::Set;
+use vsm_sim::trials::validate::set::Set;
 use vsm_sim::vtl0::captures::{self, Capture};
 use vsm_sim::vtl0::kdata::Site;
 use vsm_sim::vtl0::modules::{Call, Module, Placed};

@@ -35,6 +35,8 @@ pub struct Machine {
     pub ram: Arc<GuestRam>,
     pub cpus: u32,
     pub counts: bool,
+    /// Whether one host thread runs all CPUs.
+    shares_thread: bool,
     pub watchdog: Duration,
     /// Instructions that every entry adds to the stub's count.
     pub entry_cost: u64,
@@ -102,8 +104,7 @@ impl Machine {
         for offset in (0..0x3000).step_by(8) {
             memory.u64(layout::IO_MAP + offset).store(u64::MAX, SeqCst);
         }
-        let Started { process, doorbells, wake } =
-            process::start(&config.program, &memory, config.vps, config.count_instructions)?;
+        let Started { process, doorbells, wake } = process::start(config, &memory)?;
         for doorbell in &doorbells {
             let timeout = doorbell.set_read_timeout(Some(WAKE_AGAIN));
             timeout
@@ -114,6 +115,7 @@ impl Machine {
             memory,
             cpus: config.vps,
             counts: config.count_instructions,
+            shares_thread: config.shares_thread(),
             watchdog: config.watchdog,
             entry_cost: 0,
             spaces: Mutex::new(Spaces { pool, spaces }),
@@ -125,7 +127,7 @@ impl Machine {
             process,
         };
         for cpu in 0..machine.cpus {
-            let turns = if config.count_instructions { 1 } else { SPIN_TURNS };
+            let turns = if machine.shares_thread { 1 } else { SPIN_TURNS };
             machine.control32(cpu, control::SPIN).store(turns, SeqCst);
             let limit = Instant::now() + STUB_LIMIT;
             if !machine.listen(cpu, limit, || machine.control64(cpu, control::READY).load(SeqCst) != 0)? {
@@ -173,7 +175,7 @@ impl Machine {
                         self.wake(cpu)?;
                     }
                     // With one host thread for all CPUs, nothing else takes the turn from a guest that spins for another's sake.
-                    if self.counts && self.cpus > 1 && self.control32(cpu, control::RUNNING).load(SeqCst) != 0 {
+                    if self.shares_thread && self.cpus > 1 && self.control32(cpu, control::RUNNING).load(SeqCst) != 0 {
                         self.wake(cpu)?;
                     }
                 }

@@ -2,7 +2,7 @@
 //!
 //! | file | purpose |
 //! |---|---|
-//! | `stub`, `layout` | the code that runs outside guests; where everything lies |
+//! | `stub`, `pvh`, `layout` | the code that runs outside guests; the file QEMU gets it in; where everything lies |
 //! | `process` | starting and ending the emulator |
 //! | `machine` | requests to CPUs, wake-ups, the address spaces |
 //! | `npt`, `vmcb` | the two kinds of hardware structures |
@@ -11,7 +11,8 @@
 //!
 //! Known faults of QEMU 7.2 that a user meets: a reserved bit in a guest page table gives a page fault code without P; LSTAR accepts non-canonical
 //! values; CR0.PG without PE is not refused; XSETBV cannot be intercepted; no SHA extensions and no INVPCID; task priority does not hold interrupts back;
-//! an interrupt that arrives in the moment of an entry or exit can get lost (see `machine`, which asks again).
+//! an interrupt that arrives in the moment of an entry or exit can get lost (see `machine`, which asks again); code changed by another VP can get lost unless
+//! all VPs share a thread ([`Config::one_thread`]).
 //!
 //! Limits of this engine: rights of a space do not tell user from kernel execution (no MBEC in SVM), and a page that may be executed but not read is
 //! closed; string I/O is reported but not taken apart; the time-stamp counter and TSC_AUX are not per context.
@@ -22,6 +23,7 @@ mod layout;
 mod machine;
 mod npt;
 mod process;
+mod pvh;
 mod stub;
 mod vcpu;
 mod vmcb;
@@ -45,6 +47,9 @@ pub struct Config {
     pub slots: Vec<Slot>,
     /// Count instructions. All VPs then share one host thread.
     pub count_instructions: bool,
+    /// Let all VPs share one host thread. With several, QEMU 7.2 can go on with the old translation of code that another
+    /// VP has changed, which Linux's text patching does not survive.
+    pub one_thread: bool,
     /// Host time that one `run` may take before it fails with [`EngineError::Watchdog`].
     pub watchdog: Duration,
     /// The emulator program.
@@ -52,10 +57,22 @@ pub struct Config {
 }
 
 impl Config {
-    /// `vps` VPs, one slot of `ram` bytes at 0, no counting, 20 s.
+    /// `vps` VPs, one slot of `ram` bytes at 0, no counting, a thread for each VP, 20 s.
     pub fn new(vps: u32, ram: u64) -> Self {
         let slots = vec![Slot { gpa: 0, size: ram }];
-        Self { vps, slots, count_instructions: false, watchdog: Duration::from_secs(20), program: PROGRAM.to_owned() }
+        Self {
+            vps,
+            slots,
+            count_instructions: false,
+            one_thread: false,
+            watchdog: Duration::from_secs(20),
+            program: PROGRAM.to_owned(),
+        }
+    }
+
+    /// Whether one host thread runs all VPs.
+    fn shares_thread(&self) -> bool {
+        self.vps == 1 || self.count_instructions || self.one_thread
     }
 }
 

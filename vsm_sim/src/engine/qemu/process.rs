@@ -2,8 +2,9 @@
 //! be left behind. The process must not outlive us: a thread of its own starts it (the parent-death signal fires when the *thread* that started a
 //! child ends) and kills it when told, or when this process dies.
 
+use super::Config;
 use super::layout;
-use super::stub::pvh_elf;
+use super::pvh::pvh_elf;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::ram::Mapping;
 use std::io::Write;
@@ -38,7 +39,7 @@ fn memory_file(name: &core::ffi::CStr, content: &[u8]) -> Result<OwnedFd> {
     if fd < 0 {
         return Err(EngineError::system("memfd_create for the emulator"));
     }
-    // SAFETY: the descriptor was just created and nobody else owns it.
+    // SAFETY: the descriptor was just created and has no other owner.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     std::fs::File::from(
         fd.try_clone().map_err(|error| EngineError::System { call: "dup", reason: error.to_string() })?,
@@ -64,8 +65,10 @@ pub struct Started {
 }
 
 /// Starts the emulator on `memory` with `cpus` CPUs.
-pub fn start(program: &str, memory: &Mapping, cpus: u32, icount: bool) -> Result<Started> {
-    let kernel = memory_file(c"vsm_sim stub", &pvh_elf())?;
+pub fn start(config: &Config, memory: &Mapping) -> Result<Started> {
+    let (program, cpus) = (config.program.as_str(), config.vps);
+    let stub = pvh_elf().map_err(|error| EngineError::System { call: "ELF writer", reason: error.to_string() })?;
+    let kernel = memory_file(c"vsm_sim stub", &stub)?;
     let stderr = memory_file(c"vsm_sim stderr", b"")?;
     let (wake, wake_theirs): (Vec<_>, Vec<_>) =
         (0..layout::WAKE_LINES).map(|_| pair()).collect::<Result<Vec<_>>>()?.into_iter().unzip();
@@ -78,10 +81,9 @@ pub fn start(program: &str, memory: &Mapping, cpus: u32, icount: bool) -> Result
     }
     let mut command = Command::new(program);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-cpu", "max"]);
-    // More than one host thread only where CPUs can run at the same time; instruction counting has one thread for all CPUs.
-    let threads = if cpus > 1 && !icount { "multi" } else { "single" };
+    let threads = if config.shares_thread() { "single" } else { "multi" };
     command.arg("-accel").arg(format!("tcg,thread={threads}"));
-    if icount {
+    if config.count_instructions {
         command.args(["-icount", "shift=0,sleep=off"]);
     }
     let size = memory.size();

@@ -6,7 +6,7 @@
 //!
 //! An idle CPU spins for a short while and then halts. The host wakes a halted CPU, and calls a running one out of its guest, by sending one byte to a
 //! serial port whose interrupt the I/O APIC takes to that CPU. QEMU has four such ports; CPU `n` listens to port `n % 4`, so that with more CPUs some are
-//! disturbed for another's sake, which is harmless. No timer runs in the machine: nothing happens in it unless somebody asks.
+//! woken for another's sake, which is harmless. No timer runs in the machine: nothing happens in it without a request.
 //!
 //! The flags that host and stub exchange need a store before a load to stay in that order. With one thread for all CPUs, QEMU translates MFENCE and
 //! locked instructions into nothing that the host's CPU would notice; writing to a port takes a lock in QEMU, and is a barrier in every mode.
@@ -14,8 +14,9 @@
 //! The code is assembled into read-only data of the host program and never executed there. It is position dependent; every absolute address in it is
 //! written as `label - start + load address`, so that it needs no relocation.
 
-use super::layout::{self, control};
 use core::arch::global_asm;
+
+use super::layout::{self, control};
 
 global_asm!(
     r#"
@@ -402,44 +403,4 @@ pub fn code() -> &'static [u8] {
     let end = &raw const vsm_sim_stub_end;
     // SAFETY: both labels are defined by the assembly above, in one section that is never written, with the end after the start.
     unsafe { core::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
-}
-
-/// Wraps the stub into an ELF file that QEMU boots through the PVH entry point (Xen `include/public/elfnote.h`, `XEN_ELFNOTE_PHYS32_ENTRY` = 18).
-pub fn pvh_elf() -> Vec<u8> {
-    const HEADER: usize = 64;
-    const PROGRAM_HEADER: usize = 56;
-    const NOTE: usize = HEADER + 2 * PROGRAM_HEADER;
-    const NOTE_LEN: usize = 24;
-    const CODE: usize = 0x1000;
-    let code = code();
-    let mut elf = vec![0u8; CODE];
-    let mut put = |offset: usize, bytes: &[u8]| elf[offset..offset + bytes.len()].copy_from_slice(bytes);
-    put(0, b"\x7fELF\x02\x01\x01");
-    put(16, &2u16.to_le_bytes()); // ET_EXEC
-    put(18, &62u16.to_le_bytes()); // EM_X86_64
-    put(20, &1u32.to_le_bytes());
-    put(24, &layout::STUB.to_le_bytes());
-    put(32, &64u64.to_le_bytes());
-    put(52, &64u16.to_le_bytes());
-    put(54, &56u16.to_le_bytes());
-    put(56, &2u16.to_le_bytes());
-    let segments = [(1u32, 7u32, CODE, layout::STUB, code.len(), 0x1000u64), (4, 4, NOTE, 0, NOTE_LEN, 4)];
-    for (index, (kind, flags, offset, address, len, align)) in segments.into_iter().enumerate() {
-        let at = HEADER + index * PROGRAM_HEADER;
-        put(at, &kind.to_le_bytes());
-        put(at + 4, &flags.to_le_bytes());
-        put(at + 8, &(offset as u64).to_le_bytes());
-        put(at + 16, &address.to_le_bytes());
-        put(at + 24, &address.to_le_bytes());
-        put(at + 32, &(len as u64).to_le_bytes());
-        put(at + 40, &(len as u64).to_le_bytes());
-        put(at + 48, &align.to_le_bytes());
-    }
-    for (index, word) in [4u32, 8, 18].into_iter().enumerate() {
-        put(NOTE + 4 * index, &word.to_le_bytes());
-    }
-    put(NOTE + 12, b"Xen\0");
-    put(NOTE + 16, &layout::STUB.to_le_bytes());
-    elf.extend_from_slice(code);
-    elf
 }

@@ -60,7 +60,7 @@ pub struct Options {
     pub sabotage: Option<Sabotage>,
     /// How long a step may take before it counts as hanging.
     pub patience: Duration,
-    /// The heap of this process in use, where somebody counts: for the hosted layer's check that nothing is lost.
+    /// The heap of this process in use, where it is counted: for the hosted layer's check that nothing is lost.
     pub heap: Option<fn() -> usize>,
 }
 

@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::machine::Vtl0;
-use crate::validate::set::Set;
+use crate::trials::validate::set::Set;
 use crate::vtl0::captures::{self, Capture};
 use crate::vtl0::kdata::KernelData;
 use crate::vtl0::lists::{List, Range, write_list};
@@ -24,7 +24,7 @@ pub(super) struct Prepared {
     pub trampoline: u64,
     /// Whose data they are.
     pub source: String,
-    /// Who may sign kernels, besides; nobody where `openssl` cannot make a key.
+    /// Another signer of kernels; none where `openssl` cannot make a key.
     pub kernels: Option<Signer>,
     /// Modules of that kernel, in the order of loading: each may use those before it.
     pub modules: Vec<Module>,

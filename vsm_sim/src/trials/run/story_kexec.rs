@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use iced_x86::code_asm::{al, byte_ptr, qword_ptr, rax, rbx};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 
-use super::story::Stage;
+use super::stage::Stage;
 use crate::engine::SharedState;
 use crate::machine::{Stop, Vtl0};
 use crate::vtl0::authenticode;
@@ -20,7 +20,7 @@ const MEMORY: u64 = 64;
 /// Bytes of the made-up kernel.
 const SIZE: usize = 0x8456;
 
-/// Plays both images' life; nothing where there is nobody to sign a kernel.
+/// Plays both images' life; nothing without a signer for the kernel.
 pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, signer: Option<&Signer>) -> Result<()> {
     let Some(signer) = signer else { return Ok(()) };
     let file = authenticode::sign(&authenticode::made_up(SIZE, 1), signer)?;

@@ -5,25 +5,21 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use iced_x86::IcedError;
-use iced_x86::code_asm::{CodeAssembler, qword_ptr, rax, rbx};
-use litebox_platform_lvbs::hv::HypercallCode;
-use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction as F};
+use iced_x86::code_asm::{qword_ptr, rax, rbx};
+use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_RESERVED, VsmFunction as F};
 
-use super::report::{Report, Step, show_result};
+use super::report::{Report, show_result};
+use super::stage::Stage;
 use super::{Options, kernel_data, story_calls, story_kexec, story_modules, story_optee};
-use crate::engine::SharedState;
 use crate::machine::driver::CallResult;
 use crate::machine::start::Arrival;
-use crate::machine::{Machine, Stop, Vtl0};
+use crate::machine::{Machine, Vtl0};
 use crate::vtl0::bytes;
 use crate::vtl0::lists::{List, write_cpu_mask, write_list};
 use crate::vtl0::loader::Generation;
 use crate::vtl0::log_reader::{LogLine, LogReader};
 use crate::vtl0::ranges::boot_ranges;
 
-/// #GP's vector.
-const GENERAL_PROTECTION: u64 = 13;
 /// CR4.SMEP, which LockRegs pins.
 const CR4_SMEP: u32 = 1 << 20;
 /// Size of the log ring: room for every line of a run.
@@ -62,7 +58,7 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     stage.call(&mut boot_vp, F::LockRegs, [0; 3], "-EPERM")?;
     stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "-EPERM")?;
-    for id in [VSM_BASE - 1, 0x1_ffed, F::LockRegs.id() | 1 << 32] {
+    for id in [VSM_BASE - 1, F::LockRegs.id() | 1 << 32].into_iter().chain(VSM_RESERVED) {
         stage.raw_call(&mut boot_vp, "unknown id", id, [0; 3], "-EINVAL")?;
     }
     stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-EPERM")?;
@@ -192,106 +188,4 @@ fn attack(options: &Options, stage: &mut Stage<'_>, vtl0: &mut Vtl0) -> Result<(
         asm.xor(rax, rbx)?;
         asm.mov(cr4, rax)
     })
-}
-
-/// A step's surroundings.
-pub(super) struct Stage<'a> {
-    pub(super) machine: &'a Arc<Machine>,
-    report: &'a mut Report,
-    /// Whether each step is announced, above what the trace has of it.
-    trace: bool,
-}
-
-impl Stage<'_> {
-    fn hypercalls(&self) -> u64 {
-        [
-            HypercallCode::MODIFY_VTL_PROTECTION_MASK,
-            HypercallCode::ENABLE_VP_VTL,
-            HypercallCode::GET_VP_REGISTERS,
-            HypercallCode::SET_VP_REGISTERS,
-        ]
-        .into_iter()
-        .map(|code| self.machine.partition().hypercall_count(code))
-        .sum()
-    }
-
-    pub(super) fn step(
-        &mut self,
-        vtl0: &mut Vtl0,
-        what: &str,
-        parameters: &str,
-        expected: &str,
-        act: impl FnOnce(&mut Vtl0) -> Result<String>,
-    ) -> Result<()> {
-        if self.trace {
-            println!("VP {}: {what} {parameters}", vtl0.processor().vp());
-        }
-        let (instructions, hypercalls) = (vtl0.processor().vtl1_instructions(), self.hypercalls());
-        let result = act(vtl0).with_context(|| {
-            format!("{what} {parameters}\nVTL1's console:\n{}", self.machine.console_lines().join("\n"))
-        })?;
-        self.report.steps.push(Step {
-            vp: vtl0.processor().vp(),
-            what: what.to_owned(),
-            parameters: parameters.to_owned(),
-            expected: expected.to_owned(),
-            result,
-            instructions: vtl0.processor().vtl1_instructions() - instructions,
-            hypercalls: self.hypercalls() - hypercalls,
-        });
-        Ok(())
-    }
-
-    pub(super) fn call(&mut self, vtl0: &mut Vtl0, function: F, parameters: [u64; 3], expected: &str) -> Result<()> {
-        self.raw_call(vtl0, function.name(), function.id(), parameters, expected)
-    }
-
-    /// As [`Self::call`], with a remark on the parameters.
-    pub(super) fn noted_call(
-        &mut self,
-        vtl0: &mut Vtl0,
-        function: F,
-        [a1, a2, a3]: [u64; 3],
-        expected: &str,
-        note: &str,
-    ) -> Result<()> {
-        let id = function.id();
-        let shown = format!("{id:#x} ({a1:#x}, {a2:#x}, {a3:#x}): {note}");
-        self.step(vtl0, function.name(), &shown, expected, |vtl0| {
-            vtl0.vtl_call(id, a1, a2, a3).map(|result| show_result(result.value))
-        })
-    }
-
-    pub(super) fn raw_call(
-        &mut self,
-        vtl0: &mut Vtl0,
-        what: &str,
-        id: u64,
-        parameters: [u64; 3],
-        expected: &str,
-    ) -> Result<()> {
-        let [a1, a2, a3] = parameters;
-        let shown = format!("{id:#x} ({a1:#x}, {a2:#x}, {a3:#x})");
-        self.step(vtl0, what, &shown, expected, |vtl0| {
-            vtl0.vtl_call(id, a1, a2, a3).map(|result| show_result(result.value))
-        })
-    }
-
-    /// VTL0 does something it must not, with `value` in RBX: a #GP.
-    pub(super) fn attempt(
-        &mut self,
-        vtl0: &mut Vtl0,
-        what: &str,
-        value: u64,
-        body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
-    ) -> Result<()> {
-        self.step(vtl0, what, &format!("{value:#x}"), "#GP", |vtl0| {
-            let registers = SharedState { rbx: value, ..SharedState::default() };
-            Ok(match vtl0.run(&registers, body)? {
-                Stop::Exception(exception) if exception.vector == GENERAL_PROTECTION => "#GP".to_owned(),
-                Stop::Done => "allowed".to_owned(),
-                other => format!("{other:x?}"),
-            })
-        })
-    }
 }

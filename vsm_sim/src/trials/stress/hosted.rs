@@ -15,7 +15,7 @@ use super::input::Input;
 use super::layout::Layout;
 use super::life::Life;
 use super::memory::AsVtl0;
-use super::rules::{Everything, Frames};
+use super::rules::{Frames, Snapshot};
 use super::{kexec, modules};
 use crate::hosted::{HostedConfig, HostedMachine};
 use crate::hv::registers::{Kind, RegisterFile, kind};
@@ -97,7 +97,7 @@ impl HostedWorld {
         Ok(Self { machine: Arc::new(machine), layout, after_boot: Mutex::default(), kernel_data: Mutex::default() })
     }
 
-    /// VTL0's kernel on processor `vp`; `exact` is whether nobody else is at work while it makes a call.
+    /// VTL0's kernel on processor `vp`; `exact` is whether no other processor works while it makes a call.
     #[must_use]
     pub fn cpu(&self, vp: u32, exact: bool) -> HostedCpu {
         HostedCpu { machine: Arc::clone(&self.machine), vp, exact }
@@ -209,10 +209,10 @@ impl World for HostedWorld {
     }
 
     fn check_at_rest(&self, life: &Life) -> Result<()> {
-        let everything = Everything::of(&self.machine);
-        everything.check_at_rest(&self.machine);
+        let snapshot = Snapshot::of(&self.machine);
+        snapshot.check_at_rest(&self.machine);
         if !life.fails {
-            everything.check_locks();
+            snapshot.check_locks();
         }
         modules::check_all(&self.machine);
         let tokens = self.tokens();
@@ -222,7 +222,7 @@ impl World for HostedWorld {
         ensure!(owning == tokens, "the modules are {tokens:?}, but frames belong to {owning:?}");
         self.check_kexec()?;
         if life.has_ended() && !life.fails {
-            everything.check_closed();
+            snapshot.check_closed();
         }
         let data = self.machine.platform().vtl0().kernel_data().map(ToString::to_string);
         let mut before = self.kernel_data.lock().unwrap_or_else(PoisonError::into_inner);
@@ -341,10 +341,10 @@ impl Cpu for HostedCpu {
         if !self.exact {
             return Ok(self.machine.vtl_call(self.vp, id, a1, a2, a3));
         }
-        let before = Everything::of(&self.machine);
+        let before = Snapshot::of(&self.machine);
         let result = self.machine.vtl_call(self.vp, id, a1, a2, a3);
         let_succeed(&self.machine);
-        Everything::of(&self.machine).check(&before, result, &self.machine);
+        Snapshot::of(&self.machine).check(&before, result, &self.machine);
         Ok(result)
     }
 

@@ -1,6 +1,6 @@
 //! Where VTL0 keeps what it sends, and which frames it names at random, in the machines that are put under stress.
 //!
-//! Everybody writes everywhere: the places only make it likely that something meaningful comes about.
+//! All processors write everywhere: the places only make it likely that something meaningful comes about.
 
 use std::ops::Range;
 
@@ -95,7 +95,7 @@ impl Layout {
 
     /// The same for processor `vp` of those that share the machine.
     #[must_use]
-    pub fn of(&self, vp: u32) -> Self {
+    pub fn for_vp(&self, vp: u32) -> Self {
         let vp = u64::from(vp % MAX_VPS);
         Self { buffers: self.buffers + BUFFER_FRAMES * vp, target: self.target + vp, ..self.clone() }
     }
@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn the_places_are_apart() {
         for layout in [Layout::hosted(), Layout::machine(&MemoryMap::new(128 << 20, None, 80 << 20).unwrap())] {
-            let (first, last) = (layout.of(0), layout.of(MAX_VPS - 1));
-            assert!(first.buffers + BUFFER_FRAMES == layout.of(1).buffers && last.buffers < first.modules);
+            let (first, last) = (layout.for_vp(0), layout.for_vp(MAX_VPS - 1));
+            assert!(first.buffers + BUFFER_FRAMES == layout.for_vp(1).buffers && last.buffers < first.modules);
             assert_eq!(layout.all_buffers.end, last.buffers + BUFFER_FRAMES);
             assert!(first.modules + MODULE_FRAMES * MODULE_PLACES <= first.kexec);
             assert!(first.kexec + KEXEC_FRAMES * KEXEC_PLACES <= first.target);

@@ -15,8 +15,9 @@ use super::options::{Layer, Options};
 use super::player::Player;
 use super::real::RealWorld;
 use super::trace::Record;
+use crate::random::SplitMix;
 use crate::vtl0::lists::Range;
-use crate::vtl0::ranges::{READ_EXECUTE, READ_WRITE, SplitMix, boot_ranges};
+use crate::vtl0::ranges::{READ_EXECUTE, READ_WRITE, boot_ranges};
 
 /// Steps of a life.
 const HOSTED_STEPS: u64 = 1500;
@@ -135,7 +136,7 @@ fn begin(options: &Options, image: Option<&[u8]>, seed: u64, left: u64) -> Resul
             let world = HostedWorld::boot(options.vps)?;
             let layout = world.layout().clone();
             let cpus: Vec<_> = (0..options.vps).map(|vp| world.cpu(vp, lockstep)).collect();
-            // All memory is data; a part of it, which nobody needs, is text.
+            // All memory is data; an unused part of it is text.
             let text = layout.target + 0x18;
             parts.boot_ranges = vec![
                 Range::direct(0, text << 12, READ_WRITE),
@@ -177,7 +178,7 @@ fn play(options: &Options, life: &Arc<Life>, players: Vec<Player>, end: Instant,
         let thread = std::thread::Builder::new().name("VTL0".into());
         threads.push(thread.spawn(move || {
             let figures = drive(&life, group);
-            // Nobody waits any more for a thread that comes late.
+            // A thread that comes late is no longer waited for.
             let _ = sender.send(figures);
         })?);
     }
@@ -224,7 +225,7 @@ fn drive(life: &Life, mut players: Vec<Player>) -> Figures {
     while let Some(step) = life.next_step() {
         let count = players.len() as u64;
         let drawn = usize::try_from(random.next() % count.max(1)).unwrap_or_default();
-        // Where one thread plays all, nobody waits in a call for one that has not come yet.
+        // Where one thread plays all, no call may wait for a processor that has not come yet.
         let index = players.iter().position(|player| !player.has_entered()).unwrap_or(drawn);
         if let Some(player) = players.get_mut(index) {
             player.play(step);

@@ -12,6 +12,7 @@ use vsm_integrity::module::symbols::Value;
 use vsm_integrity::module::{Habits, Kind, ModuleError, Plan, Resolver};
 
 use super::captured::Captured;
+use crate::random::SplitMix;
 
 /// How much is changed.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +80,9 @@ impl Changing<'_, '_> {
             .filter_map(|kind| Some((kind, self.memory.range_mut(kind)?.bytes.len())))
             .collect();
         let total: usize = sizes.iter().map(|(_, size)| size).sum();
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ total as u64;
+        let mut random = SplitMix(total as u64);
         for _ in 0..count.min(total) {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            let mut at = usize::try_from(random % total as u64)?;
+            let mut at = usize::try_from(random.next() % total as u64)?;
             for (kind, size) in &sizes {
                 if at < *size {
                     for bit in 0..8 {

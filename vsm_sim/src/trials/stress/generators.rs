@@ -101,7 +101,7 @@ pub fn write(input: &mut Input<'_>, memory: &dyn GuestMemory, layout: &Layout) {
     let _ = memory.write(at, bytes);
 }
 
-/// Writes bytes of the input into anybody's buffers, for VTL1 may be reading them.
+/// Writes bytes of the input into any processor's buffers: VTL1 may be reading them.
 pub fn write_anywhere(input: &mut Input<'_>, memory: &dyn GuestMemory, layout: &Layout) {
     let all = &layout.all_buffers;
     let (at, bytes) = some_bytes(input, all.start, all.end - all.start);

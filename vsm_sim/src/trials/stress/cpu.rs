@@ -122,7 +122,7 @@ pub trait Cpu: Send {
     /// Whether VTL1 has locked the registers of this processor.
     fn is_locked(&self) -> bool;
 
-    /// Changes a register that is pinned, past VTL1: to see whether somebody notices.
+    /// Changes a register that is pinned, past VTL1: to see whether a check notices.
     fn tamper_with_register(&mut self);
 }
 
@@ -152,7 +152,7 @@ pub trait World: Send + Sync {
     /// The rule that is broken.
     fn check_at_end(&self, life: &Life) -> Result<()>;
 
-    /// Opens a frame of VTL1's to VTL0, past VTL1: to see whether somebody notices.
+    /// Opens a frame of VTL1's to VTL0, past VTL1: to see whether a check notices.
     fn tamper_with_permission(&self);
 
     /// What VTL1 has printed last.

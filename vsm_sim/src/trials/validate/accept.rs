@@ -8,7 +8,7 @@ use vsm_integrity::module::{Export, Habits, ModuleError, Plan, Statistics};
 use super::captured::Captured;
 use super::set::{Exports, Set};
 
-/// Counts heap, where there is somebody who does.
+/// Counts heap, in a program that can.
 pub trait Meter {
     /// Starts to look for a new peak.
     fn reset(&self);

@@ -21,11 +21,11 @@ use crate::hosted::HostedMachine;
 use crate::hv::{Access, GuestMemory, Partition};
 use crate::machine::guest::{PORT_DONE, exchange};
 use crate::machine::{Machine, MachineConfig, Ram, Stop, VTL0, Vtl0, access as engine_access};
+use crate::random::SplitMix;
 use crate::vtl0::bytes;
 use crate::vtl0::lists::write_cpu_mask;
 use crate::vtl0::loader::Generation;
 use crate::vtl0::memory_map::{MemoryMap, default_region_size};
-use crate::vtl0::ranges::SplitMix;
 
 /// Guest memory: little, because VTL1 protects all of it now and then, and each hypercall stops all processors.
 const RAM: u64 = 128 << 20;
@@ -74,10 +74,10 @@ impl RealWorld {
         let mask = boot_vp.with_scratch(|scratch| write_cpu_mask(machine.ram(), scratch, 0..vps))?;
         let enabled = boot_vp.vtl_call(F::EnableAPsVtl.id(), mask, 0, 0)?.value;
         ensure!(enabled == 0, "EnableAPsVtl returned {enabled}");
-        // OUT and UD2, over and over: whoever jumps there is done.
+        // OUT and UD2, over and over: a jump there ends the snippet.
         let harmless = [0xe6, PORT_DONE, 0x0f, 0x0b].repeat(1024);
         for vp in 0..MAX_VPS {
-            bytes::write(machine.ram(), layout.of(vp).target << 12, &harmless)?;
+            bytes::write(machine.ram(), layout.for_vp(vp).target << 12, &harmless)?;
         }
         let others: Vec<Vtl0> = (1..vps).map(|vp| boot_vp.another(vp)).collect::<Result<_>>()?;
         let all = std::iter::once(boot_vp).chain(others);
@@ -143,7 +143,7 @@ impl World for RealWorld {
         ensure!(panic.is_none(), "VTL1 has failed: {panic:?}");
         let rights = self.machine.partition().effective_protections();
         if life.has_ended() {
-            // Only now: in the middle of a call, frames that nobody owns may be frozen, and thaw when it fails.
+            // Only now: in the middle of a call, unowned frames may be frozen, and thaw when it fails.
             let both = MapFlags::WRITE | MapFlags::KERNEL_EXECUTE;
             let now = rights.iter().filter(|(.., flags)| flags.contains(both)).map(|(start, end, _)| (*start, *end));
             let now: Intervals = now.collect();

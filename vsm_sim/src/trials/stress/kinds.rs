@@ -1,10 +1,10 @@
-//! Everything that VTL0 does in a step, with how often: a line for each kind.
+//! What VTL0 may do in a step, and how often: a line for each kind.
 //!
 //! Every call is made with values of its parameters' types, a new one too. What it reads in memory needs a line here, and a
 //! function that puts it there.
 
 use anyhow::{Result, ensure};
-use litebox_platform_lvbs::vsm::{CallRow, VSM_RESERVED, VsmFunction as F};
+use litebox_platform_lvbs::vsm::{CallRow, VSM_BASE, VSM_RESERVED, VSM_TABLE_LEN, VsmFunction as F};
 use vsm_handlers::ROWS;
 
 use super::input::Input;
@@ -132,9 +132,9 @@ pub static KINDS: &[Kind] = &[
         player.call(function.id(), values).map(drop)
     }),
     any(2, "an id that is none", |player, input| {
-        let last = F::ALL[F::ALL.len() - 1].id();
-        let id = [F::EnableAPsVtl.id() - 1, VSM_RESERVED[0], last + 1, input.word(), u64::MAX];
-        player.call(id[usize::from(input.byte()) % id.len()], [0; 3]).map(drop)
+        let beside = [VSM_BASE - 1, VSM_BASE + VSM_TABLE_LEN as u64, input.word(), u64::MAX];
+        let ids: Vec<u64> = beside.into_iter().chain(VSM_RESERVED).collect();
+        player.call(ids[usize::from(input.byte()) % ids.len()], [0; 3]).map(drop)
     }),
     any(14, "rewriting buffers", |player, input| {
         player.quietly("rewrites buffers", |player| {
@@ -288,7 +288,7 @@ fn with_mask(player: &mut Player, input: &mut Input<'_>, function: F) -> Result<
         page[at % 4096] |= input.byte();
     }
     let _ = player.cpu.memory().write(frame << 12, &page);
-    // Without a page for the boot signal, or with one: then VTL1 waits for whoever has not come.
+    // Without a page for the boot signal, or with one: then VTL1 waits for those that have not come.
     let signal = if input.byte() & 1 == 0 { 0 } else { frame - 1 };
     player.call(function.id(), [frame, signal, 0]).map(drop)
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use litebox_platform_lvbs::vsm::VsmFunction;
 
 use super::cpu::Outcome;
-use crate::run::report::show_result;
+use crate::trials::run::report::show_result;
 
 /// Records kept for each processor.
 const KEPT: usize = 48;

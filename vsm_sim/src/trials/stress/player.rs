@@ -17,7 +17,7 @@ use super::layout::Layout;
 use super::life::{Broken, Life};
 use super::options::Damage;
 use super::trace::{Answer, name_of};
-use crate::vtl0::ranges::SplitMix;
+use crate::random::SplitMix;
 
 /// Bytes that a step is drawn from: as much as the longest one takes.
 const BYTES: usize = 768;
@@ -67,7 +67,7 @@ impl Player {
         let random = SplitMix(SplitMix(life.seed ^ (u64::from(vp) << 56)).next());
         let opening = opening.into_iter().rev().collect();
         Self {
-            layout: layout.of(vp),
+            layout: layout.for_vp(vp),
             cpu,
             life,
             list: [0; 2],

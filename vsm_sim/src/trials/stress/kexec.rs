@@ -55,7 +55,7 @@ pub fn place(input: &mut Input<'_>, memory: &dyn GuestMemory, layout: &Layout, c
         let (how, at, word) = (input.below(9), input.short(), input.word());
         let small = word & 0xffff;
         let chosen = usize::try_from(at).unwrap_or_default() % ranges.len();
-        // A page, with flags or without, that means something. The last one is nobody's.
+        // A page, with flags or without, that means something. The last one is unowned.
         let others = vec![layout.vtl1.start << 12, layout.image << 12, (layout.kexec - 1) << 12];
         let pages = [placed.frozen(), placed.file.clone(), others].concat();
         let page = pages[usize::try_from(word >> 32).unwrap_or_default() % pages.len()];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cpu::Outcome;
 use super::trace::Answer;
-use crate::run::report::show_result;
+use crate::trials::run::report::show_result;
 
 /// One kind of thing that VTL0 did.
 #[derive(Clone, Debug, Default)]

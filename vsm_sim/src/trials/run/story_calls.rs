@@ -5,7 +5,7 @@
 use anyhow::Result;
 use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN, VsmFunction as F};
 
-use super::story::Stage;
+use super::stage::Stage;
 use crate::machine::Vtl0;
 use crate::vtl0::bytes;
 

@@ -6,7 +6,7 @@ use iced_x86::code_asm::{al, byte_ptr, qword_ptr, rax, rbx};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_integrity::module::Kind;
 
-use super::story::Stage;
+use super::stage::Stage;
 use crate::engine::SharedState;
 use crate::machine::{Stop, Vtl0};
 use crate::vtl0::bytes;

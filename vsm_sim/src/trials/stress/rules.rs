@@ -14,7 +14,7 @@ use crate::hosted::{HostedMachine, RacePoint};
 
 /// What a call that fails must leave as it was.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Everything {
+pub struct Snapshot {
     frames: Frames,
     ended: bool,
     locked: Vec<bool>,
@@ -57,7 +57,7 @@ impl Shape {
     }
 }
 
-impl Everything {
+impl Snapshot {
     /// What must hold right after the end of boot when the hypervisor refused nothing: see [`Frames::check_closed`].
     ///
     /// # Panics
@@ -160,7 +160,7 @@ impl Everything {
 }
 
 impl Frames {
-    /// Of `machine`, under the registry's lock: nobody changes a permission in between.
+    /// Of `machine`, under the registry's lock: no permission changes in between.
     #[must_use]
     pub fn of(machine: &HostedMachine) -> Self {
         let registry = machine.platform().frames().lock();
@@ -257,7 +257,7 @@ impl Frames {
     /// What must hold right after the end of boot when the hypervisor refused nothing.
     ///
     /// # Panics
-    /// When a frame of RAM that somebody owns is writable and executable. What is no RAM the hypervisor will not change.
+    /// When an owned frame of RAM is writable and executable. What is no RAM the hypervisor will not change.
     pub fn check_closed(&self) {
         let of_ram = self.states.iter().filter(|state| state.frames.start() < self.shape.end);
         for state in of_ram.filter(|state| state.owner != Owner::Nobody) {

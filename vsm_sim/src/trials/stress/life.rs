@@ -34,7 +34,7 @@ pub struct Known {
     /// Tokens of modules that live.
     pub tokens: BTreeSet<u64>,
     initialised: BTreeSet<u64>,
-    /// Tokens of modules that somebody unloaded by guessing, before who loaded them was told.
+    /// Tokens of modules that were unloaded by guessing, before their loader learnt the token.
     early: BTreeSet<u64>,
     /// Where the made-up modules lie that were accepted last.
     pub placed: [Placed; 2],
@@ -87,7 +87,7 @@ pub struct Life {
     pub sabotage: Option<Sabotage>,
     /// Whether that has been done.
     pub sabotaged: AtomicBool,
-    /// The heap of this process in use, where somebody counts.
+    /// The heap of this process in use, where it is counted.
     pub heap: Option<fn() -> usize>,
     known: Mutex<Known>,
     /// The call that was begun last, and how many were.

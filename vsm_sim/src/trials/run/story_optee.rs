@@ -4,7 +4,7 @@ use anyhow::Result;
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 
 use super::report::show_result;
-use super::story::Stage;
+use super::stage::Stage;
 use crate::machine::Vtl0;
 use crate::vtl0::bytes;
 use crate::vtl0::optee::{DISCOVERY, Message};

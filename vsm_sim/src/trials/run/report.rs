@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use litebox_platform_lvbs::Errno;
+
 use crate::machine::Machine;
 
 /// One step: what VTL0 did, what must come of it, what did.
@@ -74,28 +76,8 @@ impl fmt::Debug for Report {
     }
 }
 
-/// An errno's name, as results are shown.
+/// A result as it is shown: a number, or an errno's name.
 #[must_use]
 pub fn show_result(value: i64) -> String {
-    let name = match value {
-        -1 => "-EPERM",
-        -2 => "-ENOENT",
-        -5 => "-EIO",
-        -12 => "-ENOMEM",
-        -13 => "-EACCES",
-        -14 => "-EFAULT",
-        -16 => "-EBUSY",
-        -22 => "-EINVAL",
-        -28 => "-ENOSPC",
-        -34 => "-ERANGE",
-        -61 => "-ENODATA",
-        -65 => "-ENOPKG",
-        -74 => "-EBADMSG",
-        -95 => "-ENOTSUP",
-        -110 => "-ETIMEDOUT",
-        -126 => "-ENOKEY",
-        -129 => "-EKEYREJECTED",
-        other => return other.to_string(),
-    };
-    name.to_owned()
+    Errno::from_result(value).map_or_else(|| value.to_string(), |errno| format!("-{}", errno.name()))
 }

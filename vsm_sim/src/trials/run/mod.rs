@@ -3,8 +3,10 @@
 //! | module | purpose |
 //! |---|---|
 //! | `kernel_data` | what the life's kernel says about itself, real where a capture is there |
+//! | `stage` | where a step is played and reported |
 //! | [`story`] | the steps of the life, each with what must come of it |
 //! | `story_calls` | those that are about one call each |
+//! | `story_kexec` | those of a kernel to be started next |
 //! | `story_modules` | those that are about modules |
 //! | `story_optee` | those of a driver that looks for OP-TEE |
 //! | [`report`] | the table of what came of them |
@@ -14,6 +16,7 @@ mod kernel_data;
 pub mod measure;
 pub mod measure_patch;
 pub mod report;
+mod stage;
 pub mod story;
 mod story_calls;
 mod story_kexec;
