@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::process::{clear_build_environment, describe, run};
 use crate::toolchain;
 
@@ -175,7 +175,7 @@ fn directory(root: &Path) -> PathBuf {
 
 /// Builds the programs of `names`; the directory they are in.
 fn build(root: &Path, names: &[String], sanitize: bool) -> Result<PathBuf> {
-    doctor::ensure(Find::Cxx)?;
+    doctor::ensure(&doctor::CXX)?;
     let toolchain = toolchain::active()?;
     // Another directory, so that going back and forth does not build everything again.
     let built = directory(root).join(if sanitize { "sanitized" } else { "plain" });

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use vsm_sim::vtl0::loader::Generation;
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::image;
 
 /// Which generation of the VTL0 loader is played (LVBS contract, "Generations").
@@ -78,7 +78,7 @@ pub(crate) fn image(root: &Path, named: Option<&PathBuf>) -> Result<PathBuf> {
 /// # Errors
 /// The image does not build, the emulator cannot be had, or VTL1 did not behave.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
-    doctor::ensure(Find::Qemu)?;
+    doctor::ensure(&doctor::QEMU)?;
     let image = image(root, options.image.as_ref())?;
     boot(&image, options)
 }
@@ -88,7 +88,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub fn measure(root: &Path, options: &Options) -> Result<()> {
-    doctor::ensure(Find::Qemu)?;
+    doctor::ensure(&doctor::QEMU)?;
     let image = image(root, options.image.as_ref())?;
     print!("{}", crate::sizes::report(&std::fs::read(&image)?)?);
     count(&image, options)

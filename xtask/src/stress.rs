@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, ValueEnum};
 use vsm_sim::stress::{self, Damage, Figures, Sabotage};
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::run;
 
 /// Where VTL1 runs.
@@ -89,7 +89,7 @@ pub fn run(root: &Path, options: &Options, heap: Option<fn() -> usize>) -> Resul
         Layer::Both => &[L::Hosted, L::Machine],
     };
     let image = if layers.contains(&L::Machine) {
-        doctor::ensure(Find::Qemu)?;
+        doctor::ensure(&doctor::QEMU)?;
         Some(std::fs::read(run::image(root, options.image.as_ref())?)?)
     } else {
         None

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::image;
 use crate::kernels;
 use crate::lint::{fuzz_tests, host_cargo};
@@ -35,7 +35,7 @@ pub fn run_all(root: &Path, options: &Options) -> Result<()> {
     if options.without_machine {
         skipped.push("tests that boot a machine: --without-machine".to_owned());
     } else {
-        doctor::ensure(Find::Qemu).context("to run the other tests, type: cargo xtask test --without-machine")?;
+        doctor::ensure(&doctor::QEMU).context("to run the other tests, type: cargo xtask test --without-machine")?;
     }
 
     let built = image::build(root, image::Options { debug: false, quiet: false })?;

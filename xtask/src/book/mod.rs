@@ -13,7 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::process::describe;
 
 /// What else to do than build.
@@ -88,7 +88,7 @@ pub fn execute(root: &Path, options: Options) -> Result<()> {
 
 /// Builds the HTML. A warning is an error.
 fn build(root: &Path) -> Result<()> {
-    doctor::ensure(Find::Mdbook)?;
+    doctor::ensure(&doctor::MDBOOK)?;
     let into = root.join("target/book");
     let mut command = Command::new("mdbook");
     command.arg("build").arg(root.join("docs")).arg("--dest-dir").arg(&into);
