@@ -1,8 +1,8 @@
 //! Fuzzing: `cargo xtask fuzz`.
 //!
 //! The targets are a workspace of their own, `fuzz/`, because everything in it is compiled with coverage counters. Any
-//! toolchain that builds the project will do, a stable one too; libFuzzer is C++ and wants a compiler for that. Nothing is
-//! skipped: what is missing is installed, or an error that says what to type.
+//! toolchain that builds the project will do, a stable one too; libFuzzer needs a C++ compiler. Nothing is skipped: what is
+//! missing is installed, or the error says what to type.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
@@ -48,11 +48,13 @@ const GRACE: u64 = 60;
 #[derive(Clone, Debug, Subcommand)]
 pub enum Action {
     /// Print every target and what it feeds.
+    #[command(after_help = "Example: cargo xtask fuzz list")]
     List,
     /// Build the targets and run one of them, or all.
     ///
     /// What was found in earlier runs is the start of the next: the corpus is kept in `target/fuzz/corpus`. Ends with
     /// status 0 only if nothing was found; an input that breaks a rule is kept in `target/fuzz/findings`.
+    #[command(after_help = "Example: cargo xtask fuzz run --all --seconds 60")]
     Run(Run),
 }
 
@@ -91,10 +93,7 @@ struct Outcome {
     failure: Option<String>,
 }
 
-/// Does it.
-///
-/// # Errors
-/// There is no such target, the targets do not build, or one found something.
+/// Lists or runs the targets.
 pub fn execute(root: &Path, action: &Action) -> Result<()> {
     match action {
         Action::List => list(root),
@@ -103,9 +102,6 @@ pub fn execute(root: &Path, action: &Action) -> Result<()> {
 }
 
 /// Runs every target for `seconds` each: what a change must pass.
-///
-/// # Errors
-/// As [`execute`].
 pub fn short(root: &Path, seconds: u64) -> Result<()> {
     run_targets(root, &Run { target: None, all: true, seconds, jobs: 2, input: None, sanitize: false })
 }

@@ -27,9 +27,6 @@ pub struct Options {
 const MACHINE_TESTS: [&str; 2] = ["machine_", "engine_"];
 
 /// Builds the image and runs every test of the workspace, doc tests included.
-///
-/// # Errors
-/// The image does not build, the emulator cannot be had, or a test fails.
 pub fn run_all(root: &Path, options: &Options) -> Result<()> {
     let mut skipped = Vec::new();
     if options.without_machine {
