@@ -99,7 +99,7 @@ enum Command {
     #[command(after_help = "Example: cargo xtask explain VSM010")]
     Explain(explain::Options),
     /// Add a call: its row, a handler that answers -ENOTSUP, a test, a step of the simulator, and what follows from the row.
-    #[command(after_help = "Example: cargo xtask new-call QueryModule")]
+    #[command(after_help = "Example: cargo xtask new-call QueryModule --phase boot")]
     NewCall(new_call::Options),
     /// Validate modules that a real kernel has loaded, from a capture of its memory.
     ///
