@@ -30,7 +30,6 @@ pub mod intercept;
 mod kdata;
 mod kexec;
 mod keys;
-mod listing;
 mod memory;
 mod module;
 mod objects;
@@ -43,7 +42,6 @@ mod table;
 mod unlisted;
 
 pub use intercept::handle_intercept;
-pub use listing::Listing;
 pub use registers::before_return;
 pub use table::{ABI, ABI_HASH, ABI_VERSION, GATE, ROWS, VSM_TABLE, VsmTable};
 pub use unlisted::{Unlisted, unlisted, unlisted_answer, unlisted_in};

@@ -1,6 +1,6 @@
 //! Everything a change must pass: `cargo xtask ci`.
 //!
-//! All steps are run even when one fails, because one run should tell everything; a table of results comes last.
+//! All steps run even when one fails, so that one run shows every problem; a table of results comes last.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Parser;
 
-use crate::{abi, book, fuzz, image, lint, repro, run, stress, suite, verify, walkthrough};
+use crate::{abi, book, fuzz, image, lint, repro, run, stress, suite, verify};
 
 /// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
 const FUZZ_SECONDS: u64 = 5;
@@ -32,7 +32,7 @@ struct Step {
     took: Duration,
 }
 
-/// The machine options a person would get without saying anything, with these arguments.
+/// The machine options for these arguments, the rest as a person gets them by default.
 #[derive(Parser)]
 struct Machine {
     #[command(flatten)]
@@ -50,18 +50,12 @@ fn boots(root: &Path, loader: &str) -> Result<()> {
 }
 
 /// Builds the image if that is needed, and proves the rules on it.
-///
-/// # Errors
-/// The image does not build, or a rule is broken; the report is printed.
 pub fn verify_built(root: &Path) -> Result<()> {
     let built = image::build(root, image::Options { debug: false, quiet: true })?;
     verify_file(&built.vmlinux)
 }
 
 /// Proves the rules on a file.
-///
-/// # Errors
-/// The file cannot be read, or a rule is broken; the report is printed.
 pub fn verify_file(file: &Path) -> Result<()> {
     let bytes = std::fs::read(file).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", file.display()))?;
     let report = verify::verify(&bytes);
@@ -74,9 +68,6 @@ pub fn verify_file(file: &Path) -> Result<()> {
 }
 
 /// Runs the steps and prints the table.
-///
-/// # Errors
-/// Any step failed; the message names all that did.
 pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
     let mut steps = Vec::new();
     let mut step = |name: &'static str, work: &dyn Fn() -> Result<()>| {
@@ -101,7 +92,6 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
     }
     if extent != Extent::Quick {
         step("book", &|| book::execute(root, book::Options::all()));
-        step("walkthrough", &|| walkthrough::execute(root));
         step("run g2, 1 to 8 cpus", &|| boots(root, "g2"));
         step("run g2-prime, the same", &|| boots(root, "g2-prime"));
         step("run g3, the same", &|| boots(root, "g3"));
@@ -109,7 +99,7 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
         step("stress", &|| stress::short(root));
     }
     if extent == Extent::Full {
-        step("reproduce", &|| repro::check(root));
+        step("two builds", &|| repro::check(root));
     }
 
     println!("=== results");

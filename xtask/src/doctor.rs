@@ -1,339 +1,253 @@
 //! What this machine has, what it lacks, and the command that helps: `cargo xtask doctor`.
+//!
+//! A tool is a row of [`TOOLS`].
 
-use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
-use crate::install::{apt_command, apt_install, rustup_component};
+use crate::install::{apt_command, apt_install};
 use crate::kernels;
 use crate::process::{capture, find_program, run};
 use crate::toolchain::{self, Linker};
 use crate::workspace;
 
-/// How cargo installs mdbook: the part that builds a book.
-const INSTALL_MDBOOK: [&str; 5] = ["install", "--locked", "--quiet", "--no-default-features", "mdbook"];
+use Install::{ByHand, Call, Package, Run};
+use Need::{Optional, Required, Wanted};
 
 /// Something a command of this project needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Tool {
+    name: &'static str,
+    need: Need,
+    /// Completes "needed for …".
+    purpose: &'static str,
+    /// Looks for it without changing anything, and says what was found or what is wrong.
+    search: fn(&Path) -> Result<String>,
+    install: Install,
+}
+
+/// What happens without a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Find {
-    /// Compiler and cargo of at least the workspace's `rust-version`.
-    Rust,
-    /// rustfmt and clippy of the active toolchain.
-    Lints,
-    /// A toolchain with the standard library's source.
-    Source,
-    /// An LLD for the image.
-    Linker,
-    /// The emulator that the simulator's machine runs in.
-    Qemu,
-    /// A C++ compiler.
-    Cxx,
-    /// Another C compiler than the usual one, and its C++.
-    Clang,
-    /// The program that unpacks captures.
-    Zstd,
-    /// The faster test runner.
-    Nextest,
-    /// What makes the book.
-    Mdbook,
-    /// A distribution's signed kernel.
-    Kernel,
-    /// Captures of real kernels.
-    Captures,
-    /// The interpreter that finds undefined behaviour.
-    Miri,
+enum Need {
+    /// The test suite fails.
+    Required,
+    /// Fewer checks run, so that `--fix` installs it.
+    Wanted,
+    /// It is a matter of taste.
+    Optional,
 }
 
-/// How a search ended.
-#[derive(Clone, Debug)]
-pub struct Finding {
-    /// What was looked for.
-    pub what: Find,
-    /// What was found, or why it does not serve.
-    pub state: Result<String, Missing>,
+/// How to get a tool.
+#[derive(Clone, Copy, Debug)]
+enum Install {
+    /// A Debian package.
+    Package(&'static str),
+    /// A command that is run as it stands here.
+    Run(&'static str),
+    /// What to type instead, and what is done.
+    Call(&'static str, fn(&Path) -> Result<()>),
+    /// What the person has to do.
+    ByHand(&'static str),
 }
 
-/// Something that is not there.
-#[derive(Clone, Debug)]
-pub struct Missing {
-    /// What is wrong.
-    pub problem: String,
-    /// The command that helps.
-    pub fix: String,
+/// The emulator that the simulator's machine runs in.
+pub const QEMU: Tool = tool(
+    "qemu-system-x86_64",
+    Required,
+    "`cargo xtask run` and the tests that boot the image",
+    |_| {
+        let version = version("qemu-system-x86_64")?;
+        let tested = if version.contains("version 7.2") { "" } else { " (tested: 7.2)" };
+        Ok(format!("{version}{tested}"))
+    },
+    Package("qemu-system-x86"),
+);
+
+/// A C++ compiler, by the name that the compilation of libFuzzer asks for.
+pub const CXX: Tool = tool("c++", Wanted, "`cargo xtask fuzz`: libFuzzer is C++", |_| version("c++"), Package("g++"));
+
+/// What makes the book.
+pub const MDBOOK: Tool = tool(
+    "mdbook",
+    Wanted,
+    "`cargo xtask book`",
+    |_| version("mdbook"),
+    Run("cargo install --locked --quiet --no-default-features mdbook"),
+);
+
+/// All tools, in the order of the report.
+const TOOLS: [Tool; 13] = [
+    tool("rustc and cargo", Required, "building anything", rust, Run("rustup update stable")),
+    tool(
+        "rustfmt and clippy",
+        Required,
+        "`cargo xtask lint` and `ci`",
+        |_| {
+            let tool = |name| version_of("cargo", &[name, "--version"]).context("not in the active toolchain");
+            Ok(format!("{}, {}", tool("fmt")?, tool("clippy")?))
+        },
+        Run("rustup component add rustfmt clippy"),
+    ),
+    tool(
+        "library source",
+        Required,
+        "building core and alloc for the image's target",
+        |_| {
+            let found = toolchain::find_present().context("no toolchain has the library source")?;
+            Ok(format!("{} in {}: {}", found.version, found.sysroot.display(), found.why))
+        },
+        Call("rustup component add rust-src", |_| toolchain::find().map(drop)),
+    ),
+    tool("linker", Required, "linking the image", linker, Package("lld")),
+    QEMU,
+    CXX,
+    tool("clang", Wanted, "compiling `abi/vsm.h` a second time", |_| version("clang++"), Package("clang")),
+    tool("zstd", Wanted, "tests on captures of real kernels", |_| version("zstd"), Package("zstd")),
+    tool(
+        "cargo-nextest",
+        Optional,
+        "faster tests with a time limit for each",
+        |_| version_of("cargo-nextest", &["nextest", "--version"]),
+        ByHand("cargo install --locked cargo-nextest"),
+    ),
+    MDBOOK,
+    tool(
+        "signed kernel",
+        Wanted,
+        "tests of kexec on a kernel that a distribution has signed",
+        |root| {
+            let kernel = kernels::present(root).context("not there; these tests are skipped")?;
+            Ok(kernel.display().to_string())
+        },
+        Call("cargo xtask doctor --fix (Debian, amd64)", kernels::fetch),
+    ),
+    tool("captures", Optional, "tests on what a real kernel had in memory", captures, ByHand("put the archives there")),
+    tool(
+        "miri",
+        Optional,
+        "finding undefined behaviour in host tests",
+        |_| {
+            let mut command = Command::new("rustup");
+            command.args(["which", "cargo-miri", "--toolchain", "nightly"]);
+            capture(&mut command).map_err(|_| anyhow!("no nightly toolchain with miri"))
+        },
+        ByHand("rustup toolchain install nightly --component miri rust-src"),
+    ),
+];
+
+const fn tool(
+    name: &'static str,
+    need: Need,
+    purpose: &'static str,
+    search: fn(&Path) -> Result<String>,
+    install: Install,
+) -> Tool {
+    Tool { name, need, purpose, search, install }
 }
 
-impl Find {
-    /// Everything, in the order of the report.
-    pub const ALL: [Self; 13] = [
-        Self::Rust,
-        Self::Lints,
-        Self::Source,
-        Self::Linker,
-        Self::Qemu,
-        Self::Cxx,
-        Self::Clang,
-        Self::Zstd,
-        Self::Nextest,
-        Self::Mdbook,
-        Self::Kernel,
-        Self::Captures,
-        Self::Miri,
-    ];
-
-    /// Whether the test suite passes without it.
-    pub fn is_optional(self) -> bool {
-        matches!(
-            self,
-            Self::Cxx
-                | Self::Clang
-                | Self::Zstd
-                | Self::Nextest
-                | Self::Mdbook
-                | Self::Kernel
-                | Self::Captures
-                | Self::Miri
-        )
-    }
-
-    fn purpose(self) -> &'static str {
-        match self {
-            Self::Rust => "building anything",
-            Self::Lints => "`cargo xtask lint` and `ci`",
-            Self::Source => "building core and alloc for the image's target",
-            Self::Linker => "linking the image",
-            Self::Qemu => "`cargo xtask run` and the tests that boot the image",
-            Self::Cxx => "`cargo xtask fuzz`: libFuzzer is C++",
-            Self::Clang => "compiling `abi/vsm.h` with a second compiler",
-            Self::Zstd => "tests on captures of real kernels",
-            Self::Nextest => "faster tests with a time limit for each",
-            Self::Mdbook => "`cargo xtask book`",
-            Self::Kernel => "tests of kexec on a kernel that a distribution has signed",
-            Self::Captures => "tests on what a real kernel had in memory",
-            Self::Miri => "finding undefined behaviour in host tests",
+impl Tool {
+    /// What a person would type.
+    fn command(&self) -> String {
+        match self.install {
+            Package(package) => apt_command(&[package]),
+            Run(typed) | Call(typed, _) | ByHand(typed) => typed.to_owned(),
         }
     }
 
-    /// Looks for it, without changing anything.
-    pub fn look(self, root: &Path) -> Finding {
-        Finding { what: self, state: self.search(root) }
-    }
-
-    fn search(self, root: &Path) -> Result<String, Missing> {
-        match self {
-            Self::Rust => rust(),
-            Self::Lints => lints(),
-            Self::Source => toolchain::find_present()
-                .map(|found| format!("{} in {}: {}", found.version, found.sysroot.display(), found.why))
-                .ok_or_else(|| missing("no toolchain has the library source", "rustup component add rust-src")),
-            Self::Linker => linker(),
-            Self::Qemu => program("qemu-system-x86_64", "qemu-system-x86", |version| {
-                let tested = if version.contains("version 7.2") { "" } else { " (tested: 7.2)" };
-                format!("{version}{tested}")
-            }),
-            // The name that the compilation of libFuzzer asks for.
-            Self::Cxx => program("c++", "g++", str::to_owned),
-            Self::Clang => program("clang++", "clang", str::to_owned),
-            Self::Zstd => program("zstd", "zstd", str::to_owned),
-            Self::Nextest => {
-                if find_program("cargo-nextest").is_none() {
-                    return Err(missing("not installed", "cargo install --locked cargo-nextest"));
-                }
-                version_of("cargo-nextest", &["nextest", "--version"])
-                    .ok_or_else(|| missing("does not run", "cargo install --locked cargo-nextest"))
+    fn install(&self, root: &Path) -> Result<()> {
+        match self.install {
+            Package(package) => apt_install(&[package], self.purpose),
+            Run(typed) => {
+                eprintln!("running `{typed}` (needed for {})", self.purpose);
+                let mut words = typed.split_whitespace();
+                run(Command::new(words.next().unwrap_or_default()).args(words))
             }
-            Self::Mdbook => {
-                let install = format!("cargo {}", INSTALL_MDBOOK.join(" "));
-                if find_program("mdbook").is_none() {
-                    return Err(missing("not installed", &install));
-                }
-                version_of("mdbook", &["--version"]).ok_or_else(|| missing("does not run", &install))
-            }
-            Self::Kernel => kernels::present(root).map(|path| path.display().to_string()).ok_or_else(|| {
-                missing("not there; these tests are skipped", "cargo xtask doctor --fix (Debian, amd64)")
-            }),
-            Self::Captures => {
-                let directory = workspace::captures_dir(root);
-                if directory.is_dir() {
-                    Ok(directory.display().to_string())
-                } else {
-                    Err(missing(
-                        "not there; these tests are skipped",
-                        &format!("put the archives into {}", directory.display()),
-                    ))
-                }
-            }
-            Self::Miri => {
-                let mut command = Command::new("rustup");
-                command.args(["which", "cargo-miri", "--toolchain", "nightly"]);
-                capture(&mut command).map_err(|_| {
-                    missing(
-                        "no nightly toolchain with miri",
-                        "rustup toolchain install nightly --component miri rust-src",
-                    )
-                })
-            }
+            Call(_, install) => install(root),
+            ByHand(typed) => bail!("not installed by itself: {typed}"),
         }
     }
 
-    /// Installs it, if that can be done without a decision of the person.
-    ///
-    /// # Errors
-    /// It cannot be installed from here; the message holds the command to type.
-    pub fn fix(self) -> Result<()> {
-        match self {
-            Self::Rust => run(Command::new("rustup").args(["update", "stable"])),
-            Self::Lints => {
-                rustup_component("rustfmt", None, self.purpose())?;
-                rustup_component("clippy", None, self.purpose())
-            }
-            Self::Source => toolchain::find().map(drop),
-            Self::Linker => apt_install(&["lld"], self.purpose()),
-            Self::Qemu => apt_install(&["qemu-system-x86"], self.purpose()),
-            Self::Cxx => apt_install(&["g++"], self.purpose()),
-            Self::Clang => apt_install(&["clang"], self.purpose()),
-            Self::Zstd => apt_install(&["zstd"], self.purpose()),
-            Self::Mdbook => {
-                eprintln!("installing mdbook (needed for {})", self.purpose());
-                run(Command::new("cargo").args(INSTALL_MDBOOK))
-            }
-            Self::Kernel => kernels::fetch(&workspace::root()),
-            Self::Nextest | Self::Captures | Self::Miri => {
-                bail!("not installed by itself: it is optional")
+    /// A row of the report.
+    fn line(&self, found: &Result<String>) -> String {
+        let Self { name, purpose, .. } = self;
+        match found {
+            Ok(found) => format!("ok       {name:<19} {found}"),
+            Err(problem) => {
+                let word = if self.need == Required { "MISSING " } else { "optional" };
+                let (blank, command) = ("", self.command());
+                format!("{word} {name:<19} {problem:#}; needed for {purpose}\n         {blank:<19} type: {command}")
             }
         }
     }
 }
 
-impl fmt::Display for Find {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Rust => "rustc and cargo",
-            Self::Lints => "rustfmt and clippy",
-            Self::Source => "library source",
-            Self::Linker => "linker",
-            Self::Qemu => "qemu-system-x86_64",
-            Self::Cxx => "c++",
-            Self::Clang => "clang",
-            Self::Zstd => "zstd",
-            Self::Nextest => "cargo-nextest",
-            Self::Mdbook => "mdbook",
-            Self::Kernel => "signed kernel",
-            Self::Captures => "captures",
-            Self::Miri => "miri",
-        })
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = self.what;
-        match &self.state {
-            Ok(found) => write!(f, "ok       {what:<19} {found}"),
-            Err(missing) => {
-                let word = if what.is_optional() { "optional" } else { "MISSING " };
-                write!(
-                    f,
-                    "{word} {what:<19} {}; needed for {}\n         {:<19} type: {}",
-                    missing.problem,
-                    what.purpose(),
-                    "",
-                    missing.fix
-                )
-            }
-        }
-    }
-}
-
-fn missing(problem: &str, fix: &str) -> Missing {
-    Missing { problem: problem.to_owned(), fix: fix.to_owned() }
-}
-
-fn rust() -> Result<String, Missing> {
-    let active = toolchain::active().map_err(|error| missing(&format!("{error:#}"), "rustup update stable"))?;
-    if active.version.is_new_enough() {
-        Ok(format!("{} ({})", active.version, active.name))
-    } else {
+fn rust(_: &Path) -> Result<String> {
+    let active = toolchain::active()?;
+    if !active.version.is_new_enough() {
         let (major, minor) = workspace::MINIMUM_RUST;
-        Err(missing(&format!("{} is older than {major}.{minor}", active.version), "rustup update stable"))
+        bail!("{} is older than {major}.{minor}", active.version);
     }
+    Ok(format!("{} ({})", active.version, active.name))
 }
 
-fn lints() -> Result<String, Missing> {
-    let tool = |name: &str| version_of("cargo", &[name, "--version"]);
-    match (tool("fmt"), tool("clippy")) {
-        (Some(format), Some(clippy)) => Ok(format!("{format}, {clippy}")),
-        _ => Err(missing("not in the active toolchain", "rustup component add rustfmt clippy")),
-    }
-}
-
-fn linker() -> Result<String, Missing> {
+fn linker(_: &Path) -> Result<String> {
     let toolchain = toolchain::find_present().or_else(|| toolchain::active().ok());
     match toolchain.and_then(|toolchain| toolchain.linker()) {
         Some(Linker::Bundled(path)) => Ok(format!("{} (the toolchain's own)", path.display())),
         Some(Linker::External(path)) => Ok(path.display().to_string()),
-        None => Err(missing("the toolchain has no rust-lld and there is no ld.lld", &apt_command(&["lld"]))),
+        None => bail!("the toolchain has no rust-lld and there is no ld.lld"),
     }
 }
 
-fn program(name: &str, package: &str, describe: impl Fn(&str) -> String) -> Result<String, Missing> {
-    if find_program(name).is_none() {
-        return Err(missing("not installed", &apt_command(&[package])));
+fn captures(root: &Path) -> Result<String> {
+    let directory = workspace::captures_dir(root);
+    if !directory.is_dir() {
+        bail!("{} is not there; these tests are skipped", directory.display());
     }
-    version_of(name, &["--version"])
-        .map(|version| describe(&version))
-        .ok_or_else(|| missing("does not run", &apt_command(&[package])))
+    Ok(directory.display().to_string())
 }
 
-/// The first line of what a program says about itself.
-fn version_of(program: &str, arguments: &[&str]) -> Option<String> {
-    let text = capture(Command::new(program).args(arguments)).ok()?;
-    text.lines().next().map(|line| line.trim().to_owned())
+fn version(program: &str) -> Result<String> {
+    version_of(program, &["--version"])
 }
 
-/// Makes sure that something is there, installing it if it is not.
-///
-/// # Errors
-/// It is missing and cannot be installed; the message holds the command to type.
-pub fn ensure(what: Find) -> Result<()> {
-    let root = workspace::root();
-    let Err(before) = what.look(&root).state else {
+/// The first line of what an installed program says about itself.
+fn version_of(program: &str, arguments: &[&str]) -> Result<String> {
+    find_program(program).context("not installed")?;
+    let text = capture(Command::new(program).args(arguments)).map_err(|_| anyhow!("does not run"))?;
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// Installs the tool unless it is there.
+pub fn ensure(tool: &Tool) -> Result<()> {
+    let (root, name) = (workspace::root(), tool.name);
+    let Err(before) = (tool.search)(&root) else {
         return Ok(());
     };
-    what.fix().with_context(|| format!("{what}: {}", before.problem))?;
-    match what.look(&root).state {
-        Ok(found) => {
-            eprintln!("{what}: {found}");
-            Ok(())
-        }
-        Err(after) => bail!("{what}: {} even after installing it; type: {}", after.problem, after.fix),
-    }
+    tool.install(&root).with_context(|| format!("{name}: {before:#}"))?;
+    let found = (tool.search)(&root)
+        .map_err(|after| anyhow!("{name}: {after:#} even after installing it; type: {}", tool.command()))?;
+    eprintln!("{name}: {found}");
+    Ok(())
 }
 
 /// Prints what was found. With `fix`, installs what is missing and not a matter of taste.
-///
-/// # Errors
-/// Something that is not optional is missing.
 pub fn examine(root: &Path, fix: bool) -> Result<()> {
     let mut lacking = Vec::new();
-    for what in Find::ALL {
-        let mut finding = what.look(root);
-        // These make more checks run; the other optional things are the person's choice.
-        if finding.state.is_err()
-            && fix
-            && (!what.is_optional()
-                || matches!(what, Find::Cxx | Find::Clang | Find::Zstd | Find::Mdbook | Find::Kernel))
-        {
-            match ensure(what) {
-                Ok(()) => finding = what.look(root),
+    for tool in &TOOLS {
+        let mut found = (tool.search)(root);
+        if found.is_err() && fix && tool.need != Optional {
+            match ensure(tool) {
+                Ok(()) => found = (tool.search)(root),
                 Err(error) => eprintln!("{error:#}"),
             }
         }
-        if finding.state.is_err() && !what.is_optional() {
-            lacking.push(what.to_string());
+        println!("{}", tool.line(&found));
+        if found.is_err() && tool.need == Required {
+            lacking.push(tool.name);
         }
-        println!("{finding}");
     }
     if !lacking.is_empty() {
         let hint = if fix { "" } else { "; `cargo xtask doctor --fix` installs what it can" };

@@ -1,8 +1,8 @@
 //! Fuzzing: `cargo xtask fuzz`.
 //!
 //! The targets are a workspace of their own, `fuzz/`, because everything in it is compiled with coverage counters. Any
-//! toolchain that builds the project will do, a stable one too; libFuzzer is C++ and wants a compiler for that. Nothing is
-//! skipped: what is missing is installed, or an error that says what to type.
+//! toolchain that builds the project will do, a stable one too; libFuzzer needs a C++ compiler. Nothing is skipped: what is
+//! missing is installed, or the error says what to type.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::process::{clear_build_environment, describe, run};
 use crate::toolchain;
 
@@ -48,11 +48,13 @@ const GRACE: u64 = 60;
 #[derive(Clone, Debug, Subcommand)]
 pub enum Action {
     /// Print every target and what it feeds.
+    #[command(after_help = "Example: cargo xtask fuzz list")]
     List,
     /// Build the targets and run one of them, or all.
     ///
     /// What was found in earlier runs is the start of the next: the corpus is kept in `target/fuzz/corpus`. Ends with
     /// status 0 only if nothing was found; an input that breaks a rule is kept in `target/fuzz/findings`.
+    #[command(after_help = "Example: cargo xtask fuzz run --all --seconds 60")]
     Run(Run),
 }
 
@@ -91,10 +93,7 @@ struct Outcome {
     failure: Option<String>,
 }
 
-/// Does it.
-///
-/// # Errors
-/// There is no such target, the targets do not build, or one found something.
+/// Lists or runs the targets.
 pub fn execute(root: &Path, action: &Action) -> Result<()> {
     match action {
         Action::List => list(root),
@@ -103,9 +102,6 @@ pub fn execute(root: &Path, action: &Action) -> Result<()> {
 }
 
 /// Runs every target for `seconds` each: what a change must pass.
-///
-/// # Errors
-/// As [`execute`].
 pub fn short(root: &Path, seconds: u64) -> Result<()> {
     run_targets(root, &Run { target: None, all: true, seconds, jobs: 2, input: None, sanitize: false })
 }
@@ -175,7 +171,7 @@ fn directory(root: &Path) -> PathBuf {
 
 /// Builds the programs of `names`; the directory they are in.
 fn build(root: &Path, names: &[String], sanitize: bool) -> Result<PathBuf> {
-    doctor::ensure(Find::Cxx)?;
+    doctor::ensure(&doctor::CXX)?;
     let toolchain = toolchain::active()?;
     // Another directory, so that going back and forth does not build everything again.
     let built = directory(root).join(if sanitize { "sanitized" } else { "plain" });

@@ -82,6 +82,15 @@ pub fn build(root: &Path, options: Options) -> Result<Built> {
     Ok(built)
 }
 
+/// The image that was built last; it is built if there is none.
+///
+/// # Errors
+/// As [`build`].
+pub fn present(root: &Path) -> Result<PathBuf> {
+    let file = image_dir(root).join("vmlinux");
+    if file.is_file() { Ok(file) } else { Ok(build(root, Options { debug: false, quiet: true })?.vmlinux) }
+}
+
 /// A cargo command for the image's package and target, with the environment and flags that every build of it needs.
 pub fn cargo(root: &Path, toolchain: &Toolchain, linker: &Linker, subcommand: &str) -> Command {
     let mut command = Command::new(&toolchain.cargo);

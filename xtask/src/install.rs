@@ -20,9 +20,6 @@ pub fn can_apt() -> bool {
 }
 
 /// Installs Debian packages. `reason` completes "needed for …" in the announcement.
-///
-/// # Errors
-/// Not root, no apt-get, or apt-get failed; the message holds the command to type.
 pub fn apt_install(packages: &[&str], reason: &str) -> Result<()> {
     if !can_apt() {
         bail!("{} needed for {reason}; as root, type: {}", packages.join(" "), apt_command(packages));
@@ -44,9 +41,6 @@ pub fn apt_install(packages: &[&str], reason: &str) -> Result<()> {
 }
 
 /// Adds a component to a rustup toolchain (`None`: the active one).
-///
-/// # Errors
-/// rustup is not there or failed (for example without a network); the message holds the command to type.
 pub fn rustup_component(component: &str, toolchain: Option<&str>, reason: &str) -> Result<()> {
     let mut command = Command::new("rustup");
     command.args(["component", "add", component]);

@@ -2,7 +2,7 @@
 //! never installed.
 //!
 //! The kernel carries the signature with which firmware starts it (Secure Boot), and in it the certificate of who has
-//! signed it: test data that nobody here made.
+//! signed it: test data that was not made for the tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,6 @@ fn kernels_in(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Fetches and unpacks the newest kernel.
-///
-/// # Errors
-/// This is no Debian, or its package lists or the package cannot be fetched.
 pub fn fetch(root: &Path) -> Result<()> {
     let package = package()?;
     let place = directory(root);

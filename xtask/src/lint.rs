@@ -19,29 +19,13 @@ pub fn host_cargo(root: &Path) -> Command {
 const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
 
 /// Is every file formatted?
-///
-/// # Errors
-/// It is not, or rustfmt is missing.
 pub fn format(root: &Path) -> Result<()> {
-    run(host_cargo(root).args(["fmt", "--all", "--", "--check"]))
-        .context("to format everything, type: cargo fmt --all")?;
-    run(host_cargo(root).args(["fmt", "--manifest-path", FUZZ_MANIFEST, "--", "--check"]))
-        .with_context(|| format!("to format the fuzz targets, type: cargo fmt --manifest-path {FUZZ_MANIFEST}"))
-}
-
-/// Formats every file, the fuzz targets' too.
-///
-/// # Errors
-/// rustfmt is missing, or a file cannot be parsed.
-pub fn reformat(root: &Path) -> Result<()> {
-    run(host_cargo(root).args(["fmt", "--all"]))?;
-    run(host_cargo(root).args(["fmt", "--manifest-path", FUZZ_MANIFEST]))
+    let host = run(host_cargo(root).args(["fmt", "--all", "--", "--check"]));
+    let fuzz = run(host_cargo(root).args(["fmt", "--manifest-path", FUZZ_MANIFEST, "--", "--check"]));
+    host.and(fuzz).context("to format everything, type: cargo xtask lint --fix")
 }
 
 /// Type-checks the host's crates, tests included, and the image for its target. With `json` in cargo's form for editors.
-///
-/// # Errors
-/// Something does not compile, or no toolchain with the library source can be had.
 pub fn check(root: &Path, json: bool) -> Result<()> {
     let form: &[&str] = if json { &["--message-format", "json"] } else { &[] };
     let host = run(host_cargo(root).args(["check", "--workspace", "--all-targets", "--quiet"]).args(form));
@@ -52,9 +36,6 @@ pub fn check(root: &Path, json: bool) -> Result<()> {
 }
 
 /// cargo-deny with the project's `deny.toml`. Says so where it is not installed.
-///
-/// # Errors
-/// A dependency is not allowed.
 pub fn deny(root: &Path) -> Result<()> {
     if find_program("cargo-deny").is_none() {
         println!("skipped: cargo-deny is not installed (cargo install --locked cargo-deny)");
@@ -64,17 +45,11 @@ pub fn deny(root: &Path) -> Result<()> {
 }
 
 /// Clippy for everything that runs on the host, tests included; every warning is an error.
-///
-/// # Errors
-/// There is a warning, or clippy is missing.
 pub fn host(root: &Path) -> Result<()> {
     run(host_cargo(root).args(["clippy", "--workspace", "--all-targets", "--quiet", "--"]).args(["-D", "warnings"]))
 }
 
 /// Clippy for the fuzz targets, tests included; every warning is an error.
-///
-/// # Errors
-/// There is a warning, or clippy is missing.
 pub fn fuzz(root: &Path) -> Result<()> {
     let mut command = host_cargo(root);
     command.args(["clippy", "--manifest-path", FUZZ_MANIFEST, "--all-targets", "--quiet"]);
@@ -86,9 +61,6 @@ pub fn fuzz(root: &Path) -> Result<()> {
 }
 
 /// The fuzz targets' own tests: every seed and every beginning of one, without libFuzzer.
-///
-/// # Errors
-/// One fails.
 pub fn fuzz_tests(root: &Path) -> Result<()> {
     let mut command = host_cargo(root);
     command.args(["test", "--manifest-path", FUZZ_MANIFEST, "--lib", "--quiet"]);
@@ -99,9 +71,6 @@ pub fn fuzz_tests(root: &Path) -> Result<()> {
 }
 
 /// Clippy for the boot image's target; every warning is an error.
-///
-/// # Errors
-/// There is a warning, or no toolchain with the library source can be had.
 pub fn image(root: &Path) -> Result<()> {
     let toolchain = toolchain::find()?;
     let linker = image::linker(&toolchain)?;
@@ -110,11 +79,13 @@ pub fn image(root: &Path) -> Result<()> {
         .with_context(|| format!("clippy for the image's target ({})", toolchain.name))
 }
 
-/// All of the above, each also when an earlier one failed: one run tells everything.
-///
-/// # Errors
-/// What the ones that failed say, together.
-pub fn all(root: &Path) -> Result<()> {
+/// Formatting and clippy, each also when an earlier one failed: one run tells everything. With `fix` every file is
+/// formatted first.
+pub fn all(root: &Path, fix: bool) -> Result<()> {
+    if fix {
+        run(host_cargo(root).args(["fmt", "--all"]))?;
+        run(host_cargo(root).args(["fmt", "--manifest-path", FUZZ_MANIFEST]))?;
+    }
     let failures: Vec<String> = [format(root), host(root), fuzz(root), image(root)]
         .into_iter()
         .filter_map(Result::err)

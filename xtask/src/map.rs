@@ -15,9 +15,6 @@ pub struct Options {
 }
 
 /// Plays the boot and writes the picture.
-///
-/// # Errors
-/// A call did not end as it must, or the file cannot be written.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     // Relative to where the person is; only the default is relative to the clone.
     let default = Path::new("target/map.svg");

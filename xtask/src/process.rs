@@ -26,9 +26,6 @@ pub fn describe(command: &Command) -> String {
 }
 
 /// Runs a command with this process's standard streams.
-///
-/// # Errors
-/// The program cannot be started, or it ends with another status than 0.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start `{}`", describe(command)))?;
     if !status.success() {
@@ -38,9 +35,6 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command and returns what it wrote to standard output, without the trailing newline.
-///
-/// # Errors
-/// The program cannot be started, or it ends with another status than 0; its standard error is in the message.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", describe(command)))?;
@@ -58,7 +52,7 @@ pub fn find_program(name: impl AsRef<Path>) -> Option<PathBuf> {
         .find(|candidate| is_executable(candidate))
 }
 
-/// Whether the path is a file that may be executed by somebody.
+/// Whether the path is a file with any execute bit set.
 pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)

@@ -1,5 +1,5 @@
 //! Is the image reproducible? Two copies of the sources, in directories of different names and depths, are built from
-//! nothing and compared: `cargo xtask reproduce`.
+//! nothing and compared: `cargo xtask verify-elf --twice`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,32 +10,19 @@ use anyhow::{Context, Result, bail};
 use crate::image::{self, Options};
 use crate::process::capture;
 
-/// A directory that is removed when it goes out of scope.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left behind lies in the system's directory for temporary files.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Builds two copies of the workspace at `root` and compares their images.
-///
-/// # Errors
-/// A copy cannot be made or built, or the images differ; the message holds both sums.
 pub fn check(root: &Path) -> Result<()> {
-    let scratch = Scratch(std::env::temp_dir().join(format!("vtl1-reproduce-{}", std::process::id())));
-    let mut sums = Vec::new();
-    for name in ["first", "another place/second-clone"] {
-        let copy = scratch.0.join(name);
-        copy_sources(root, &copy)?;
+    let scratch = tempfile::tempdir()?;
+    let sum = |name: &str| {
+        let copy = scratch.path().join(name);
+        copy_sources(root, &copy, &source_files(root)?)?;
         let built = image::build(&copy, Options { debug: false, quiet: true })
             .with_context(|| format!("building the copy in {}", copy.display()))?;
         println!("{}  {}", built.sha256, copy.display());
-        sums.push(built.sha256);
-    }
-    if sums.windows(2).any(|pair| pair.first() != pair.last()) {
+        Ok::<_, anyhow::Error>(built.sha256)
+    };
+    let sums = [sum("first")?, sum("another place/second-clone")?];
+    if sums[0] != sums[1] {
         bail!("the image is not reproducible: {}", sums.join(" and "));
     }
     println!("the image is reproducible");
@@ -43,9 +30,6 @@ pub fn check(root: &Path) -> Result<()> {
 }
 
 /// Every file that git knows or would take, from the root: what a clone has, plus what is not committed yet.
-///
-/// # Errors
-/// Git does not say.
 pub fn source_files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut git = Command::new("git");
     // A repository that belongs to another user is as good.
@@ -56,14 +40,19 @@ pub fn source_files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(names.filter(|name| root.join(name).is_file()).map(PathBuf::from).collect())
 }
 
-fn copy_sources(root: &Path, to: &Path) -> Result<()> {
-    for name in source_files(root)? {
-        let (source, target) = (root.join(&name), to.join(&name));
+/// Copies files below `root`. One that is already there with these bytes is not written again, so that nothing is rebuilt for
+/// a new date.
+pub fn copy_sources(root: &Path, to: &Path, files: &[PathBuf]) -> Result<()> {
+    for file in files {
+        let (source, target) = (root.join(file), to.join(file));
+        let bytes = fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
+        if fs::read(&target).is_ok_and(|old| old == bytes) {
+            continue;
+        }
         if let Some(directory) = target.parent() {
             fs::create_dir_all(directory)?;
         }
-        fs::copy(&source, &target)
-            .with_context(|| format!("cannot copy {} to {}", source.display(), target.display()))?;
+        fs::write(&target, bytes).with_context(|| format!("cannot write {}", target.display()))?;
     }
     Ok(())
 }

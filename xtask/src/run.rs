@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use vsm_sim::vtl0::loader::Generation;
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::image;
 
 /// Which generation of the VTL0 loader is played (LVBS contract, "Generations").
@@ -47,10 +47,13 @@ pub struct Options {
     /// Boot this file instead of building the image.
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
+    /// Print the figures of the documentation instead: the image's sizes, and instruction counts.
+    #[arg(long, conflicts_with = "trace")]
+    pub figures: bool,
 }
 
 /// Reads a size or an address: decimal or `0x…`, with an optional suffix K, M or G (powers of 1024).
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 10),
         Some((at, 'm' | 'M')) => (&text[..at], 20),
@@ -73,25 +76,18 @@ pub(crate) fn image(root: &Path, named: Option<&PathBuf>) -> Result<PathBuf> {
     }
 }
 
-/// Builds the image if none is named, and boots it.
-///
-/// # Errors
-/// The image does not build, the emulator cannot be had, or VTL1 did not behave.
+/// Builds the image if none is named, and boots it, or prints the figures.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
-    doctor::ensure(Find::Qemu)?;
-    let image = image(root, options.image.as_ref())?;
-    boot(&image, options)
-}
-
-/// Prints the figures of the documentation: sizes of the image, and instruction counts from the simulator.
-///
-/// # Errors
-/// As [`run`].
-pub fn measure(root: &Path, options: &Options) -> Result<()> {
-    doctor::ensure(Find::Qemu)?;
-    let image = image(root, options.image.as_ref())?;
-    print!("{}", crate::sizes::report(&std::fs::read(&image)?)?);
-    count(&image, options)
+    doctor::ensure(&doctor::QEMU)?;
+    let path = image(root, options.image.as_ref())?;
+    let image = std::fs::read(&path)?;
+    if options.figures {
+        print!("{}", crate::sizes::report(&image)?);
+        let options = vsm_sim::trials::run::Options { echo: false, ..options.simulator() };
+        print!("{}", vsm_sim::trials::run::measure::measure(&options, &image)?);
+        return Ok(());
+    }
+    boot(&path, &image, options)
 }
 
 impl Options {
@@ -115,12 +111,12 @@ impl Options {
     }
 }
 
-fn boot(image: &Path, options: &Options) -> Result<()> {
+fn boot(path: &Path, image: &[u8], options: &Options) -> Result<()> {
     let options = options.simulator();
     let map = options.map()?;
     println!(
         "booting {} with loader {:?}: {} possible processors, {} of them present, {} MiB of RAM, region {:#x}..{:#x}",
-        image.display(),
+        path.display(),
         options.generation,
         options.cpus,
         options.present(),
@@ -129,7 +125,7 @@ fn boot(image: &Path, options: &Options) -> Result<()> {
         map.region_end()
     );
     println!("--- VTL1's console (COM2) ---");
-    let report = vsm_sim::trials::run::run(&options, &std::fs::read(image)?)?;
+    let report = vsm_sim::trials::run::run(&options, image)?;
     println!("--- what VTL0 did, and what came of it ---\n{}", table(&report));
     let failures = report.failures();
     if failures.is_empty() {
@@ -156,12 +152,6 @@ fn table(report: &vsm_sim::trials::run::Report) -> tabled::Table {
     let mut table = rows.build();
     table.with(tabled::settings::Style::sharp());
     table
-}
-
-fn count(image: &Path, options: &Options) -> Result<()> {
-    let options = vsm_sim::trials::run::Options { echo: false, ..options.simulator() };
-    print!("{}", vsm_sim::trials::run::measure::measure(&options, &std::fs::read(image)?)?);
-    Ok(())
 }
 
 #[cfg(test)]

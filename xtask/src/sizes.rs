@@ -8,9 +8,6 @@ use object::elf;
 use crate::verify::Image;
 
 /// Sizes of all loaded segments and sections, in bytes, as a table for people.
-///
-/// # Errors
-/// The bytes are not a readable ELF file.
 pub fn report(bytes: &[u8]) -> Result<String> {
     let image = Image::parse(bytes).map_err(|reason| anyhow!("the image is unreadable: {reason}"))?;
     let mut text = String::new();

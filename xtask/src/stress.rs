@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, ValueEnum};
 use vsm_sim::trials::stress::{self, Damage, Figures, Sabotage};
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::run;
 
 /// Where VTL1 runs.
@@ -30,7 +30,7 @@ pub struct Options {
     /// How long, in seconds.
     #[arg(long, value_name = "S", default_value_t = 60)]
     pub seconds: u64,
-    /// What everything is drawn from (hexadecimal); one that depends on the time if absent.
+    /// Seed of all random choices, in hexadecimal; taken from the clock if absent.
     #[arg(long, value_name = "HEX", value_parser = parse_hex)]
     pub seed: Option<u64>,
     /// End after so many steps of each layer, if the time is not over before.
@@ -53,7 +53,7 @@ pub struct Options {
     pub sabotage: Option<Sabotage>,
 }
 
-/// The options that a person would get without saying anything.
+/// The default options.
 #[derive(Parser)]
 struct Line {
     #[command(flatten)]
@@ -71,16 +71,13 @@ fn parse_sabotage(text: &str) -> Result<Sabotage, String> {
         "permission" => Damage::Permission,
         "register" => Damage::Register,
         "hang" => Damage::Hang,
-        _ => return Err(format!("{what:?} is none of permission, register, hang")),
+        _ => return Err(format!("{what:?} is not one of permission, register, hang")),
     };
     let step = step.parse().map_err(|error| format!("{step:?} is not a number: {error}"))?;
     Ok(Sabotage { damage, step })
 }
 
 /// Runs the layers one after the other, and prints a table for each. `heap` gives the heap of this process in use.
-///
-/// # Errors
-/// A rule is broken, the image does not build, or the emulator cannot be had.
 pub fn run(root: &Path, options: &Options, heap: Option<fn() -> usize>) -> Result<()> {
     use vsm_sim::trials::stress::Layer as L;
     let layers: &[L] = match options.layer {
@@ -89,7 +86,7 @@ pub fn run(root: &Path, options: &Options, heap: Option<fn() -> usize>) -> Resul
         Layer::Both => &[L::Hosted, L::Machine],
     };
     let image = if layers.contains(&L::Machine) {
-        doctor::ensure(Find::Qemu)?;
+        doctor::ensure(&doctor::QEMU)?;
         Some(std::fs::read(run::image(root, options.image.as_ref())?)?)
     } else {
         None
@@ -125,9 +122,6 @@ pub fn run(root: &Path, options: &Options, heap: Option<fn() -> usize>) -> Resul
 }
 
 /// What a change must pass: a minute on four processors, without a watch on the heap.
-///
-/// # Errors
-/// As [`run`].
 pub fn short(root: &Path) -> Result<()> {
     run(root, &Line::try_parse_from(["stress"])?.options, None)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::image;
 use crate::kernels;
 use crate::lint::{fuzz_tests, host_cargo};
@@ -27,15 +27,12 @@ pub struct Options {
 const MACHINE_TESTS: [&str; 2] = ["machine_", "engine_"];
 
 /// Builds the image and runs every test of the workspace, doc tests included.
-///
-/// # Errors
-/// The image does not build, the emulator cannot be had, or a test fails.
 pub fn run_all(root: &Path, options: &Options) -> Result<()> {
     let mut skipped = Vec::new();
     if options.without_machine {
         skipped.push("tests that boot a machine: --without-machine".to_owned());
     } else {
-        doctor::ensure(Find::Qemu).context("to run the other tests, type: cargo xtask test --without-machine")?;
+        doctor::ensure(&doctor::QEMU).context("to run the other tests, type: cargo xtask test --without-machine")?;
     }
 
     let built = image::build(root, image::Options { debug: false, quiet: false })?;

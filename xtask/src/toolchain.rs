@@ -127,9 +127,6 @@ impl Toolchain {
 }
 
 /// The toolchain that commands without further words use.
-///
-/// # Errors
-/// There is no `rustc` on `PATH`, or it cannot be asked.
 pub fn active() -> Result<Toolchain> {
     let rustc = find_program("rustc").context("there is no `rustc` on PATH; install Rust from https://rustup.rs")?;
     let name = std::env::var("RUSTUP_TOOLCHAIN")
@@ -185,10 +182,6 @@ pub fn find_present() -> Option<Toolchain> {
 }
 
 /// A toolchain that can build the image, completing or installing one if none is there.
-///
-/// # Errors
-/// Nothing could be found or installed. The message lists every way that was tried, why it failed, and the commands
-/// that would help.
 pub fn find() -> Result<Toolchain> {
     if let Some(present) = find_present() {
         return Ok(present);

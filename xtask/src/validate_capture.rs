@@ -1,6 +1,6 @@
 //! `cargo xtask validate-capture`: what VTL1's code says about modules that a real kernel has loaded.
 //!
-//! A capture set is a boot's signed modules with the bytes that the kernel made of them. Every module must be accepted, and
+//! A capture set is the signed modules of one boot with the bytes that the kernel made of them. Every module must be accepted, and
 //! with `--mutate` every change of it refused.
 
 use std::path::{Path, PathBuf};
@@ -34,9 +34,6 @@ pub struct Options {
 }
 
 /// Goes through all sets and prints a row for each module.
-///
-/// # Errors
-/// A module was refused, a change of one was accepted, or a set can't be read.
 pub fn run(options: &Options, meter: &impl Meter) -> Result<()> {
     let mut failures = 0;
     for place in set::find(&options.place)? {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use xtask::abi::{Table, check, compile, compile_header, dump};
+use xtask::abi::{Options, Table, check, compile, compile_header, dump, execute};
 use xtask::verify::Image;
 use xtask::{image, workspace};
 
@@ -57,33 +57,55 @@ fn each_file_that_is_stale_or_gone_is_named() {
     assert!(check(copy.path()).unwrap_err().to_string().contains("has no entry in abi/vsm.lock yet"));
 }
 
+fn git(copy: &Path, arguments: &[&str]) {
+    let who = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"];
+    let status = Command::new("git").arg("-C").arg(copy).args(who).args(arguments).status().unwrap();
+    assert!(status.success(), "{arguments:?}");
+}
+
+fn commit(copy: &Path) {
+    git(copy, &["init", "--quiet"]);
+    git(copy, &["add", "."]);
+    git(copy, &["commit", "--quiet", "--message", "promised"]);
+}
+
 /// A lock that is as the table says, and was rewritten.
 #[test]
 fn a_lock_that_was_rewritten_is_told_by_what_is_committed() {
     let copy = copy();
-    let git = |arguments: &[&str]| {
-        let who = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"];
-        let status = Command::new("git").arg("-C").arg(copy.path()).args(who).args(arguments).status().unwrap();
-        assert!(status.success(), "{arguments:?}");
-    };
     let path = copy.path().join("abi/vsm.lock");
     let now = fs::read_to_string(&path).unwrap();
     let before = now.replacen("0x1ffe2 LockRegs since=1 phase=boot", "0x1ffe2 LockRegs since=1 phase=any", 1);
     assert_ne!(before, now);
     fs::write(&path, before).unwrap();
-    git(&["init", "--quiet"]);
-    git(&["add", "."]);
-    git(&["commit", "--quiet", "--message", "promised"]);
-    git(&["tag", "v1"]);
+    commit(copy.path());
+    git(copy.path(), &["tag", "v1"]);
     fs::write(&path, now).unwrap();
     let error = check(copy.path()).unwrap_err().to_string();
     assert!(
         error.contains("abi/vsm.lock has lost an entry of HEAD, or moved it: `0x1ffe2 LockRegs since=1 phase=any"),
         "{error}"
     );
-    git(&["commit", "--quiet", "--all", "--message", "rewritten"]);
+    git(copy.path(), &["commit", "--quiet", "--all", "--message", "rewritten"]);
     let error = check(copy.path()).unwrap_err().to_string();
     assert!(error.contains("has lost an entry of v1"), "{error}");
+}
+
+/// Nothing was promised by a line that is not committed, so that it is replaced without `--accept`.
+#[test]
+fn an_entry_that_is_not_committed_is_made_anew() {
+    let copy = copy();
+    let path = copy.path().join("abi/vsm.lock");
+    let committed = fs::read_to_string(&path).unwrap();
+    let rewritten = format!("{committed}0x2001f Tried since=99 phase=any caller=any not_implemented |  | EINVAL\n");
+    fs::write(&path, &rewritten).unwrap();
+    let error = execute(copy.path(), &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("Tried (0x2001f) is gone"), "{error}");
+    fs::write(&path, &committed).unwrap();
+    commit(copy.path());
+    fs::write(&path, &rewritten).unwrap();
+    execute(copy.path(), &Options::default()).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), committed);
 }
 
 /// By the command's own way: the lock of the repository against a table that is another.
@@ -95,7 +117,7 @@ fn a_lock_that_promises_something_else_is_told_with_what_changed() {
         ("| ENOENT EIO EACCES", "| EIO EACCES", "the errnos of PatchText changed"),
         ("epa: __u64 @16", "epa: __u32 @16", "the layout of struct heki_range changed"),
         ("KERNEL_INFO=3", "KERNEL_INFO=4", "the values of numbers VSM_KDATA_ changed"),
-        ("0x1ffe2 LockRegs", "0x1ffee LockRegs", "LockRegs was renumbered from 0x1ffee to 0x1ffe2"),
+        ("0x1ffe2 LockRegs", "0x2001f LockRegs", "LockRegs was renumbered from 0x2001f to 0x1ffe2"),
         ("0x1ffe2 LockRegs", "0x1ffe2 LockLegs", "0x1ffe2 belongs to LockLegs"),
     ];
     for (from, to, words) in changes {

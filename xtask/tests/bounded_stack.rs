@@ -8,14 +8,7 @@ const RECURSIVE: [&str; 4] = ["9quicksort", "6driftsort", "5drift4sort", "7ipnso
 
 #[test]
 fn the_image_has_no_sort_that_recurses() {
-    let root = workspace::root();
-    let present = workspace::image_dir(&root).join("vmlinux");
-    let built = if present.is_file() {
-        present
-    } else {
-        image::build(&root, image::Options { debug: false, quiet: true }).unwrap().vmlinux
-    };
-    let bytes = std::fs::read(built).unwrap();
+    let bytes = std::fs::read(image::present(&workspace::root()).unwrap()).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
     let names: Vec<&str> = file.symbols().filter_map(|symbol| symbol.name().ok()).collect();
     assert!(names.len() > 100, "the image has no symbols to look at");

@@ -14,17 +14,7 @@ use xtask::{image, workspace};
 /// The image, built once for all tests of this process if it is not there yet.
 fn good() -> Elf {
     static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    let bytes = IMAGE.get_or_init(|| {
-        let root = workspace::root();
-        let present = workspace::image_dir(&root).join("vmlinux");
-        let file = if present.is_file() {
-            present
-        } else {
-            let options = image::Options { debug: false, quiet: true };
-            image::build(&root, options).unwrap().vmlinux
-        };
-        std::fs::read(file).unwrap()
-    });
+    let bytes = IMAGE.get_or_init(|| std::fs::read(image::present(&workspace::root()).unwrap()).unwrap());
     Elf(bytes.clone())
 }
 
@@ -64,7 +54,7 @@ fn a_file_with_other_code_fails_by_the_rule_s_name() {
 
 #[test]
 fn every_rule_has_a_doctored_file() {
-    for rule in Rule::ALL {
+    for &rule in Rule::ALL {
         let lists = [LOADER, JUMP_TABLE, CODE];
         assert!(lists.iter().any(|list| list.iter().any(|(of, _, _)| *of == rule)), "no file breaks {rule}");
     }

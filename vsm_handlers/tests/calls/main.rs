@@ -4,6 +4,6 @@ mod boot;
 mod common;
 mod dispatch;
 mod errors;
-mod listing;
 mod params;
 mod query;
+mod rows;

@@ -1,8 +1,8 @@
 //! The table that an image's file holds: `cargo xtask abi dump`.
 //!
 //! The words come from the section `.vsm_abi`, which is not loaded; the addresses from the relocations of the jump table,
-//! which are what the image branches by; the function at an address from the symbols. A file is trusted in nothing, and
-//! what it says of itself is compared with what was built.
+//! which are what the image branches by; the function at an address from the symbols. Nothing in the file is trusted: what it
+//! says of itself is compared with what was built.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -52,7 +52,7 @@ pub(crate) fn execute(root: &Path, image: Option<&Path>) -> Result<()> {
 /// Reads the description and the jump table of a file.
 ///
 /// # Errors
-/// One of them is not there, or not as it must be.
+/// One of them is missing or malformed.
 pub fn read(bytes: &[u8]) -> Result<Dump> {
     let image = Image::parse(bytes).map_err(|reason| anyhow::anyhow!("not an image: {reason}"))?;
     let section = image.sections.iter().find(|section| section.name == SECTION);
@@ -112,10 +112,10 @@ pub fn compare(dump: &Dump) -> Result<()> {
     Ok(())
 }
 
-/// Whether what is written for programs, `abi/vsm.json`, says of every call what the file does.
+/// Whether `abi/vsm.json`, which is written for programs, says the same of every call as the file.
 ///
 /// # Errors
-/// It does not; the message says where.
+/// They differ; the message says where.
 pub fn compare_written(dump: &Dump, json: &str) -> Result<()> {
     let json: Value = serde_json::from_str(json).with_context(|| format!("{WRITTEN} is no JSON"))?;
     let hash = format!("{:#018x}", dump.table.hash);

@@ -1,14 +1,14 @@
-//! The lock against what was committed of it before: no line is ever changed or removed, by hand neither.
+//! Compares the lock with its committed versions: no line is ever changed or removed, not even by hand.
 //!
-//! Compared are the newest commit, and what it has in common with the main branch and with the last tag, as far as there are
-//! any. A checkout without history, as a release's sources, is told plainly.
+//! Those versions are HEAD's, and those of the last commits that HEAD shares with the main branch and with the last tag, where
+//! they exist. A checkout without history, such as a release's sources, gets a plain message.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::process::capture;
 
-/// The lines of `committed` that `present` has no more, or has in another order.
+/// The lines of `committed` that `present` has lost, or has in another order.
 #[must_use]
 pub fn lost<'a>(committed: &'a str, present: &str) -> Vec<&'a str> {
     let is_entry = |line: &&str| !line.is_empty() && !line.starts_with('#');
@@ -32,9 +32,8 @@ pub fn lost<'a>(committed: &'a str, present: &str) -> Vec<&'a str> {
 pub fn problems(root: &Path, path: &str, present: &str) -> Vec<String> {
     let mut problems = Vec::new();
     let bases = bases(root);
-    let committed = |base: &str| git(root, &["show", &format!("{base}:./{path}")]);
     let found: Vec<(&str, String)> =
-        bases.iter().filter_map(|(name, base)| Some((name.as_str(), committed(base)?))).collect();
+        bases.iter().filter_map(|(name, base)| Some((name.as_str(), committed(root, path, base)?))).collect();
     if found.is_empty() {
         println!("git has no committed {path} here: that no line of it was changed or removed is not checked");
     }
@@ -46,6 +45,13 @@ pub fn problems(root: &Path, path: &str, present: &str) -> Vec<String> {
         }
     }
     problems
+}
+
+/// The file at `path` below `root` as that commit has it; `None` if it has none, or there is no git.
+#[must_use]
+pub fn committed(root: &Path, path: &str, commit: &str) -> Option<String> {
+    // What `capture` takes from the end is a newline.
+    git(root, &["show", &format!("{commit}:./{path}")]).map(|text| text + "\n")
 }
 
 /// The commits to compare with, by what they are.

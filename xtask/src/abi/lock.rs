@@ -1,16 +1,16 @@
-//! `abi/vsm.lock`: what VTL0 has been promised of each call, structure and number, entry after entry; none is ever changed
-//! or removed.
+//! `abi/vsm.lock`: what VTL0 has been promised of each call, structure and number. Entries are added, never changed or
+//! removed.
 //!
 //! A line is an entry: id, name, `since=` the ABI's version it came with, the rules, and after bars the parameters and the
-//! errnos; or `retired` in their place. Those of structures and numbers are in [`super::shapes`]. The newest entry of an id
-//! or name counts. `cargo xtask abi` adds what is new; what changes a
-//! promise only on demand.
+//! errnos; or `retired` in their place. Entries of structures and numbers are in [`super::shapes`]. The newest entry of an id
+//! or name counts. `cargo xtask abi` adds what is new, and with `--accept` also what changes a promise.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 
+use super::drift::Drift;
 use super::model::{Call, Table};
 use super::shapes::{self, Shape};
 
@@ -54,66 +54,6 @@ pub struct Lock {
     pub shapes: Vec<Shape>,
 }
 
-/// How a table differs from what was promised.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Drift {
-    /// A call has another id than it had.
-    Renumbered { name: String, was: u64, is: u64 },
-    /// An id has been given to another call.
-    Reused { id: u64, was: String, is: String },
-    /// A call's parameters, errnos or rules are others than they were, or a structure's layout, or a group's values.
-    Changed { name: String, what: &'static str, was: String, is: String },
-    /// A call that was not implemented is: nothing was promised of it but its id.
-    Implemented { name: String },
-    /// A call is not declared any more.
-    Gone { name: String, id: u64 },
-    /// A call has no entry.
-    New { name: String, id: u64 },
-    /// A structure or a group of numbers has no entry.
-    NewShape { name: String },
-    /// A structure or a group of numbers is not there any more.
-    GoneShape { name: String },
-}
-
-impl Drift {
-    /// Whether `cargo xtask abi` takes it without being asked.
-    fn is_harmless(&self) -> bool {
-        matches!(self, Self::New { .. } | Self::NewShape { .. } | Self::Implemented { .. })
-    }
-
-    /// Whether it is never taken.
-    fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Renumbered { .. } | Self::Reused { .. })
-    }
-}
-
-impl fmt::Display for Drift {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Renumbered { name, was, is } => {
-                write!(f, "{name} was renumbered from {was:#x} to {is:#x}: an id stays; give it back")
-            }
-            Self::Reused { id, was, is } => {
-                write!(f, "{id:#x} belongs to {was}, also when that is retired, and was given to {is}: take a fresh id")
-            }
-            Self::Changed { name, what, was, is } => write!(
-                f,
-                "the {what} of {name} changed from `{was}` to `{is}`, which needs a new entry in abi/vsm.lock: \
-                 cargo xtask abi --accept"
-            ),
-            Self::Gone { name, id } => {
-                write!(f, "{name} ({id:#x}) is gone; to retire its id for good: cargo xtask abi --accept")
-            }
-            Self::Implemented { name } => {
-                write!(f, "{name} is implemented, and abi/vsm.lock does not say how yet: cargo xtask abi")
-            }
-            Self::NewShape { name } => write!(f, "{name} has no entry in abi/vsm.lock yet: cargo xtask abi"),
-            Self::GoneShape { name } => write!(f, "{name} is gone; to retire it: cargo xtask abi --accept"),
-            Self::New { name, id } => write!(f, "{name} ({id:#x}) has no entry in abi/vsm.lock yet: cargo xtask abi"),
-        }
-    }
-}
-
 /// What is promised of `call`.
 fn promise(call: &Call) -> String {
     let rules = if call.implemented {
@@ -134,7 +74,7 @@ impl Lock {
     /// Reads the file.
     ///
     /// # Errors
-    /// A line that is no entry, or one that contradicts those before it.
+    /// A line is malformed, or contradicts one before it.
     pub fn parse(text: &str) -> Result<Self> {
         let mut lock = Self::default();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
@@ -181,7 +121,7 @@ impl Lock {
         self.shapes.last().map_or(0, |shape| shape.since).max(calls)
     }
 
-    /// The entry that counts, of each id.
+    /// The newest entry of each id, which is the one that counts.
     fn newest(&self) -> BTreeMap<u64, &Entry> {
         self.entries.iter().map(|entry| (entry.id, entry)).collect()
     }

@@ -1,9 +1,10 @@
 //! Everything that follows from the table of the calls: `cargo xtask abi`.
 //!
-//! `abi/` is written from the rows that this program was built with, so that it says what the image does; `--check` says
-//! whether it still does. The lock beside them says what VTL0 was promised before.
+//! `abi/` is written from the rows that this program was built with, and `--check` says whether it still agrees with them.
+//! The lock beside the other files keeps what VTL0 was promised before.
 
 mod compile;
+mod drift;
 pub mod dump;
 mod header;
 mod history;
@@ -11,6 +12,7 @@ mod layout;
 mod lock;
 mod model;
 mod page;
+mod readme;
 mod shapes;
 
 use std::fs;
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use litebox_platform_lvbs::vsm::describe;
+use litebox_platform_lvbs::vsm::{VSM_RESERVED, describe};
 
 pub use compile::{compile, compile_header};
 use lock::Lock;
@@ -30,7 +32,7 @@ pub use model::{Call, Param, Source, Table, snake_case};
 pub struct Options {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Write nothing; fail when something would have to be written, or may not be.
+    /// Write nothing; fail if a file is stale or a promise is broken.
     #[arg(long)]
     pub check: bool,
     /// Change or retire what VTL0 was promised, by new entries in the lock.
@@ -43,6 +45,7 @@ enum Action {
     /// Print the table that an image's file holds, with the address and the source line of every entry.
     ///
     /// Ends with status 0 only if it is the table of `abi/`.
+    #[command(after_help = "Example: cargo xtask abi dump target/vtl1/vmlinux")]
     Dump {
         /// The image; without it the one that was built last.
         image: Option<PathBuf>,
@@ -55,7 +58,7 @@ const LOCK: &str = "abi/vsm.lock";
 const VERSION_FILE: &str = "vsm_handlers/src/table.rs";
 const VERSION_LINE: &str = "pub const ABI_VERSION: u32 = ";
 
-/// Does it.
+/// Writes, checks or dumps.
 ///
 /// # Errors
 /// Something is stale, or a promise to VTL0 is broken; the message says what to type.
@@ -88,17 +91,8 @@ fn products(root: &Path, table: &Table, lock: &Lock) -> Result<Vec<Product>> {
         Product { path: "abi/vsm.json", text: page::json(table, lock) },
         Product { path: "abi/vsm.md", text: page::markdown(table, lock) },
         Product { path: VERSION_FILE, text: version.collect() },
-        Product { path: "README.md", text: readme(&read(root, "README.md")?)? },
+        Product { path: "README.md", text: readme::renewed(&read(root, "README.md")?, table, &VSM_RESERVED)? },
     ])
-}
-
-/// The README with the present listing.
-fn readme(text: &str) -> Result<String> {
-    const BEGIN: &str = "<!-- calls:begin -->\n";
-    const END: &str = "<!-- calls:end -->";
-    let (before, rest) = text.split_once(BEGIN).context("README.md has no line <!-- calls:begin -->")?;
-    let (_, after) = rest.split_once(END).context("README.md has no line <!-- calls:end -->")?;
-    Ok(format!("{before}{BEGIN}{}{END}{after}", vsm_handlers::Listing))
 }
 
 fn read(root: &Path, path: &str) -> Result<String> {
@@ -120,9 +114,17 @@ pub fn locked_calls(root: &Path) -> Result<Vec<(u64, String)>> {
 
 /// Writes what is stale.
 fn write(root: &Path, accept: bool) -> Result<()> {
-    let table = Table::built_in()?;
-    let mut lock = read_lock(root)?;
-    lock.update(&table, &shapes::present(0), accept)?;
+    let (table, shapes) = (Table::built_in()?, shapes::present(0));
+    // An entry that is not committed yet has promised nothing, and is made anew.
+    let committed = history::committed(root, LOCK, "HEAD").and_then(|text| Lock::parse(&text).ok());
+    let renewed = committed.and_then(|mut lock| lock.update(&table, &shapes, false).is_ok().then_some(lock));
+    let lock = if let Some(lock) = renewed {
+        lock
+    } else {
+        let mut lock = read_lock(root)?;
+        lock.update(&table, &shapes, accept)?;
+        lock
+    };
     fs::create_dir_all(root.join("abi"))?;
     for Product { path, text } in products(root, &table, &lock)? {
         if fs::read_to_string(root.join(path)).is_ok_and(|old| old == text) {
@@ -134,10 +136,10 @@ fn write(root: &Path, accept: bool) -> Result<()> {
     Ok(())
 }
 
-/// Says what is stale, and what is promised and not kept; compiles the header.
+/// Checks that nothing is stale and that every promise is kept, and compiles the header.
 ///
 /// # Errors
-/// There is something of the kind.
+/// The message lists everything that is wrong.
 pub fn check(root: &Path) -> Result<()> {
     let (table, lock) = (Table::built_in()?, read_lock(root)?);
     let mut problems: Vec<String> = lock.drifts(&table, &shapes::present(0)).iter().map(ToString::to_string).collect();
@@ -154,7 +156,7 @@ pub fn check(root: &Path) -> Result<()> {
         bail!("{}", problems.join("\n"));
     }
     let compiled = compile_header(&root.join("abi/vsm.h"))?;
-    ensure!(!compiled.is_empty(), "abi/vsm.h was compiled by nobody: there is no gcc and no clang");
+    ensure!(!compiled.is_empty(), "there is no gcc and no clang to compile abi/vsm.h with");
     println!("abi/ is what the table says; abi/vsm.h compiles with {}", compiled.join(", "));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The table of the calls as it was described at compile time (`litebox_platform_lvbs::vsm::describe`), read back.
 //!
-//! The bytes come from this program, or from the section of an image's file. A file is trusted in nothing: every length is
+//! The bytes come from this program, or from the section of an image's file. Nothing in a file is trusted: every length is
 //! checked, and bytes that remain are an error.
 
 use anyhow::{Context, Result, bail, ensure};
@@ -32,7 +32,7 @@ pub struct Call {
     pub params: Vec<Param>,
     /// What a success returns; empty if it is not implemented.
     pub reply: String,
-    /// By whom it may be refused, with which errno and when.
+    /// Which errnos it answers, when, and what refuses.
     pub errors: Vec<Error>,
     /// What the declaration says.
     pub summary: String,
@@ -93,7 +93,7 @@ impl Table {
     /// Reads a description.
     ///
     /// # Errors
-    /// The bytes are none, or of another format.
+    /// The bytes are not a description, or have another format.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader(bytes);
         let format = reader.number()?;

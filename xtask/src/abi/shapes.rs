@@ -6,10 +6,10 @@ use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 
+use super::drift::Drift;
 use super::layout::{Field, NUMBERS, Numbers, STRUCTURES, Structure};
-use super::lock::Drift;
 
-/// What stands in place of a promise that holds no longer.
+/// Stands for a promise that no longer holds.
 const RETIRED: &str = "retired";
 
 /// An entry: a structure or a group of numbers.
@@ -33,7 +33,7 @@ impl Shape {
     /// Reads a line; `None` if it is a call's.
     ///
     /// # Errors
-    /// It begins as one and is none.
+    /// It begins like an entry and is malformed.
     pub fn parse(line: &str) -> Result<Option<Self>> {
         if !line.starts_with("struct ") && !line.starts_with("numbers ") {
             return Ok(None);
@@ -44,13 +44,13 @@ impl Shape {
         Ok(Some(Self { name: name.to_owned(), since: since.parse()?, promise: promise.to_owned() }))
     }
 
-    /// What of it the promise is about.
-    fn what(&self) -> &'static str {
+    /// What the promise is about.
+    fn subject(&self) -> &'static str {
         if self.name.starts_with("struct ") { "layout" } else { "values" }
     }
 }
 
-/// All that there are, as if each had come with version `since`.
+/// All present structures and numbers, as if each had come with version `since`.
 #[must_use]
 pub fn present(since: u32) -> Vec<Shape> {
     let structures = STRUCTURES.iter().map(|one| (format!("struct {}", one.name), layout(one)));
@@ -72,7 +72,7 @@ fn values(numbers: &Numbers) -> String {
     numbers.values.iter().map(|(name, value, _)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-/// The entry that counts, of a name.
+/// The newest entry of a name, which is the one that counts.
 fn newest<'a>(promised: &'a [Shape], name: &str) -> Option<&'a Shape> {
     promised.iter().rev().find(|shape| shape.name == name)
 }
@@ -86,7 +86,7 @@ pub fn drifts(promised: &[Shape], present: &[Shape]) -> Vec<Drift> {
         match newest(promised, &name) {
             None => drifts.push(Drift::NewShape { name }),
             Some(was) if was.promise != is.promise => {
-                let (was, is, what) = (was.promise.clone(), is.promise.clone(), is.what());
+                let (was, is, what) = (was.promise.clone(), is.promise.clone(), is.subject());
                 drifts.push(Drift::Changed { name, what, was, is });
             }
             Some(_) => {}
@@ -101,7 +101,7 @@ pub fn drifts(promised: &[Shape], present: &[Shape]) -> Vec<Drift> {
     drifts
 }
 
-/// The entries that [`drifts`] calls for.
+/// The entries that the lock lacks.
 #[must_use]
 pub fn additions(promised: &[Shape], present: &[Shape], since: u32) -> Vec<Shape> {
     let mut added = Vec::new();

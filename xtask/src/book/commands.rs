@@ -1,8 +1,8 @@
 //! The commands in the book, and how they are carried out.
 //!
 //! A fenced block marked `sh` is something a person can type. A block marked `sh,hyper-v` needs a guest of Hyper-V and is
-//! only shown; one marked `sh,scratch` is carried out by `cargo xtask walkthrough`, in a copy. What a person would fill in is
-//! filled in here, long runs are made short, and what `.ci/run` does by itself is not done a second time.
+//! only shown; one marked `sh,scratch` is run by `cargo xtask book --walkthrough`, in a copy. Placeholders are filled in, long
+//! runs are made short, and what `.ci/run` runs anyway is not run twice.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Page, blocks};
 use crate::lint::host_cargo;
 
-/// What stands for something of the person's own, and what is taken for it.
+/// Placeholders for a reader's own files and names, and what is put in their place.
 const FILLED_IN: [(&str, &str); 6] = [
     ("FILE.svg", "target/book-map.svg"),
     ("FILE", "target/vtl1/vmlinux"),
@@ -23,7 +23,7 @@ const FILLED_IN: [(&str, &str); 6] = [
     ("NAME", "errno_is_negative"),
     ("SEED", "0x1"),
 ];
-/// Options whose number is a length of time or an amount; one of each is enough to see that the command works.
+/// Options that say how long or how much; a little is enough to see that the command works.
 const SHORTENED: [(&str, &str); 3] = [("--seconds", "1"), ("--mutate", "2"), ("--steps", "200")];
 /// Variables that say how much to do.
 const SHORTENED_VARIABLES: [(&str, &str); 1] = [("PROPTEST_CASES", "4")];
@@ -74,6 +74,7 @@ pub fn all(pages: &[Page]) -> Vec<BookCommand> {
 }
 
 /// Every `cargo xtask` in the text itself, that is, not in a block of code: place and words behind `cargo xtask`.
+#[cfg(test)]
 pub fn mentioned(pages: &[Page]) -> Vec<(String, Vec<String>)> {
     let of_page = |page: &Page| {
         let place = page.path.display().to_string();
@@ -86,8 +87,8 @@ pub fn mentioned(pages: &[Page]) -> Vec<(String, Vec<String>)> {
     pages.iter().flat_map(of_page).collect()
 }
 
-/// What a person would type that is neither carried out nor marked: blocks of another shell without the mark `hyper-v`, and
-/// commands of cargo in the text that stand in no block.
+/// Commands that are never tried: blocks of another shell without the mark `hyper-v`, and cargo commands in the text that are
+/// in no block.
 pub fn unmarked(pages: &[Page]) -> Vec<String> {
     let all: Vec<String> = all(pages).into_iter().map(|command| command.text).collect();
     // Pages for contributors name commands of their daily work, with names of theirs in them.
@@ -104,8 +105,7 @@ pub fn unmarked(pages: &[Page]) -> Vec<String> {
             matches!(words[..], ["cargo", "test" | "nextest" | "bench" | "clippy" | "run", _, ..])
                 && !all.contains(code)
         });
-        let inline =
-            inline.map(|(line, code)| format!("{place}:{line}: no block has `{code}`, so that nobody tries it"));
+        let inline = inline.map(|(line, code)| format!("{place}:{line}: no block has `{code}`, so it is never tried"));
         blocks.chain(inline).collect::<Vec<_>>()
     };
     book.flat_map(of_page).collect()
@@ -115,7 +115,7 @@ fn filled_in(word: &str) -> String {
     FILLED_IN.iter().find(|(name, _)| *name == word).map_or(word, |(_, value)| value).to_owned()
 }
 
-/// A command as it is carried out.
+/// A command as it is run.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Invocation {
     /// Variables of its environment.
@@ -124,7 +124,7 @@ struct Invocation {
     words: Vec<String>,
 }
 
-fn to_carry_out(text: &str) -> Invocation {
+fn invocation(text: &str) -> Invocation {
     let Invocation { mut variables, mut words } = Invocation::default();
     for word in text.split_whitespace() {
         if let (true, Some((name, value))) = (words.is_empty(), word.split_once('=')) {
@@ -152,22 +152,19 @@ fn done_by_ci(root: &Path) -> Result<Vec<String>> {
     Ok(script.lines().filter(|line| line.starts_with("cargo ")).map(|line| line.trim().to_owned()).collect())
 }
 
-/// Carries out each command once, and tells which failed.
-///
-/// # Errors
-/// One failed, or is none of cargo's.
+/// Runs each command once, and says which failed.
 pub fn run_all(root: &Path, pages: &[Page]) -> Result<()> {
     let by_ci = done_by_ci(root)?;
     let mut done: Vec<Invocation> = Vec::new();
     let mut failed = Vec::new();
     for command in all(pages).iter().filter(|command| !command.needs_hyper_v) {
-        let what = to_carry_out(&command.text);
+        let what = invocation(&command.text);
         // A command that runs the book's commands would not end.
         let skipped =
             by_ci.contains(&command.text) || done.contains(&what) || what.words.iter().any(|word| word == "book");
         if !skipped {
             let start = Instant::now();
-            let result = carry_out(root, &what);
+            let result = execute(root, &what);
             let word = if result.is_ok() { "ok" } else { "FAILED" };
             println!("{word:<7} {:>6.1} s  {command}", start.elapsed().as_secs_f64());
             failed.extend(result.err().map(|error| format!("{command}: {error:#}")));
@@ -177,7 +174,7 @@ pub fn run_all(root: &Path, pages: &[Page]) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\n")) }
 }
 
-fn carry_out(root: &Path, Invocation { variables, words }: &Invocation) -> Result<()> {
+fn execute(root: &Path, Invocation { variables, words }: &Invocation) -> Result<()> {
     let [program, arguments @ ..] = words.as_slice() else { bail!("there is no command") };
     ensure!(program == "cargo", "only cargo is carried out: mark the block as text, or make it a command of xtask");
     let mut process: Process = host_cargo(root);
@@ -212,11 +209,11 @@ mod tests {
     #[test]
     fn what_a_person_fills_in_is_filled_in_and_long_runs_are_short() {
         let Invocation { variables, words } =
-            to_carry_out("PROPTEST_CASES=2600 A=b cargo xtask x FILE --seconds 600 --y NAME");
+            invocation("PROPTEST_CASES=2600 A=b cargo xtask x FILE --seconds 600 --y NAME");
         assert_eq!(variables, [("PROPTEST_CASES".into(), "4".into()), ("A".to_owned(), "b".to_owned())]);
         assert_eq!(words[..6], ["cargo", "xtask", "x", "target/vtl1/vmlinux", "--seconds", "1"]);
         assert_eq!(words[7], "errno_is_negative");
-        let bench = |text| to_carry_out(text).words.join(" ");
+        let bench = |text| invocation(text).words.join(" ");
         assert_eq!(bench("cargo bench -p x"), "cargo bench --profile dev -p x -- --test");
         assert_eq!(bench("cargo bench -- y"), "cargo bench --profile dev -- y --test");
     }

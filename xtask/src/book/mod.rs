@@ -1,37 +1,42 @@
-//! The book: built, its links followed, and the commands in it carried out: `cargo xtask book`.
+//! `cargo xtask book`: builds the book, follows its links, and runs the commands in it.
 //!
 //! | file | purpose |
 //! |---|---|
 //! | [`blocks`] | finds code blocks, commands and links in Markdown |
 //! | [`commands`] | carries the commands out |
+//! | [`walkthrough`] | does what the page about adding a call says |
 
 pub mod blocks;
 pub mod commands;
+pub mod walkthrough;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::doctor::{self, Find};
+use crate::doctor;
 use crate::process::describe;
 
 /// What else to do than build.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Options {
-    /// Also carry out every command of the book that does not need Hyper-V.
+    /// Also carry out every command of the book that does not need Hyper-V, and do what the page about adding a call says.
     #[arg(long)]
     run_commands: bool,
     /// Only list the commands, and which of them need Hyper-V.
     #[arg(long, conflicts_with = "run_commands")]
     list_commands: bool,
+    /// Only do what the page about adding a call says, in a scratch copy: the call is created, implemented by the page's
+    /// own text and tested, and answers in the machine.
+    #[arg(long, conflicts_with_all = ["run_commands", "list_commands"])]
+    walkthrough: bool,
 }
 
 impl Options {
     /// Everything: what continuous integration does.
-    #[must_use]
     pub const fn all() -> Self {
-        Self { run_commands: true, list_commands: false }
+        Self { run_commands: true, list_commands: false, walkthrough: false }
     }
 }
 
@@ -45,9 +50,6 @@ pub struct Page {
 }
 
 /// The pages of the book, and those at the root that belong with it.
-///
-/// # Errors
-/// A page cannot be read.
 pub fn pages(root: &Path) -> Result<Vec<Page>> {
     let mut paths: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "AGENTS.md"].map(PathBuf::from).to_vec();
     let source = Path::new("docs/src");
@@ -66,11 +68,11 @@ pub fn pages(root: &Path) -> Result<Vec<Page>> {
     paths.into_iter().map(read).collect()
 }
 
-/// Does what the options say.
-///
-/// # Errors
-/// `mdbook` is missing, warns or fails; a link leads nowhere; a page is not in the summary; a command fails.
+/// Builds and checks the book, as the options say.
 pub fn execute(root: &Path, options: Options) -> Result<()> {
+    if options.walkthrough {
+        return walkthrough::execute(root);
+    }
     let pages = pages(root)?;
     if options.list_commands {
         for command in commands::all(&pages) {
@@ -81,21 +83,23 @@ pub fn execute(root: &Path, options: Options) -> Result<()> {
     check_links(root, &pages)?;
     build(root)?;
     if options.run_commands {
-        commands::run_all(root, &pages)?;
+        let commands = commands::run_all(root, &pages);
+        let walkthrough = walkthrough::execute(root);
+        commands.and(walkthrough)?;
     }
     Ok(())
 }
 
 /// Builds the HTML. A warning is an error.
 fn build(root: &Path) -> Result<()> {
-    doctor::ensure(Find::Mdbook)?;
+    doctor::ensure(&doctor::MDBOOK)?;
     let into = root.join("target/book");
     let mut command = Command::new("mdbook");
     command.arg("build").arg(root.join("docs")).arg("--dest-dir").arg(&into);
     let output = command.output().with_context(|| describe(&command))?;
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     let complains = said.lines().any(|line| ["WARN", "ERROR"].iter().any(|level| line.contains(level)));
-    ensure!(output.status.success() && !complains, "`{}` is not content:\n{said}", describe(&command));
+    ensure!(output.status.success() && !complains, "`{}` complains:\n{said}", describe(&command));
     println!("the book is in {}", into.join("index.html").display());
     Ok(())
 }
@@ -135,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_link_and_a_page_that_nobody_lists_are_found() {
+    fn a_dead_link_and_a_page_that_is_not_listed_are_found() {
         let page = |path: &str, text: &str| Page { path: path.into(), text: text.to_owned() };
         let pages = [
             page("docs/src/SUMMARY.md", "- [One](one.md)\n"),

@@ -1,4 +1,4 @@
-//! The dispatch function as the optimiser left it: how it branches, and that nobody else uses the table.
+//! The dispatch function as the optimiser left it: how it branches, and that nothing else uses the table.
 //!
 //! The function may be inlined, and then its stand-alone copy proves nothing; so all code of the image is searched for
 //! branches through the table, not this function alone.

@@ -96,7 +96,7 @@ pub struct Symbol {
     pub kind: u8,
     /// The address.
     pub address: u64,
-    /// The size in bytes, 0 if nobody said.
+    /// The size in bytes; 0 if unknown.
     pub size: u64,
     /// Index of its section in [`Image::sections`].
     pub section: usize,

@@ -131,7 +131,7 @@ fn dynamic(image: &Image<'_>, report: &mut Report) {
             Ok(elf::DT_JMPREL) => "DT_JMPREL (procedure linkage)",
             Ok(elf::DT_TEXTREL) => "DT_TEXTREL (relocated code)",
             Ok(elf::DT_INIT | elf::DT_INIT_ARRAY | elf::DT_FINI | elf::DT_FINI_ARRAY) => {
-                "a start or end function nobody calls"
+                "a start or end function that is never called"
             }
             _ => continue,
         };

@@ -30,132 +30,75 @@ pub const LOAD_WINDOW: u64 = 14 << 20;
 /// Alignment of every loaded segment, in bytes (LVBS contract, "How the ELF is consumed").
 pub const SEGMENT_ALIGN: u64 = 2 << 20;
 
-/// What is proved, one variant per named check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rule {
-    /// ELF64, little endian, x86-64, executable or position independent, every table of the file readable.
-    ElfHeader,
-    /// Program header 0 is a PT_LOAD with alignment 2 MiB: one loader takes the alignment from it, whatever its type.
-    FirstHeader,
-    /// Every PT_LOAD is aligned to a multiple of 2 MiB, and lies at a multiple of it.
-    LoadAlign,
-    /// Every PT_LOAD has the same virtual and physical address: the entry point is taken in physical terms.
-    VirtualIsPhysical,
-    /// Every PT_LOAD ends, bss included, within 14 MiB of the lowest one, and no two overlap.
-    FitsWindow,
-    /// The entry point is file content of an executable segment.
-    Entry,
-    /// No interpreter, no thread-local storage, nothing a dynamic linker would have to do.
-    NoDynamicLinking,
-    /// Relocations are R_X86_64_RELATIVE only.
-    RelocationKinds,
-    /// Each relocation changes 8 bytes of a loaded segment that is not executable, to an address of the image.
-    RelocationTargets,
-    /// No segment is writable and executable.
-    SegmentWx,
-    /// No section is writable and executable, and none is more writable or executable than its segment says.
-    SectionWx,
-    /// The jump table is a data symbol with an entry for every id.
-    TableSymbol,
-    /// It lies in its own section, which holds nothing else, page aligned.
-    TableSection,
-    /// Its page is read-only at run time.
-    TableReadOnly,
-    /// It has exactly one relocation for each entry.
-    TableRelocations,
-    /// Every entry is the first byte of a function in `.text`.
-    TableEntries,
-    /// The dispatch function is there and its code can be decoded.
-    DispatchSymbol,
-    /// It branches through the table, with an index clamped by `cmp`/`sbb`/`and` right before.
-    IndexClamped,
-    /// It has no other indirect branch than fixed ones.
-    NoOtherIndirect,
-    /// No other function branches through the table, and none jumps into the middle of the dispatch function.
-    OnlyDispatch,
+/// Makes [`Rule`] of a row for each check: its name in reports, and what a pass says in a few words.
+macro_rules! rules {
+    ($($(#[$doc:meta])* $rule:ident = $name:literal, $meaning:literal;)*) => {
+        /// What is proved, one variant per named check.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Rule {
+            $($(#[$doc])* $rule,)*
+        }
+
+        impl Rule {
+            /// All rules, in the order of the report.
+            pub const ALL: &[Self] = &[$(Self::$rule),*];
+
+            /// Name and meaning.
+            fn words(self) -> (&'static str, &'static str) {
+                match self {
+                    $(Self::$rule => ($name, $meaning),)*
+                }
+            }
+        }
+    };
 }
 
-impl Rule {
-    /// All rules, in the order of the report.
-    pub const ALL: [Self; 20] = [
-        Self::ElfHeader,
-        Self::FirstHeader,
-        Self::LoadAlign,
-        Self::VirtualIsPhysical,
-        Self::FitsWindow,
-        Self::Entry,
-        Self::NoDynamicLinking,
-        Self::RelocationKinds,
-        Self::RelocationTargets,
-        Self::SegmentWx,
-        Self::SectionWx,
-        Self::TableSymbol,
-        Self::TableSection,
-        Self::TableReadOnly,
-        Self::TableRelocations,
-        Self::TableEntries,
-        Self::DispatchSymbol,
-        Self::IndexClamped,
-        Self::NoOtherIndirect,
-        Self::OnlyDispatch,
-    ];
-
-    /// The name of the check in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ElfHeader => "elf-header",
-            Self::FirstHeader => "first-header-loads",
-            Self::LoadAlign => "load-alignment",
-            Self::VirtualIsPhysical => "virtual-is-physical",
-            Self::FitsWindow => "fits-14-mib",
-            Self::Entry => "entry-executable",
-            Self::NoDynamicLinking => "no-dynamic-linking",
-            Self::RelocationKinds => "relocation-kinds",
-            Self::RelocationTargets => "relocation-targets",
-            Self::SegmentWx => "segment-w^x",
-            Self::SectionWx => "section-w^x",
-            Self::TableSymbol => "table-symbol",
-            Self::TableSection => "table-section",
-            Self::TableReadOnly => "table-read-only",
-            Self::TableRelocations => "table-relocations",
-            Self::TableEntries => "table-entries",
-            Self::DispatchSymbol => "dispatch-symbol",
-            Self::IndexClamped => "index-clamped",
-            Self::NoOtherIndirect => "no-other-indirect-branch",
-            Self::OnlyDispatch => "table-only-in-dispatch",
-        }
-    }
-
-    /// What a pass says, in a few words.
-    pub fn meaning(self) -> &'static str {
-        match self {
-            Self::ElfHeader => "ELF64, x86-64, loadable kind",
-            Self::FirstHeader => "program header 0 is a PT_LOAD aligned to 2 MiB",
-            Self::LoadAlign => "every PT_LOAD is aligned to 2 MiB",
-            Self::VirtualIsPhysical => "p_vaddr == p_paddr in every PT_LOAD",
-            Self::FitsWindow => "all PT_LOAD memory within 14 MiB, no overlap",
-            Self::Entry => "the entry point lies in an executable segment",
-            Self::NoDynamicLinking => "no PT_INTERP, PT_TLS, needed library or packed relocation",
-            Self::RelocationKinds => "only R_X86_64_RELATIVE relocations",
-            Self::RelocationTargets => "relocations change loaded, non-executable memory only",
-            Self::SegmentWx => "no segment is writable and executable",
-            Self::SectionWx => "no section is writable and executable",
-            Self::TableSymbol => "the jump table has an entry for every id",
-            Self::TableSection => "the jump table fills a page-aligned section of its own",
-            Self::TableReadOnly => "the jump table is read-only at run time",
-            Self::TableRelocations => "one relocation for each entry of the jump table",
-            Self::TableEntries => "every entry is a function in .text",
-            Self::DispatchSymbol => "the dispatch function can be decoded",
-            Self::IndexClamped => "the table index is clamped without a branch",
-            Self::NoOtherIndirect => "no other indirect branch in the dispatch function",
-            Self::OnlyDispatch => "nothing else branches through the table",
-        }
-    }
+rules! {
+    /// ELF64, little endian, x86-64, executable or position independent, every table of the file readable.
+    ElfHeader = "elf-header", "ELF64, x86-64, loadable kind";
+    /// Program header 0 is a PT_LOAD with alignment 2 MiB: one loader takes the alignment from it, whatever its type.
+    FirstHeader = "first-header-loads", "program header 0 is a PT_LOAD aligned to 2 MiB";
+    /// Every PT_LOAD is aligned to a multiple of 2 MiB, and lies at a multiple of it.
+    LoadAlign = "load-alignment", "every PT_LOAD is aligned to 2 MiB";
+    /// Every PT_LOAD has the same virtual and physical address: the entry point is taken in physical terms.
+    VirtualIsPhysical = "virtual-is-physical", "p_vaddr == p_paddr in every PT_LOAD";
+    /// Every PT_LOAD ends, bss included, within 14 MiB of the lowest one, and no two overlap.
+    FitsWindow = "fits-14-mib", "all PT_LOAD memory within 14 MiB, no overlap";
+    /// The entry point is file content of an executable segment.
+    Entry = "entry-executable", "the entry point lies in an executable segment";
+    /// No interpreter, no thread-local storage, nothing a dynamic linker would have to do.
+    NoDynamicLinking = "no-dynamic-linking", "no PT_INTERP, PT_TLS, needed library or packed relocation";
+    /// Relocations are R_X86_64_RELATIVE only.
+    RelocationKinds = "relocation-kinds", "only R_X86_64_RELATIVE relocations";
+    /// Each relocation changes 8 bytes of a loaded segment that is not executable, to an address of the image.
+    RelocationTargets = "relocation-targets", "relocations change loaded, non-executable memory only";
+    /// No segment is writable and executable.
+    SegmentWx = "segment-w^x", "no segment is writable and executable";
+    /// No section is writable and executable, and none is more writable or executable than its segment says.
+    SectionWx = "section-w^x", "no section is writable and executable";
+    /// The jump table is a data symbol with an entry for every id.
+    TableSymbol = "table-symbol", "the jump table has an entry for every id";
+    /// It lies in its own section, which holds nothing else, page aligned.
+    TableSection = "table-section", "the jump table fills a page-aligned section of its own";
+    /// Its page is read-only at run time.
+    TableReadOnly = "table-read-only", "the jump table is read-only at run time";
+    /// It has exactly one relocation for each entry.
+    TableRelocations = "table-relocations", "one relocation for each entry of the jump table";
+    /// Every entry is the first byte of a function in `.text`.
+    TableEntries = "table-entries", "every entry is a function in .text";
+    /// The dispatch function is there and its code can be decoded.
+    DispatchSymbol = "dispatch-symbol", "the dispatch function can be decoded";
+    /// It branches through the table, with an index clamped by `cmp`/`sbb`/`and` right before.
+    IndexClamped = "index-clamped", "the table index is clamped without a branch";
+    /// It has no other indirect branch than fixed ones.
+    NoOtherIndirect = "no-other-indirect-branch", "no other indirect branch in the dispatch function";
+    /// No other function branches through the table, and none jumps into the middle of the dispatch function.
+    OnlyDispatch = "table-only-in-dispatch", "nothing else branches through the table";
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.words().0)
     }
 }
 
@@ -214,7 +157,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for rule in Rule::ALL {
+        for &rule in Rule::ALL {
             if self.breaks(rule) {
                 for violation in self.violations.iter().filter(|found| found.rule == rule) {
                     writeln!(f, "FAIL  {rule:<26} {}", violation.detail)?;
@@ -222,7 +165,7 @@ impl fmt::Display for Report {
             } else if self.is_unchecked(rule) {
                 writeln!(f, "----  {rule:<26} not checked: another check must pass first")?;
             } else {
-                writeln!(f, "ok    {rule:<26} {}", rule.meaning())?;
+                writeln!(f, "ok    {rule:<26} {}", rule.words().1)?;
             }
         }
         for note in &self.notes {
@@ -239,7 +182,7 @@ pub fn verify(bytes: &[u8]) -> Report {
         Ok(image) => image,
         Err(reason) => {
             report.fail(Rule::ElfHeader, reason);
-            for rule in Rule::ALL {
+            for &rule in Rule::ALL {
                 report.skip(rule);
             }
             return report;

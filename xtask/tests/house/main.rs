@@ -9,10 +9,12 @@
 //! | `unsafety` | finding `unsafe`, and what must be written beside it |
 //! | `text` | length, first paragraph, forbidden macros and attributes, machine paths, scripts |
 //! | `dependencies` | which crate may depend on which |
+//! | `floors` | which module of a crate may import which |
 //! | `boundary` | the tests that the boundary's page names |
 
 mod boundary;
 mod dependencies;
+mod floors;
 mod ratchet;
 mod text;
 mod tree;

@@ -111,7 +111,7 @@ fn is_about_use(arguments: &Group) -> bool {
     ["dead_code,reason=", "clippy::allow_attributes,reason="].iter().any(|start| arguments.starts_with(start))
 }
 
-/// Absolute paths of somebody's machine, and names of hosts.
+/// Absolute paths of one machine, and names of hosts.
 fn of_a_machine(path: &str, text: &str) -> Vec<Finding> {
     let directories = machine_directories();
     let hosts = HOSTS.map(|host| host.replace(' ', ""));
@@ -122,7 +122,7 @@ fn of_a_machine(path: &str, text: &str) -> Vec<Finding> {
     let judge = |(index, line): (usize, &str)| {
         let line = line.to_lowercase();
         let what = if let Some(directory) = directories.iter().find(|directory| is_absolute(&line, directory)) {
-            format!("names `{directory}` of somebody's machine: use a path relative to the repository")
+            format!("names `{directory}` of one machine: use a path relative to the repository")
         } else if let Some(host) = hosts.iter().find(|host| line.contains(*host))
             && !(LOCK_FILES.contains(&path) && line.contains(DEFAULT_REGISTRY))
         {

@@ -28,7 +28,7 @@ impl File {
     }
 }
 
-/// Macros whose arguments are code that the crate writes for somebody else, or a test's input, and not its own.
+/// Macros whose arguments are code for another crate, or a test's input, and not the crate's own code.
 pub const QUOTING: [&str; 4] = ["quote", "quote_spanned", "parse_quote", "parse_quote_spanned"];
 
 /// The root of the repository.

@@ -27,7 +27,7 @@ pub enum Kind {
     Foreign,
     /// An attribute such as `no_mangle`.
     Attribute,
-    /// A word in the arguments of a macro, where nobody knows what it means.
+    /// A word in the arguments of a macro, whose meaning is unknown.
     InMacro,
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask run` and `cargo xtask measure`: a whole VTL0 life played against the real image, and figures from it.
+//! `cargo xtask run`: a whole VTL0 life played against the real image, and figures from it.
 //!
 //! | module | purpose |
 //! |---|---|

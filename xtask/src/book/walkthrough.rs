@@ -1,8 +1,8 @@
-//! Does what a page of the book says, in a scratch copy: `cargo xtask walkthrough`.
+//! Does what the page about adding a call says, in a scratch copy: `cargo xtask book --walkthrough`.
 //!
-//! The page is `docs/src/adding-a-call.md`. Its commands are run, its files written and its changes made in the order in which
-//! they stand there, and nothing else; so a reader who does the same gets the same. The copy stays where it is, with what was built in it, for
-//! the next time to be quick.
+//! The commands of `docs/src/adding-a-call.md` are run, its files written and its changes made in the page's order, and
+//! nothing else, so that a reader who does the same gets the same. The copy and what was built in it stay, which makes the
+//! next run quick.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use litebox_platform_lvbs::vsm::VsmFunction;
 
 use crate::image::sha256;
 use crate::process::{capture, describe, run};
-use crate::repro::source_files;
+use crate::repro::{copy_sources, source_files};
 use crate::workspace::image_dir;
 
 /// The page, from the root.
@@ -72,10 +72,7 @@ fn steps(page: &str) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// Does what the page says.
-///
-/// # Errors
-/// A step fails, or the call does not answer in the machine.
+/// Carries out the page's steps in order.
 pub fn execute(root: &Path) -> Result<()> {
     let page = fs::read_to_string(root.join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
     let steps = steps(&page).context(PAGE)?;
@@ -87,7 +84,10 @@ pub fn execute(root: &Path) -> Result<()> {
     // Not below the workspace's own directory for what is built, which the compile-fail tests take out of paths.
     let of_this = sha256(root.to_string_lossy().as_bytes());
     let scratch = std::env::temp_dir().join(format!("vtl1-walkthrough-{}", of_this.get(..12).unwrap_or_default()));
-    prepare(root, &scratch)?;
+    let files = source_files(root)?;
+    fs::create_dir_all(&scratch)?;
+    remove_others(&scratch, &scratch, &files)?;
+    copy_sources(root, &scratch, &files)?;
     for (index, step) in steps.iter().enumerate() {
         let start = Instant::now();
         do_step(&scratch, step).with_context(|| format!("{PAGE}, step {}", index + 1))?;
@@ -97,27 +97,7 @@ pub fn execute(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the copy as the sources are. What has been built there stays, and files that are as they were are not written
-/// again, so that nothing is built twice for their date.
-fn prepare(root: &Path, scratch: &Path) -> Result<()> {
-    let files = source_files(root)?;
-    fs::create_dir_all(scratch)?;
-    remove_others(scratch, scratch, &files)?;
-    for file in files {
-        let (from, to) = (root.join(&file), scratch.join(&file));
-        let bytes = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
-        if fs::read(&to).is_ok_and(|old| old == bytes) {
-            continue;
-        }
-        if let Some(directory) = to.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        fs::write(&to, bytes).with_context(|| format!("cannot write {}", to.display()))?;
-    }
-    Ok(())
-}
-
-/// Removes what is not of `files`, but for what has been built.
+/// Removes every file that is not one of `files`, except what has been built.
 fn remove_others(scratch: &Path, directory: &Path, files: &[PathBuf]) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -148,7 +128,7 @@ fn do_step(scratch: &Path, step: &Step) -> Result<()> {
             println!("changing {path}");
             let text = fs::read_to_string(scratch.join(path)).with_context(|| format!("cannot read {path}"))?;
             let places = text.matches(from.as_str()).count();
-            ensure!(places == 1, "{path} has the lines that are to be changed {places} times:\n{from}");
+            ensure!(places == 1, "{path} has the lines to change {places} times:\n{from}");
             Ok(fs::write(scratch.join(path), text.replace(from.as_str(), to))?)
         }
     }
