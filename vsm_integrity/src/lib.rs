@@ -16,16 +16,20 @@
 //! | [`pe`] | signed kernel images |
 //! | [`signature`] | module signatures: trailer, PKCS#7, certificates, digests |
 //! | [`patch_info`] | the sites of jump labels |
+//!
+//! [`heap`] has vectors that can be refused room.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod addresses;
 pub mod blocklist;
 mod bytes;
 pub mod der;
 pub mod elf;
 mod error;
+pub mod heap;
 pub mod kernel_info;
 pub mod kexec;
 pub mod keys;

@@ -7,8 +7,9 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::memory::Kind;
+use super::kind::Kind;
 use crate::error::ParseError;
+use crate::heap;
 
 /// A few bytes, or the first of many.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -132,6 +133,12 @@ pub enum ModuleError {
     /// The heap is too small.
     #[error("there is no memory left to validate the module")]
     OutOfMemory,
+}
+
+impl From<heap::OutOfMemory> for ModuleError {
+    fn from(_: heap::OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
 }
 
 impl ModuleError {

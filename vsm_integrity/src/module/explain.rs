@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 
 use super::error::ModuleError;
 use super::habits::{Choice, Habits};
+use super::kind::Kind;
 use super::layout::Place;
-use super::memory::{Kind, ModuleMemory, PAGE};
+use super::memory::{ModuleMemory, PAGE};
 use super::plan::Plan;
 use super::rewrites::retpolines;
 use super::sites::Class;

@@ -87,7 +87,7 @@ impl<'a> Plan<'a> {
 fn distance(relocations: &Ordered<'_>, next: &mut usize, offset: usize) -> Result<Option<(usize, u64)>, &'static str> {
     while let Some(relocation) = relocations.get(*next).filter(|found| found.offset <= offset as u64) {
         *next += 1;
-        if relocation.offset != offset as u64 || relocation.kind == 0 {
+        if relocation.offset != offset as u64 || relocation.is_none() {
             continue;
         }
         return match relocation.known_type() {

@@ -8,9 +8,11 @@
 use alloc::vec::Vec;
 
 use super::error::ModuleError;
-use super::memory::{Kind, MAX_RANGE, ModuleMemory, PAGE};
+use super::kind::Kind;
+use super::memory::{MAX_RANGE, ModuleMemory, PAGE};
 use super::modinfo::ModInfo;
 use crate::elf::{Elf, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_STRTAB, SHT_SYMTAB, Section};
+use crate::heap::{self, TryPush};
 
 /// `SHF_RO_AFTER_INIT` of Linux: set by the loader for sections of certain names.
 const SHF_RO_AFTER_INIT: u64 = 0x0020_0000;
@@ -55,9 +57,7 @@ impl Layout {
     }
 
     fn compute(elf: &Elf<'_>, memory: &ModuleMemory<'_>, static_calls: bool) -> Result<Self, ModuleError> {
-        let mut places = Vec::new();
-        places.try_reserve_exact(elf.section_count()).map_err(|_| ModuleError::OutOfMemory)?;
-        places.resize(elf.section_count(), Place::Nowhere);
+        let places = heap::filled(elf.section_count(), Place::Nowhere)?;
         let mut starts = [0; Kind::COUNT];
         for range in memory.iter() {
             if let Some(start) = starts.get_mut(range.kind.number()) {
@@ -93,8 +93,7 @@ impl Layout {
             self.set(section.index, Place::Range(kind, offset));
             let index = u16::try_from(section.index).map_err(|_| refused("there are too many sections"))?;
             if let Some(members) = self.members.get_mut(kind.number()) {
-                members.try_reserve(1).map_err(|_| ModuleError::OutOfMemory)?;
-                members.push(index);
+                members.try_push(index)?;
             }
         }
         if let Some(slot) = self.sizes.get_mut(kind.number()) {

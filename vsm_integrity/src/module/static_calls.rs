@@ -4,17 +4,17 @@
 //! Where they are is taken from the signed file. What an instruction may become is what Linux writes there
 //! (`__static_call_transform`, arch/x86/kernel/static_call.c); whether a target is a function is the caller's to know.
 
-use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 
 use super::error::{Few, ModuleError};
 use super::habits::{Choice, Habits};
+use super::kind::Kind;
 use super::layout::Place;
-use super::memory::Kind;
 use super::plan::Plan;
 use super::rewrites::branch::{self, CALL, CS, INT3, JUMP, RET};
 use super::rewrites::returns;
 use crate::elf::{self, RelocationType, Section, Symbol};
+use crate::heap;
 
 /// The most functions of a kind of text.
 pub const MAX_FUNCTIONS: usize = 1 << 18;
@@ -231,11 +231,9 @@ impl Plan<'_> {
         if count > MAX_FUNCTIONS {
             return Err(ModuleError::section(b"", 0, "a module must not have more than 262144 functions"));
         }
-        let mut offsets = Vec::new();
-        offsets.try_reserve_exact(count).map_err(|_| ModuleError::OutOfMemory)?;
+        let mut offsets = heap::with_room(count)?;
         self.each_function(kind, |offset| offsets.push(offset))?;
-        // A heap sort: in place, and without recursion.
-        let mut offsets = BinaryHeap::from(offsets).into_sorted_vec();
+        offsets.sort_unstable_by(u32::cmp);
         offsets.dedup();
         Ok(offsets)
     }

@@ -7,9 +7,10 @@
 use der::asn1::ObjectIdentifier;
 
 use super::algorithm::Identifier;
+use super::content_type::ContentType;
 use super::digest::DigestAlgorithm;
 use super::error::SignatureError;
-use super::message::{ContentType, SignedMessage};
+use super::message::SignedMessage;
 use super::reader::{Element, tag};
 use crate::error::ParseError;
 

@@ -1,7 +1,7 @@
 //! What may be in the key store, and how a certificate gets in later.
 
 use vsm_integrity::keys::{Added, KeyStore, KeyStoreBuilder, MAX_REVOKED, MAX_SECONDARY, MAX_SYSTEM};
-use vsm_integrity::signature::algorithm::Unsupported;
+use vsm_integrity::signature::Unsupported;
 use vsm_integrity::signature::certificate::MAX_CERTIFICATE_BYTES;
 use vsm_integrity::signature::{Certificate, ErrorClass, SignatureError};
 

@@ -1,7 +1,7 @@
 //! Every accepted algorithm, every way to name a signer, and what each fault is called.
 
 use vsm_integrity::blocklist::Hashed;
-use vsm_integrity::signature::algorithm::Unsupported;
+use vsm_integrity::signature::Unsupported;
 use vsm_integrity::signature::{Digest, DigestAlgorithm};
 use vsm_integrity::signature::{ErrorClass, SignatureError};
 

@@ -5,10 +5,13 @@
 //! of `pcpu_hot` is an export of the kernel.
 
 use super::branch::{self, Action, CALL};
+use super::forms::{Forms, Spot};
 use super::nops::NOPS;
-use super::{Forms, Spot};
+use crate::module::error::ModuleError;
 use crate::module::habits::Choice;
+use crate::module::layout::Place;
 use crate::module::plan::Plan;
+use crate::module::sites::{Class, Site};
 
 /// Calls stay.
 const KEPT: u8 = 1;
@@ -22,6 +25,44 @@ pub const PAD: usize = 10;
 const SHORT: u64 = 9;
 /// Offset of `call_depth` in `struct pcpu_hot` (arch/x86/include/asm/current.h).
 const DEPTH: u64 = 16;
+
+impl Plan<'_> {
+    /// Adds the space before each function that a listed call may count for.
+    pub(crate) fn place_pads(&mut self) -> Result<(), ModuleError> {
+        if self.pcpu_hot.is_none() {
+            return Ok(());
+        }
+        let count = self.sites.len();
+        for at in 0..count {
+            let Some(site) = self.sites.get(at).copied().filter(|site| site.class() == Class::Call) else { continue };
+            let target = self.branch_at(site).map(|(branch, _)| branch.target);
+            let Some(target) = target.filter(|target| self.has_pad(*target)) else { continue };
+            let Some((kind, offset)) = self.layout.find(target.wrapping_sub(PAD as u64)) else { continue };
+            // Room was made for them.
+            if let Some(pad) = Site::new(kind.is_init(), offset, Class::Pad, 0)
+                && self.sites.len() < self.sites.capacity()
+            {
+                self.sites.push(pad);
+            }
+        }
+        self.sites.sort_unstable_by(Site::cmp);
+        self.sites.dedup();
+        Ok(())
+    }
+
+    /// Whether a function at the address has space before it for counting its calls: always, outside of the module.
+    fn has_pad(&self, function: u64) -> bool {
+        let Some((kind, offset)) = self.layout.find(function).filter(|(kind, _)| kind.is_text()) else {
+            return self.layout.find(function).is_none();
+        };
+        let space = self.layout.section_at(kind, offset).and_then(|index| {
+            let Place::Range(_, start) = self.layout.place(index) else { return None };
+            let end = usize::try_from(offset.checked_sub(start)?).ok()?;
+            self.elf.bytes(&self.elf.section(index)?).get(end.checked_sub(PAD)?..end)
+        });
+        space.is_some_and(is_pad)
+    }
+}
 
 pub(super) fn forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {
     let forms = Forms::new(Choice::Call);
@@ -65,6 +106,6 @@ pub(super) fn pad_forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {
 }
 
 /// Whether `space`, the bytes right before a function, are NOPs that Linux would write an instruction over.
-pub fn is_pad(space: &[u8]) -> bool {
+fn is_pad(space: &[u8]) -> bool {
     space.len() >= PAD && space.iter().rev().take(PAD).all(|byte| *byte == NOPS[1][0])
 }

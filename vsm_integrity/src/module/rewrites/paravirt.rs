@@ -4,8 +4,9 @@
 //! The targets are those that VTL0 gave before it could be hostile (KERNEL_INFO).
 
 use super::branch::{self, CALL};
+use super::forms::{Forms, MAX_SITE, Spot};
 use super::nops::{self, Filling};
-use super::{Forms, MAX_SITE, Spot};
+use crate::bytes::array_at;
 use crate::module::habits::Choice;
 use crate::module::plan::Plan;
 
@@ -21,6 +22,16 @@ pub struct Entry {
     pub operation: u8,
     /// Bytes of the site.
     pub length: u8,
+}
+
+impl Plan<'_> {
+    /// The entry of `.parainstructions` of that number.
+    pub(crate) fn paravirt(&self, index: usize) -> Option<Entry> {
+        let section = self.elf.section(self.tables.paravirt)?;
+        let at = index.checked_mul(16)?.checked_add(8)?;
+        let [operation, length] = array_at(self.elf.bytes(&section), at)?;
+        Some(Entry { operation, length })
+    }
 }
 
 pub(super) fn forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {

@@ -3,8 +3,8 @@
 //!
 //! What is copied is memory's, which is explained where it lies; trusts that it does not change.
 
-use super::alternatives::{Buffer, Entry, Group};
 use super::branch::{self, CALL, INT3, JUMP};
+use super::entries::{Buffer, Entry, Group};
 use super::nops::NOPS;
 use crate::module::memory::ModuleMemory;
 use crate::module::plan::Plan;

@@ -4,7 +4,7 @@
 //! With the thunk against ITS, which of both depends on where in a cache line the site is (`cpu_wants_rethunk_at`).
 
 use super::branch::{self, Action, INT3, RET};
-use super::{Forms, Spot};
+use super::forms::{Forms, Spot};
 use crate::module::habits::Choice;
 use crate::module::plan::Plan;
 
