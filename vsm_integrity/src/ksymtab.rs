@@ -90,7 +90,7 @@ pub trait VirtualMemory {
     fn fetch(&mut self, va: u64, into: &mut [u8]) -> Result<(), Self::Error>;
 }
 
-/// Whoever keeps the symbols.
+/// Where the symbols are kept.
 pub trait Keeper {
     /// Why something cannot be kept.
     type Error;
@@ -112,7 +112,7 @@ pub trait Keeper {
     fn assign(&mut self, symbol: usize, namespace: u8);
 }
 
-/// A symbol of a table, for whoever keeps it.
+/// A symbol of a table, to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Export<'a> {
     /// The name, printable ASCII, 1 to [`MAX_NAME_BYTES`] bytes.
@@ -218,7 +218,7 @@ fn places_of_namespaces<E>(pending: &[Pending]) -> Result<Vec<Namespace>, LoadEr
     let mut places = heap::with_room(pending.len())?;
     let named = pending.iter().map(|entry| entry.namespace).filter(|namespace| *namespace != 0);
     places.extend(named.map(|at| Namespace { at, number: None }));
-    places.sort_unstable_by(|one: &Namespace, other| one.at.cmp(&other.at));
+    places.sort_unstable_by_key(|place: &Namespace| place.at);
     places.dedup_by(|one, other| one.at == other.at);
     Ok(places)
 }

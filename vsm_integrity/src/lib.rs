@@ -17,7 +17,7 @@
 //! | [`signature`] | module signatures: trailer, PKCS#7, certificates, digests |
 //! | [`patch_info`] | the sites of jump labels |
 //!
-//! [`heap`] has vectors that can be refused room.
+//! [`heap`] makes vectors grow with an error where there is no room, [`addresses`] tells the halves of the address space.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

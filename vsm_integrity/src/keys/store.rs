@@ -20,7 +20,7 @@ pub const MAX_SECONDARY: usize = 64;
 pub enum Origin {
     /// Built into VTL0's kernel.
     System,
-    /// Added later, by one who is trusted.
+    /// Added later, signed by a trusted certificate.
     Secondary,
 }
 
@@ -122,7 +122,7 @@ pub struct KeyStore {
 }
 
 impl KeyStore {
-    /// Adds a certificate that somebody who is trusted has signed: the payload of CopySecondaryKey.
+    /// Adds a certificate that a trusted one has signed: the payload of CopySecondaryKey.
     ///
     /// The signer must be a certificate of this store that is not revoked, and an authority (RFC 5280 §4.2.1.9) that
     /// may sign certificates. A certificate that is trusted already is fine and changes nothing.

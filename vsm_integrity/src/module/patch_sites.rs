@@ -43,7 +43,7 @@ impl Plan<'_> {
         const NAME: &[u8] = b"__jump_table";
         let Some(section) = self.elf.find(NAME).filter(Section::is_loaded) else { return Ok(()) };
         let size = self.elf.bytes(&section).len();
-        let relocations = self.relocations.of(&self.elf, section.index);
+        let relocations = self.relocations.of_section(&self.elf, section.index);
         let mut next = 0;
         for offset in (0..size).step_by(16) {
             let refused = |rule| E::from(ModuleError::section(NAME, offset, rule));

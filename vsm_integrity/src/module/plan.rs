@@ -85,7 +85,7 @@ impl<'a> Plan<'a> {
             main_text: main_text.unwrap_or_default(),
         };
         plan.place_thunks()?;
-        plan.place_pads()?;
+        plan.place_pads();
         Ok(plan)
     }
 

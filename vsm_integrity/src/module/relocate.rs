@@ -61,7 +61,7 @@ impl RelocationIndex {
     }
 
     /// The relocations of a section.
-    pub fn of<'p>(&'p self, elf: &Elf<'p>, section: usize) -> Ordered<'p> {
+    pub fn of_section<'p>(&'p self, elf: &Elf<'p>, section: usize) -> Ordered<'p> {
         let table = self.sections.get(section).copied().filter(|table| *table != 0);
         let Some(table) = table.and_then(|table| elf.section(usize::from(table))) else { return Ordered::default() };
         let order = self.orders.iter().find(|(of, _)| *of == section).map(|(_, order)| order.as_slice());

@@ -163,7 +163,7 @@ pub struct Fields<'p, 'a> {
 impl<'p, 'a> Fields<'p, 'a> {
     /// The fields of `section`.
     pub fn new(source: Source<'p, 'a>, section: Section<'a>) -> Self {
-        let relocations = source.relocations.of(source.elf, section.index);
+        let relocations = source.relocations.of_section(source.elf, section.index);
         Self { source, section, relocations, at: 0 }
     }
 
@@ -284,7 +284,7 @@ fn read_list(
 /// entries' first two fields show it.
 fn alternative_bytes(source: Source<'_, '_>, section: Section<'_>) -> Result<usize, ModuleError> {
     let size = source.elf.bytes(&section).len();
-    let relocations = source.relocations.of(source.elf, section.index);
+    let relocations = source.relocations.of_section(source.elf, section.index);
     let second = relocations.get(2).and_then(|relocation| usize::try_from(relocation.offset).ok());
     match second {
         Some(stride @ (12 | 14)) => Ok(stride),

@@ -31,7 +31,7 @@ const ORC: usize = 6;
 
 impl Table {
     /// The table that the section of that name is.
-    pub fn of(name: &[u8]) -> Option<Self> {
+    pub fn with_name(name: &[u8]) -> Option<Self> {
         Some(match name {
             b"__mcount_loc" => Self::Entries,
             b"__ex_table" => Self::Exceptions,

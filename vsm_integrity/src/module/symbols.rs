@@ -27,7 +27,7 @@ pub struct Export<'a> {
     pub namespace: &'a [u8],
 }
 
-/// Who knows the symbols that modules may use: the kernel's first, then those of accepted modules.
+/// The symbols that modules may use: the kernel's first, then those of accepted modules.
 pub trait Resolver {
     /// The export of that name.
     fn find(&self, name: &[u8]) -> Option<Export<'_>>;
@@ -105,7 +105,7 @@ impl Symbols {
                 }
                 Some(export) => export.value,
                 None if symbol.binding == Binding::Weak => symbol.value,
-                None => return refused(name, "no accepted module and not the kernel exports the symbol"),
+                None => return refused(name, "neither the kernel nor an accepted module exports the symbol"),
             };
             if undefined.len() >= MAX_UNDEFINED {
                 return refused(name, "a module must not need more than 65536 symbols");

@@ -77,7 +77,7 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
         let Place::Range(kind, start) = self.plan.layout.place(index) else { return None };
         let file = self.plan.elf.bytes(&section);
         let memory = self.memory.slice(kind, usize::try_from(start).ok()?, file.len())?;
-        let relocations = self.plan.relocations.of(&self.plan.elf, index);
+        let relocations = self.plan.relocations.of_section(&self.plan.elf, index);
         Some(Walked { section, file, memory, relocations, kind, start, va: self.plan.layout.address(index)? })
     }
 

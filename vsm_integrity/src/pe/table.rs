@@ -48,7 +48,7 @@ impl<'a> ImageSignatures<'a> {
             let rest = table.get(at..).unwrap_or_default();
             let (message, whole) = entry(rest).map_err(|rule| SignatureError::Image(ParseError::new(place, rule)))?;
             let message = SignedMessage::parse(message)?;
-            let described = IndirectData::of(&message)?;
+            let described = IndirectData::in_message(&message)?;
             entries.try_push((message, described)).map_err(SignatureError::out_of("the signatures of an image"))?;
             at = at.saturating_add(whole);
         }

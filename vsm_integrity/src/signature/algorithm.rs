@@ -2,7 +2,7 @@
 //!
 //! Accepted are RSA PKCS#1 v1.5 (RFC 8017 §8.2) with 2048 to 4096 bits, ECDSA (RFC 5480) with P-256 and P-384, and
 //! SHA-256, SHA-384 and SHA-512. The arithmetic is that of the `rsa`, `p256` and `p384` crates. Only public keys are
-//! used, so nothing here is secret and timing does not matter. Key and signature come from whoever sends them: sizes
+//! used, so nothing here is secret and timing does not matter. Key and signature are not trusted: their sizes
 //! are checked before anything is computed, so that a check costs a bounded time, less than 32 KiB of heap, and less
 //! than 16 KiB of stack.
 

@@ -1,7 +1,7 @@
 //! X.509 certificates (RFC 5280): parsed once, kept as the bytes that came and where the fields are in them.
 //!
-//! Parsing says only that the bytes are a certificate. Whom it belongs to, whether its issuer signed it and what it is
-//! good for is for those who ask. Times are not read beyond their form: VTL1 has no clock that VTL0 cannot set, and
+//! Parsing says only that the bytes are a certificate. Its owner, whether its issuer signed it and what it is
+//! good for are for the caller to ask. Times are not read beyond their form: VTL1 has no clock that VTL0 cannot set, and
 //! Linux does not look at the validity of a certificate when it checks a signature either.
 
 use alloc::boxed::Box;
@@ -139,7 +139,7 @@ impl<B: AsRef<[u8]>> Certificate<B> {
     }
 
     fn part(&self, span: Span) -> &[u8] {
-        span.of(self.der.as_ref())
+        span.bytes(self.der.as_ref())
     }
 
     /// All bytes of the certificate.

@@ -162,7 +162,7 @@ pub enum ErrorClass {
     Unsupported,
     /// The container of the signature is broken (`EBADMSG`).
     BadMessage,
-    /// Signed by somebody nobody knows (`ENOKEY`).
+    /// Signed by an unknown key (`ENOKEY`).
     NoKey,
     /// Signed, and wrong or forbidden (`EKEYREJECTED`).
     Rejected,

@@ -30,7 +30,7 @@ pub(crate) struct IndirectData<'a> {
 
 impl<'a> IndirectData<'a> {
     /// The description in `message`.
-    pub(crate) fn of(message: &SignedMessage<'a>) -> Result<Self, SignatureError> {
+    pub(crate) fn in_message(message: &SignedMessage<'a>) -> Result<Self, SignatureError> {
         if message.content_type() != Some(ContentType::IndirectData) {
             return Err(SignatureError::ContentType);
         }

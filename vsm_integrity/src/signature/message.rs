@@ -111,7 +111,7 @@ impl<'a> SignedMessage<'a> {
         self.content.as_ref()
     }
 
-    /// The certificates that the message carries. Nobody vouches for them.
+    /// The certificates that the message carries, which need not be trusted.
     #[must_use]
     pub fn certificates(&self) -> &[Certificate<&'a [u8]>] {
         &self.certificates

@@ -35,7 +35,7 @@ impl Span {
     }
 
     /// The part's bytes, of those of the whole certificate.
-    pub(crate) fn of(self, whole: &[u8]) -> &[u8] {
+    pub(crate) fn bytes(self, whole: &[u8]) -> &[u8] {
         whole.get(usize::from(self.start)..usize::from(self.end)).unwrap_or_default()
     }
 }
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn a_part_that_does_not_fit_is_an_error() {
         let bytes = vec![7; 0xffff];
-        assert_eq!(Span::new(0xfff0, 0xf).unwrap().of(&bytes).len(), 0xf);
+        assert_eq!(Span::new(0xfff0, 0xf).unwrap().bytes(&bytes).len(), 0xf);
         for (start, length) in [(0xfff0, 0x10), (0x1_0000, 0), (1, usize::MAX)] {
             assert_eq!(Span::new(start, length).unwrap_err().offset, start);
         }

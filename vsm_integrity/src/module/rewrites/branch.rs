@@ -75,7 +75,7 @@ impl Plan<'_> {
         let at = usize::try_from(site.offset().checked_sub(start)?).ok()?;
         let mut code = [0; 6];
         let bytes = code.get_mut(..length(self.elf.bytes(&section).get(at..)?)?)?;
-        self.original(&section, &self.relocations.of(&self.elf, index), at, bytes).ok()?;
+        self.original(&section, &self.relocations.of_section(&self.elf, index), at, bytes).ok()?;
         Some((decode(bytes, self.address(site))?, code))
     }
 }

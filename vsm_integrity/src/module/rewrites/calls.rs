@@ -7,7 +7,6 @@
 use super::branch::{self, Action, CALL};
 use super::forms::{Forms, Spot};
 use super::nops::NOPS;
-use crate::module::error::ModuleError;
 use crate::module::habits::Choice;
 use crate::module::layout::Place;
 use crate::module::plan::Plan;
@@ -28,9 +27,9 @@ const DEPTH: u64 = 16;
 
 impl Plan<'_> {
     /// Adds the space before each function that a listed call may count for.
-    pub(crate) fn place_pads(&mut self) -> Result<(), ModuleError> {
+    pub(crate) fn place_pads(&mut self) {
         if self.pcpu_hot.is_none() {
-            return Ok(());
+            return;
         }
         let count = self.sites.len();
         for at in 0..count {
@@ -47,7 +46,6 @@ impl Plan<'_> {
         }
         self.sites.sort_unstable_by(Site::cmp);
         self.sites.dedup();
-        Ok(())
     }
 
     /// Whether a function at the address has space before it for counting its calls: always, outside of the module.

@@ -51,7 +51,7 @@ impl Plan<'_> {
         let section = self.elf.section(table)?;
         let at = index.checked_mul(stride)?;
         let bytes = self.elf.bytes(&section).get(at..at.checked_add(stride)?)?;
-        let relocations = self.relocations.of(&self.elf, table);
+        let relocations = self.relocations.of_section(&self.elf, table);
         let field = at.checked_add(4)? as u64;
         let relocation = relocations.get(relocations.before(field)).filter(|relocation| relocation.offset == field);
         let replacement = match relocation {

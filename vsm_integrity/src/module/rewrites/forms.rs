@@ -1,6 +1,6 @@
 //! What a site may look like: the bytes of each form, and the options that make it look so.
 
-use crate::module::error::Few;
+use crate::module::error::ShortBytes;
 use crate::module::habits::{Choice, Habits};
 use crate::module::sites::Site;
 
@@ -15,7 +15,7 @@ pub struct Form {
     /// The options of the choice that make the site look like this, one bit each.
     pub options: u8,
     /// The bytes.
-    pub bytes: Few<MAX_SITE>,
+    pub bytes: ShortBytes<MAX_SITE>,
 }
 
 /// All that a site may look like.
@@ -30,13 +30,13 @@ pub struct Forms {
 impl Forms {
     /// No forms, until there are some.
     pub fn new(choice: Choice) -> Self {
-        Self { choice, list: [Form { options: 0, bytes: Few::new(&[]) }; MAX_FORMS], count: 0 }
+        Self { choice, list: [Form { options: 0, bytes: ShortBytes::new(&[]) }; MAX_FORMS], count: 0 }
     }
 
     /// Adds a form that those options make.
     pub fn push(&mut self, options: u8, bytes: &[u8]) {
         if let Some(slot) = self.list.get_mut(self.count) {
-            *slot = Form { options, bytes: Few::new(bytes) };
+            *slot = Form { options, bytes: ShortBytes::new(bytes) };
             self.count += 1;
         }
     }
