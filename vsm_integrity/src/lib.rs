@@ -12,6 +12,7 @@
 //! | [`module`] | a module in memory, explained from its signed file |
 //! | [`kexec`] | what kexec would start, and which bytes of a signed file that is |
 //! | [`kernel_info`] | where the kernel's export tables are, and what its alternatives call |
+//! | [`generation`] | nothing: says which layouts and rules of Linux are in force |
 //! | [`ksymtab`] | the export tables themselves, through a view of virtual memory |
 //! | [`pe`] | signed kernel images |
 //! | [`signature`] | module signatures: trailer, PKCS#7, certificates, digests |
@@ -29,6 +30,7 @@ mod bytes;
 pub mod der;
 pub mod elf;
 mod error;
+pub mod generation;
 pub mod heap;
 pub mod kernel_info;
 pub mod kexec;

@@ -77,10 +77,6 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
         while let Some(site) = rest.first() {
             let at = cluster.offset(*site);
             if at < done {
-                if cluster.is_repeated(rest) {
-                    rest = rest.get(1..).unwrap_or_default();
-                    continue;
-                }
                 return Err(cluster.refused(at, "sites must not overlap"));
             }
             cluster.unlisted(done, at)?;
@@ -92,7 +88,10 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
                 rest = rest.get(1..).unwrap_or_default();
                 continue;
             }
-            let count = if let Some(length) = longest.filter(|length| *length > 0) {
+            // A paravirt site that may be counted is worked through like an alternative with no entry.
+            let paravirt = longest.is_none() && self.counts_paravirt(*site);
+            let length = if paravirt { Some(rewrites::length(self.plan, *site, &[])?) } else { longest };
+            let count = if let Some(length) = length.filter(|length| *length > 0) {
                 let count = rest.iter().take_while(|other| cluster.offset(**other) < at + length).count();
                 self.alternative(cluster, at..at + length, rest.get(..count).unwrap_or_default())?;
                 done = at + length;
@@ -110,6 +109,13 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
     fn alternative_length(&self, site: Site) -> Option<usize> {
         let entry = self.plan.alternative(site.index()).filter(|_| site.class() == Class::Alternative);
         entry.map(|entry| usize::from(entry.length))
+    }
+
+    /// Whether calls are counted that paravirt sites have become, and the site is one.
+    fn counts_paravirt(&self, site: Site) -> bool {
+        site.class() == Class::Paravirt
+            && self.plan.counted_class() == Some(Class::Paravirt)
+            && !self.plan.counting_options().is_empty()
     }
 
     /// Explains a site that no other one overlaps; returns how many bytes it has.
@@ -207,16 +213,6 @@ impl<'c> Cluster<'c, '_, '_, '_> {
             return Ok(());
         }
         Err(self.unexplained(from, original, "the bytes must be as in the file"))
-    }
-
-    /// Whether the first of `rest`, which are the last of the sites, is the one before once more, or names a LOCK prefix
-    /// that a site before it named: such lists may repeat.
-    fn is_repeated(&self, rest: &[Site]) -> bool {
-        let before = self.sites.get(..self.sites.len() - rest.len()).unwrap_or_default();
-        let same = |site: &Site, other: &Site| other.same_place(*site) && other.class() == site.class();
-        rest.first().is_some_and(|site| {
-            before.last() == Some(site) || site.class() == Class::Lock && before.iter().any(|other| same(site, other))
-        })
     }
 }
 

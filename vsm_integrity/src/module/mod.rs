@@ -13,6 +13,7 @@
 //! | [`sites`] | where the file allows code to be rewritten |
 //! | [`plan`] | all of that together |
 //! | [`explain`] | the comparison with memory |
+//! | [`kernel`] | what VTL1 knows of the kernel, its sealed text included |
 //! | [`habits`] | what is decided once for all sites |
 //! | [`exports`], [`patch_sites`], [`static_calls`] | what an accepted module adds: symbols, functions, sites of text patches |
 //!
@@ -25,10 +26,12 @@ pub mod error;
 pub mod explain;
 pub mod exports;
 pub mod habits;
+pub mod kernel;
 mod kind;
 pub mod layout;
 pub mod memory;
 pub mod modinfo;
+mod pairs;
 pub mod patch_sites;
 pub mod plan;
 pub mod relocate;
@@ -44,6 +47,7 @@ mod x86;
 pub use error::{ModuleError, Refusal};
 pub use explain::Explained;
 pub use habits::Habits;
+pub use kernel::{Kernel, NoSealedText, SealedText};
 pub use kind::Kind;
 pub use memory::{ModuleMemory, Range};
 pub use plan::Plan;

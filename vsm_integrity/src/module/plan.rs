@@ -1,12 +1,14 @@
 //! All that follows from the signed file, the addresses of its ranges and what VTL1 knows of the kernel, before a byte of
 //! the module's memory is looked at.
 //!
-//! Trusts the file's bytes not to change, and the [`Resolver`]. Takes heap for the places of sections, undefined symbols
-//! and sites: 8 bytes of each site, 16 of each symbol that others must define, some 12 of each section.
+//! Trusts the file's bytes not to change, the [`Kernel`] and the [`Resolver`]. Takes heap for the places of sections, undefined symbols
+//! and sites: 8 bytes of each site (at most 2 MiB), 8 of each symbol (half a MiB at most), 16 of each that others must
+//! define, some 12 of each section. Where calls may be counted, 8 of each function of the module that is called.
 
 use alloc::vec::Vec;
 
 use super::error::{ModuleError, Name};
+use super::kernel::Kernel;
 use super::kind::Kind;
 use super::layout::{Layout, Place};
 use super::memory::ModuleMemory;
@@ -15,7 +17,6 @@ use super::relocate::{self, Ordered, RelocationIndex, Written};
 use super::sites::{self, Fields, Site, Source, Tables};
 use super::symbols::{Resolver, Symbols, Value};
 use crate::elf::{Elf, Relocation, RelocationType, Section};
-use crate::kernel_info::ArchInfo;
 
 /// What a module must look like in memory.
 #[derive(Debug)]
@@ -28,7 +29,9 @@ pub struct Plan<'a> {
     /// By address.
     pub(super) sites: Vec<Site>,
     pub(super) tables: Tables,
-    pub(super) arch: ArchInfo<'a>,
+    pub(super) kernel: Kernel<'a>,
+    /// Address of `__fentry__`.
+    pub(super) fentry: Option<u64>,
     /// Address of `pv_ops`.
     pub(super) pv_ops: Option<u64>,
     /// Offset of `pcpu_hot` in the per-CPU area.
@@ -53,7 +56,7 @@ impl<'a> Plan<'a> {
     pub fn new(
         file: &'a [u8],
         memory: &ModuleMemory<'_>,
-        arch: ArchInfo<'a>,
+        kernel: Kernel<'a>,
         resolver: &impl Resolver,
     ) -> Result<Self, ModuleError> {
         let elf = Elf::parse(file)?;
@@ -75,7 +78,8 @@ impl<'a> Plan<'a> {
             relocations,
             sites,
             tables,
-            arch,
+            kernel,
+            fentry: address(b"__fentry__"),
             pv_ops: address(b"pv_ops"),
             pcpu_hot: address(b"pcpu_hot"),
             its_thunks: address(b"__x86_indirect_its_thunk_rax"),
@@ -85,7 +89,7 @@ impl<'a> Plan<'a> {
             main_text: main_text.unwrap_or_default(),
         };
         plan.place_thunks()?;
-        plan.place_pads();
+        plan.place_pads()?;
         Ok(plan)
     }
 

@@ -8,12 +8,14 @@ use alloc::vec::Vec;
 use super::error::ModuleError;
 use super::kind::Kind;
 use super::layout::Layout;
+use super::pairs;
 use super::relocate::{Ordered, RelocationIndex};
 use super::symbols::{Symbols, Value};
 use crate::elf::{Elf, RelocationType, Section};
 use crate::heap;
 
-/// The most sites of a module.
+/// The most sites of a module, each entry of each list counted once; together with the heap of a site a bound of 2 MiB.
+/// The largest module of Linux 6.12, amdgpu, has 145,861.
 pub const MAX_SITES: usize = 1 << 18;
 
 /// What may be done at a site.
@@ -37,7 +39,8 @@ pub enum Class {
     Ftrace,
     /// A jump label (`__jump_table`).
     JumpLabel,
-    /// The space before a function whose calls may be counted; the targets of `.call_sites`.
+    /// The space before a function whose calls may be counted; the targets of `.call_sites`. Its number says whether a call
+    /// that counts surely stands there (0) or may be replaced by an alternative (1).
     Pad,
 }
 
@@ -237,8 +240,7 @@ pub fn collect(source: Source<'_, '_>) -> Result<(Vec<Site>, Tables), ModuleErro
             _ => {}
         }
         *slot = Some((section, stride));
-        let each = if list.class == Class::Call { 2 } else { 1 };
-        count = count.saturating_add((size / stride).saturating_mul(each));
+        count = count.saturating_add(size / stride);
     }
     if count > MAX_SITES {
         return Err(ModuleError::section(b"", 0, "a module must not have more than 262144 sites"));
@@ -250,6 +252,7 @@ pub fn collect(source: Source<'_, '_>) -> Result<(Vec<Site>, Tables), ModuleErro
         }
     }
     sites.sort_unstable_by(Site::cmp);
+    sites.dedup_by(|second, first| pairs::replaces(second, first));
     Ok((sites, tables))
 }
 

@@ -61,11 +61,11 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether it ends what is known about unwinding (`orc_sort_cmp`): no stack pointer, not marked as the end of the
-    /// stack, in any of the layouts that the bits had.
+    /// Whether it ends what is known about unwinding (`orc_sort_cmp`). objtool clears such an entry, so that its type (from
+    /// 6.4 on) or its mark of the stack's end (before) is 0 as well; the end of a stack has one of both.
     fn is_terminator(&self) -> bool {
-        let [.., registers, _] = self.data;
-        registers % 16 == 0
+        let [.., registers, kind] = self.data;
+        registers % 16 == 0 && kind == 0
     }
 }
 

@@ -2,8 +2,9 @@
 //! arch/x86/kernel/alternative.c), and the merging of NOPs where it does not.
 //!
 //! Several entries may be about one place: they are applied one after the other. What was there before may itself be a
-//! site, of a paravirt call or of a branch to a thunk, and has been rewritten first. The replacement is code of the module
-//! too, and is taken from memory as it has been rewritten there: it is explained where it lies.
+//! site, of a paravirt call or of a branch to a thunk, and has been rewritten first; calls are counted and LOCK prefixes
+//! taken out afterwards. The replacement is code of the module too, and is taken from memory as it has been rewritten there
+//! before: it is explained where it lies.
 //!
 //! Which features the CPU has, and which Linux' version is, is not asked: every way to get to what is in memory is tried,
 //! and what those that fit have in common is kept as a habit.
@@ -11,9 +12,10 @@
 use super::entries::{Buffer, Entry, Group};
 use super::forms::{Form, Forms};
 use super::nops::{self, MERGINGS};
-use super::{locks, replacements, retpolines};
+use super::{calls, locks, replacements, retpolines};
 use crate::module::habits::{Choice, Habits};
 use crate::module::memory::ModuleMemory;
+use crate::module::pairs::within_alternative;
 use crate::module::plan::Plan;
 use crate::module::sites::{Class, Site};
 
@@ -64,7 +66,8 @@ pub fn solve(
 ) -> Result<Solution, &'static str> {
     let parts = Parts::collect(plan, habits, memory, group)?;
     let unknown = parts.unknown_features(habits);
-    let mut search = Search { plan, memory, group, parts, unknown, fit: Fit::default() };
+    let mut search =
+        Search { plan, memory, group, parts, unknown, calls: habits.options(Choice::Call), fit: Fit::default() };
     search.try_all(habits);
     if !search.fit.any {
         return Err("an alternative must be as in the file or as one of its replacements");
@@ -86,6 +89,8 @@ struct Parts {
     inner: [Option<Inner>; MAX_PARTS],
     /// Offsets of LOCK prefixes.
     locks: [Option<usize>; MAX_PARTS],
+    /// Offsets of listed calls, which are counted after all else.
+    calls: [Option<usize>; MAX_PARTS],
 }
 
 /// The features that are not known yet: their numbers.
@@ -102,6 +107,7 @@ struct Fit {
     any: bool,
     versions: u8,
     locks: u8,
+    calls: u8,
     inner: [u8; MAX_PARTS],
     /// For each unknown feature whether it was absent, and whether it was there.
     features: [(bool, bool); MAX_PARTS],
@@ -116,13 +122,32 @@ impl Parts {
         group: &Group<'_>,
     ) -> Result<Self, &'static str> {
         const MANY: &str = "there must not be more than 8 rewrites at a place";
-        let mut parts =
-            Self { entries: [None; MAX_PARTS], inner: [const { None }; MAX_PARTS], locks: [None; MAX_PARTS] };
+        let mut parts = Self {
+            entries: [None; MAX_PARTS],
+            inner: [const { None }; MAX_PARTS],
+            locks: [None; MAX_PARTS],
+            calls: [None; MAX_PARTS],
+        };
         let start = group.sites.first().map_or(0, |site| site.offset());
-        let (mut entries, mut inner, mut locks) = (0, 0, 0);
+        let (mut entries, mut inner, mut locks, mut calls) = (0, 0, 0, 0);
+        // Where the last site that is more than a prefix ends.
+        let mut end = 0;
         for site in group.sites {
             let offset = usize::try_from(site.offset().saturating_sub(start)).unwrap_or(usize::MAX);
-            match site.class() {
+            let class = site.class();
+            if !within_alternative(class) && entries != 0 {
+                return Err("an alternative must not hold code of that list");
+            }
+            if !matches!(class, Class::Alternative | Class::Lock) {
+                let code = group.original.get(offset..).unwrap_or_default();
+                let length =
+                    super::length(plan, *site, code).map_err(|_| "a site must have code of its list's kind")?;
+                if offset < end {
+                    return Err("sites within an alternative must not overlap");
+                }
+                end = offset + length;
+            }
+            match class {
                 Class::Alternative if offset != 0 => return Err("alternatives must not overlap"),
                 Class::Alternative => {
                     let entry = plan.alternative(site.index()).ok_or("an alternative's entry must be complete")?;
@@ -132,6 +157,10 @@ impl Parts {
                 Class::Lock => {
                     *parts.locks.get_mut(locks).ok_or(MANY)? = Some(offset);
                     locks += 1;
+                }
+                Class::Call => {
+                    *parts.calls.get_mut(calls).ok_or(MANY)? = Some(offset);
+                    calls += 1;
                 }
                 _ => {
                     let forms = super::forms(plan, habits, memory, &group.spot(*site, offset)).allowed(habits);
@@ -203,6 +232,8 @@ struct Search<'s, 'a, 'm> {
     group: &'s Group<'s>,
     parts: Parts,
     unknown: Unknown,
+    /// The options of counted calls that are left.
+    calls: u8,
     fit: Fit,
 }
 
@@ -239,6 +270,60 @@ impl Search<'_, '_, '_> {
             code.get_mut(inner.offset..inner.offset + bytes.len())?.copy_from_slice(bytes);
         }
         let applied = self.apply(attempt, code)?;
+        let (mut counts, before) = (false, buffer);
+        for option in self.plan.counting_options() {
+            let mut buffer = before;
+            let code = buffer.get_mut(..self.group.original.len())?;
+            if !self.count_calls(*option, code) {
+                break;
+            }
+            counts = true;
+            if self.calls & *option != 0 {
+                let solution = Solution { applied, inner: self.inner_class(before.starts_with(code)) };
+                self.compare(attempt, &inner_options, *option, solution, code);
+            }
+        }
+        // Without a call the counting makes no difference.
+        let options = if counts { calls::KEPT } else { u8::MAX };
+        if self.calls & options != 0 {
+            let solution = Solution { applied, inner: self.inner_class(true) };
+            self.compare(attempt, &inner_options, options, solution, buffer.get_mut(..self.group.original.len())?);
+        }
+        Some(())
+    }
+
+    /// The class of what the bytes come from; a counted call where these are not `kept`.
+    fn inner_class(&self, kept: bool) -> Option<Class> {
+        if !kept {
+            return Some(Class::Call);
+        }
+        self.parts.inner.iter().flatten().next().map(|inner| inner.site.class())
+    }
+
+    /// Counts the calls at listed places, in Linux' order; says whether there is one.
+    fn count_calls(&self, option: u8, code: &mut [u8]) -> bool {
+        let class = self.plan.counted_class();
+        let listed = self.parts.calls.iter().flatten().copied();
+        let paravirt = self.parts.inner.iter().flatten().filter(|inner| class == Some(inner.site.class()));
+        let paravirt = paravirt.filter(|inner| inner.site.class() == Class::Paravirt).map(|inner| inner.offset);
+        let entries = self.parts.entries.iter().flatten().filter(|_| class == Some(Class::Alternative)).map(|_| 0);
+        let mut any = false;
+        for offset in listed.chain(paravirt).chain(entries) {
+            let va = self.group.va.wrapping_add(offset as u64);
+            any |= self.plan.count_call(option, va, code.get_mut(offset..).unwrap_or_default());
+        }
+        any
+    }
+
+    /// Takes LOCK prefixes out, and compares.
+    fn compare(
+        &mut self,
+        attempt: &Attempt,
+        inner_options: &[u8; MAX_PARTS],
+        call_options: u8,
+        solution: Solution,
+        code: &mut [u8],
+    ) {
         for option in locks::OPTIONS {
             for offset in self.parts.locks.iter().flatten() {
                 let taken = locks::taken(self.plan, self.group.va.wrapping_add(*offset as u64)) & option != 0;
@@ -249,10 +334,11 @@ impl Search<'_, '_, '_> {
             }
             if code == self.group.found {
                 self.fit.locks |= option;
-                self.fits(attempt, applied, inner_options);
+                self.fit.calls |= call_options;
+                self.fit.solution = solution;
+                self.fits(attempt, inner_options);
             }
         }
-        Some(())
     }
 
     /// Applies all entries; says whether one of them replaced something.
@@ -274,7 +360,7 @@ impl Search<'_, '_, '_> {
     }
 
     /// Notes an attempt that fits.
-    fn fits(&mut self, attempt: &Attempt, applied: bool, inner_options: [u8; MAX_PARTS]) {
+    fn fits(&mut self, attempt: &Attempt, inner_options: &[u8; MAX_PARTS]) {
         let fit = &mut self.fit;
         fit.any = true;
         fit.versions |= attempt.option;
@@ -284,13 +370,12 @@ impl Search<'_, '_, '_> {
         for (number, (absent, there)) in fit.features.iter_mut().enumerate().take(self.unknown.count) {
             if attempt.states >> number & 1 == 0 { *absent = true } else { *there = true }
         }
-        let inner = self.parts.inner.iter().flatten().next().map(|inner| inner.site.class());
-        fit.solution = Solution { applied, inner };
     }
 
     /// Keeps what the attempts that fit have in common; `false` when that contradicts what other sites showed.
     fn learn(&self, habits: &mut Habits) -> bool {
         let mut agrees = habits.narrow(Choice::Alternative, self.fit.versions);
+        agrees &= habits.narrow(Choice::Call, self.fit.calls);
         if self.parts.locks.iter().flatten().next().is_some() {
             agrees &= habits.narrow(Choice::Lock, self.fit.locks);
         }

@@ -40,12 +40,12 @@ pub(super) fn forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {
     let length = usize::from(entry.length);
     let Some(original) = spot.original.get(..length).filter(|_| length <= MAX_SITE) else { return forms };
     let mut forms = forms.with(KEPT, original);
-    let Some(target) = plan.arch.pv_ops.get(usize::from(entry.operation)) else { return forms };
-    let target = if *target == 0 { plan.arch.pv_bug } else { *target };
+    let Some(target) = plan.kernel.arch.pv_ops.get(usize::from(entry.operation)) else { return forms };
+    let target = if *target == 0 { plan.kernel.arch.pv_bug } else { *target };
     for filling in [Filling::Eight, Filling::Eleven] {
         let mut bytes = [0; MAX_SITE];
         let mut used = 0;
-        if target != plan.arch.pv_nop {
+        if target != plan.kernel.arch.pv_nop {
             let Some(call) = branch::encode(CALL, spot.va, target).filter(|_| length >= 5) else { return forms };
             bytes[..5].copy_from_slice(&call);
             used = 5;

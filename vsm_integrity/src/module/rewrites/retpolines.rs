@@ -73,7 +73,7 @@ impl Plan<'_> {
 
 /// The number, 0 to 15, of the register whose thunk is at `target`.
 pub fn register(plan: &Plan<'_>, target: u64) -> Option<u8> {
-    let distance = target.checked_sub(plan.arch.indirect_thunks)?;
+    let distance = target.checked_sub(plan.kernel.arch.indirect_thunks)?;
     // There is no branch by the stack pointer.
     let number = u8::try_from(distance / STRIDE).ok()?;
     (distance.is_multiple_of(STRIDE) && number < 16 && number != 4).then_some(number)
