@@ -37,6 +37,7 @@ pub mod plan;
 pub mod relocate;
 mod rewrites;
 mod sites;
+mod sizes;
 mod sorted;
 pub mod static_calls;
 pub mod statistics;

@@ -13,6 +13,7 @@ use super::kind::Kind;
 use super::layout::{Layout, Place};
 use super::memory::ModuleMemory;
 use super::modinfo::ModInfo;
+use super::pairs;
 use super::relocate::{self, Ordered, RelocationIndex, Written};
 use super::sites::{self, Fields, Site, Source, Tables};
 use super::symbols::{Resolver, Symbols, Value};
@@ -65,7 +66,8 @@ impl<'a> Plan<'a> {
         let symbols = Symbols::new(&elf, &info, &layout, resolver)?;
         let relocations = RelocationIndex::new(&elf)?;
         let source = Source { elf: &elf, layout: &layout, symbols: &symbols, relocations: &relocations };
-        let (sites, tables) = sites::collect(source)?;
+        let (mut sites, tables) = sites::collect(source)?;
+        sites.dedup_by(|second, first| pairs::replaces(second, first));
         let address = |name: &[u8]| resolver.find(name).map(|export| export.value);
         let per_cpu = elf.sections().find(|section| layout.place(section.index) == Place::PerCpu);
         let text = elf.sections().find(|section| section.name == b".text");

@@ -8,7 +8,6 @@ use alloc::vec::Vec;
 use super::error::ModuleError;
 use super::kind::Kind;
 use super::layout::Layout;
-use super::pairs;
 use super::relocate::{Ordered, RelocationIndex};
 use super::symbols::{Symbols, Value};
 use crate::elf::{Elf, RelocationType, Section};
@@ -252,7 +251,6 @@ pub fn collect(source: Source<'_, '_>) -> Result<(Vec<Site>, Tables), ModuleErro
         }
     }
     sites.sort_unstable_by(Site::cmp);
-    sites.dedup_by(|second, first| pairs::replaces(second, first));
     Ok((sites, tables))
 }
 
