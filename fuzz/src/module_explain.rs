@@ -37,7 +37,7 @@ pub fn run(data: &[u8]) {
 
 fn judge(world: &World, habits: &Habits) -> Result<Explained, ModuleError> {
     let memory = world.memory()?;
-    Plan::new(&world.file, &memory, world.arch(), &world.exports)?.explain(&memory, habits)
+    Plan::new(&world.file, &memory, world.kernel(), &world.exports)?.explain(&memory, habits)
 }
 
 /// Changes a byte, or a few, of a part that must be explained.

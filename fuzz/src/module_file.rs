@@ -97,7 +97,7 @@ fn judge(world: &World, file: &[u8], memory: &[(Kind, u64, Vec<u8>)], closely: b
         .collect();
     let memory = ModuleMemory::new(&ranges)?;
     let exports: &Exports = &world.exports;
-    let plan = Plan::new(file, &memory, world.arch(), exports)?;
+    let plan = Plan::new(file, &memory, world.kernel(), exports)?;
     let explained = plan.explain(&memory, &Habits::default());
     if closely {
         let _ = plan.exports(None, |export| -> Result<(), ModuleError> {

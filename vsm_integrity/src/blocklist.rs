@@ -77,7 +77,7 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// The hash of one record; `None` for a prefix nobody knows.
+/// The hash of one record; `None` for an unknown prefix.
 fn parse(record: &[u8]) -> Result<Option<BlockedHash>, &'static str> {
     let text = record.split(|byte| *byte == 0).next().unwrap_or_default();
     if text.len() == record.len() {

@@ -1,6 +1,6 @@
 //! Splitting concatenated certificates, as Linux's `system_certificate_list` holds them.
 //!
-//! Only the outermost tag and length of each certificate are looked at; what is inside is for whoever uses the
+//! Only the outermost tag and length of each certificate are looked at; what is inside is for the user of the
 //! certificate. The split is exact: no byte lies outside of a certificate.
 
 use crate::error::ParseError;

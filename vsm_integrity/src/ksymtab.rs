@@ -5,10 +5,11 @@
 //! order. [`load`] reads the tables first and then sweeps once, upwards, over the names, so that no byte is fetched
 //! twice and no more than a page of the kernel is held at a time.
 
-use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 
+use crate::addresses::is_canonical;
 use crate::bytes::u32_at;
+use crate::heap::{self, OutOfMemory};
 
 /// Bytes of a `struct kernel_symbol`: value, name and namespace, 32 bits each.
 pub const ENTRY_BYTES: u64 = ENTRY as u64;
@@ -74,12 +75,6 @@ impl Table {
     }
 }
 
-/// Canonical with 48-bit virtual addresses (Intel SDM vol. 1 §3.3.7.1).
-const fn is_canonical(va: u64) -> bool {
-    let top = va >> 47;
-    top == 0 || top == 0x1_ffff
-}
-
 /// A view of VTL0's virtual memory through which each byte can be fetched once.
 pub trait VirtualMemory {
     /// Why a fetch failed.
@@ -95,7 +90,7 @@ pub trait VirtualMemory {
     fn fetch(&mut self, va: u64, into: &mut [u8]) -> Result<(), Self::Error>;
 }
 
-/// Whoever keeps the symbols.
+/// Where the symbols are kept.
 pub trait Keeper {
     /// Why something cannot be kept.
     type Error;
@@ -117,7 +112,7 @@ pub trait Keeper {
     fn assign(&mut self, symbol: usize, namespace: u8);
 }
 
-/// A symbol of a table, for whoever keeps it.
+/// A symbol of a table, to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Export<'a> {
     /// The name, printable ASCII, 1 to [`MAX_NAME_BYTES`] bytes.
@@ -142,6 +137,12 @@ pub enum LoadError<E> {
     OutOfMemory,
     /// The view or the keeper failed.
     Other(E),
+}
+
+impl<E> From<OutOfMemory> for LoadError<E> {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
 }
 
 /// An entry whose name is still to be read; ordered by where that lies.
@@ -179,16 +180,13 @@ pub fn load<M: VirtualMemory>(
         return Err(LoadError::Rule { va: ksymtab.start, rule });
     }
     let mut window = Window::new()?;
-    let mut pending = Vec::new();
-    let count = usize::try_from(count).map_err(|_| LoadError::OutOfMemory)?;
-    pending.try_reserve_exact(count).map_err(|_| LoadError::OutOfMemory)?;
+    let mut pending = heap::with_room(usize::try_from(count).map_err(|_| LoadError::OutOfMemory)?)?;
     for (table, gpl) in [(ksymtab, false), (ksymtab_gpl, true)] {
         read_table(memory, table, gpl, &mut window.bytes, &mut pending)?;
     }
     let mut names = 0_usize;
-    // By address, so that the window only ever moves up. In place and without recursion: the stack here is small, and the
-    // order is VTL0's.
-    let pending = BinaryHeap::from(pending).into_sorted_vec();
+    // By address, so that the window only ever moves up.
+    pending.sort_unstable_by(Pending::cmp);
     let mut namespaces = places_of_namespaces(&pending)?;
     let mut next = namespaces.iter_mut().peekable();
     for Pending { name: va, value, gpl, .. } in &pending {
@@ -217,15 +215,12 @@ pub fn load<M: VirtualMemory>(
 
 /// Where names of namespaces lie, ascending, each place once.
 fn places_of_namespaces<E>(pending: &[Pending]) -> Result<Vec<Namespace>, LoadError<E>> {
-    let mut places = Vec::new();
-    places.try_reserve_exact(pending.len()).map_err(|_| LoadError::OutOfMemory)?;
-    places.extend(pending.iter().map(|entry| entry.namespace).filter(|namespace| *namespace != 0));
-    let mut places = BinaryHeap::from(places).into_sorted_vec();
-    places.dedup();
-    let mut namespaces = Vec::new();
-    namespaces.try_reserve_exact(places.len()).map_err(|_| LoadError::OutOfMemory)?;
-    namespaces.extend(places.into_iter().map(|at| Namespace { at, number: None }));
-    Ok(namespaces)
+    let mut places = heap::with_room(pending.len())?;
+    let named = pending.iter().map(|entry| entry.namespace).filter(|namespace| *namespace != 0);
+    places.extend(named.map(|at| Namespace { at, number: None }));
+    places.sort_unstable_by_key(|place: &Namespace| place.at);
+    places.dedup_by(|one, other| one.at == other.at);
+    Ok(places)
 }
 
 impl Namespace {
@@ -300,11 +295,7 @@ struct Window {
 
 impl Window {
     fn new<E>() -> Result<Self, LoadError<E>> {
-        let mut bytes = Vec::new();
-        let size = MAX_NAME_BYTES + 1 + CHUNK;
-        bytes.try_reserve_exact(size).map_err(|_| LoadError::OutOfMemory)?;
-        bytes.resize(size, 0);
-        Ok(Self { bytes, start: 0, len: 0 })
+        Ok(Self { bytes: heap::filled(MAX_NAME_BYTES + 1 + CHUNK, 0)?, start: 0, len: 0 })
     }
 
     /// The NUL-terminated text at `va`, which is not below that of the call before.

@@ -1,4 +1,4 @@
-//! Export tables as a kernel has them, and as nobody should.
+//! Export tables as a kernel has them, and broken ones.
 
 use proptest::prelude::*;
 

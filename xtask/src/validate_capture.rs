@@ -20,8 +20,9 @@ use vsm_sim::trials::validate::set::{self, Set};
 /// What to look at, and how closely.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// A capture set: its directory, its `.tar.zst`, or a directory of them.
-    pub place: PathBuf,
+    /// Capture sets: a set's directory, its `.tar.zst`, or a directory of them.
+    #[arg(required = true)]
+    pub places: Vec<PathBuf>,
     /// Flip each bit of that many bytes of each module, and give every relocation another target: all must be refused.
     #[arg(long, value_name = "BYTES")]
     pub mutate: Option<usize>,
@@ -36,8 +37,10 @@ pub struct Options {
 /// Goes through all sets and prints a row for each module.
 pub fn run(options: &Options, meter: &impl Meter) -> Result<()> {
     let mut failures = 0;
-    for place in set::find(&options.place)? {
-        failures += one_set(&place, options, meter)?;
+    for place in &options.places {
+        for set in set::find(place)? {
+            failures += one_set(&set, options, meter)?;
+        }
     }
     ensure!(failures == 0, "{failures} modules were not as they must be");
     Ok(())
@@ -57,7 +60,10 @@ fn one_set(place: &Path, options: &Options, meter: &impl Meter) -> Result<usize>
         if let (Some(bytes), Some(exports), Ok(_)) = (options.mutate, &exports, &outcome.result) {
             let extent = Extent { bytes, relocations: options.every };
             let start = Instant::now();
-            let mutations = mutate::run(&captured, set.arch()?, exports, extent)?;
+            let mutations = {
+                let kernel = set.kernel(exports, acceptance.texts())?;
+                mutate::run(&captured, kernel, exports, acceptance.habits(), extent)?
+            };
             changes.push((captured.name.clone(), mutations, start.elapsed()));
         }
         outcomes.push((outcome, captured.file));

@@ -21,8 +21,9 @@ use litebox_platform_lvbs::vtl0::{
 };
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
+use vsm_integrity::generation::KernelGeneration;
 use vsm_integrity::kernel_info;
-use vsm_integrity::module::{Explained, Kind, ModuleError, ModuleMemory, Plan, Range};
+use vsm_integrity::module::{Explained, Kernel, Kind, ModuleError, ModuleMemory, NoSealedText, Plan, Range};
 use vsm_integrity::patch_info;
 use vsm_integrity::signature::{SignedMessage, trailer};
 
@@ -115,7 +116,9 @@ impl Frozen<'_> {
         };
         let memory = ModuleMemory::new(ranges).map_err(refused)?;
         let known = KnownSymbols::new(&kernel.symbols, self.modules)?;
-        let plan = Plan::new(content, &memory, arch, &known).map_err(refused)?;
+        let generation = KernelGeneration::from_exports(|name| kernel.symbols.find(name).is_some());
+        let plan = Plan::new(content, &memory, Kernel { arch, generation, text: &NoSealedText }, &known);
+        let plan = plan.map_err(refused)?;
         let explained = plan.explain(&memory, &self.modules.habits).map_err(refused)?;
         if explained.thunk_pages.iter().any(|page| *page != 0) {
             // VTL0 names no frames for them, so that VTL1 cannot see to it that nothing else lies there.

@@ -10,25 +10,23 @@
 mod relocation;
 mod section;
 mod symbol;
+mod text;
 
 pub use relocation::{Relocation, RelocationType, Relocations};
 pub use section::{
-    SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS, SHT_NULL, SHT_PROGBITS, SHT_REL, SHT_RELA, SHT_STRTAB, SHT_SYMTAB,
-    Section,
+    MAX_SECTION_NAME, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS, SHT_NULL, SHT_PROGBITS, SHT_REL, SHT_RELA,
+    SHT_STRTAB, SHT_SYMTAB, Section,
 };
-pub use symbol::{Binding, Place, Symbol};
+pub use symbol::{Binding, FIRST_RESERVED, Place, Symbol};
 
 use crate::bytes::{array_at, u32_at, u64_at};
 use crate::error::ParseError;
+use text::text;
 
 /// Bytes of the file header.
 const HEADER: usize = 64;
 /// Bytes of a section header.
 const SECTION_HEADER: usize = 64;
-/// First reserved section index (`SHN_LORESERVE`): a file has fewer sections, or uses an extension that is refused.
-pub const FIRST_RESERVED: u16 = 0xff00;
-/// The most bytes of a section's name.
-pub const MAX_SECTION_NAME: usize = 255;
 /// The most bytes of a symbol's name (Linux `KSYM_NAME_LEN` is 512 with its NUL).
 pub const MAX_SYMBOL_NAME: usize = 511;
 /// The most bytes of a file: what can be validated, so that offsets fit in 32 bits.
@@ -211,12 +209,4 @@ fn check_header(file: &[u8]) -> Result<(&[u8], usize), ParseError> {
         return refused(62, "the table of section names must exist");
     }
     Ok((headers, usize::from(names)))
-}
-
-/// The NUL-terminated text at `offset` of a string table, without its NUL.
-fn text(table: &[u8], offset: u32, most: usize) -> Result<&[u8], &'static str> {
-    let rest = usize::try_from(offset).ok().and_then(|offset| table.get(offset..));
-    let rest = rest.ok_or("a name must lie within its string table")?;
-    let end = rest.iter().take(most + 1).position(|byte| *byte == 0);
-    end.and_then(|end| rest.get(..end)).ok_or("a name is too long or has no end")
 }

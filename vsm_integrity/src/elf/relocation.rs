@@ -45,6 +45,11 @@ impl RelocationType {
 }
 
 impl Relocation {
+    /// Whether it is of the type that writes nothing.
+    pub const fn is_none(&self) -> bool {
+        matches!(self.known_type(), Some(RelocationType::None))
+    }
+
     /// Its type; `None` for one that Linux' module loader refuses.
     pub const fn known_type(&self) -> Option<RelocationType> {
         Some(match self.kind {

@@ -2,7 +2,8 @@
 
 use core::ops::Range;
 
-use super::{MAX_SECTION_NAME, relocation, symbol, text};
+use super::text::text;
+use super::{relocation, symbol};
 use crate::bytes::{u32_at, u64_at};
 
 /// An unused header.
@@ -27,6 +28,8 @@ pub const SHF_WRITE: u64 = 1;
 pub const SHF_ALLOC: u64 = 2;
 /// Executable.
 pub const SHF_EXECINSTR: u64 = 4;
+/// The most bytes of a section's name.
+pub const MAX_SECTION_NAME: usize = 255;
 /// Compressed: Linux would load the compressed bytes, which nothing could explain.
 const SHF_COMPRESSED: u64 = 0x800;
 

@@ -1,8 +1,9 @@
 //! Symbols: where one is defined and how strongly it is bound. Trusts nothing; what a module can't have is refused.
 
-use super::FIRST_RESERVED;
 use crate::bytes::{array_at, u32_at, u64_at};
 
+/// First reserved section index (`SHN_LORESERVE`): a file has fewer sections, or uses an extension that is refused.
+pub const FIRST_RESERVED: u16 = 0xff00;
 /// Bytes of a symbol.
 pub(super) const BYTES: usize = 24;
 /// Why a symbol can't be read.

@@ -14,5 +14,5 @@ pub mod kimage;
 pub mod page_list;
 
 pub use bzimage::BzImage;
-pub use kimage::{Kimage, Segment};
+pub use kimage::{Form, Kimage, Segment};
 pub use page_list::{PageList, Step};

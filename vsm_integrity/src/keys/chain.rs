@@ -101,9 +101,9 @@ impl<'k, 'm> Walk<'k, 'm> {
             return Err(SignatureError::ChainTooLong);
         }
         let signed = issuer.public_key().and_then(|key| certificate.check_signed_by(&key));
-        match signed.and_then(|()| check_authority(issuer, below)) {
+        match signed.and_then(|()| issuer.check_authority(below)) {
             Ok(()) => Ok(true),
-            // A stranger's root is nobody's forgery, whatever its name.
+            // The root of a stranger who uses the same name is not a forgery.
             Err(SignatureError::CertificateSignature) if certificate.is_self_signed() => Ok(false),
             Err(error) => {
                 self.obstacle.get_or_insert(error);
@@ -111,13 +111,4 @@ impl<'k, 'm> Walk<'k, 'm> {
             }
         }
     }
-}
-
-/// Checks that `issuer` may sign a certificate that `below` intermediate ones lie below (RFC 5280 §4.2.1.3, §4.2.1.9).
-pub(super) fn check_authority<B: AsRef<[u8]>>(issuer: &Certificate<B>, below: usize) -> Result<(), SignatureError> {
-    let extensions = issuer.extensions();
-    let authority = extensions.authority.ok_or(SignatureError::NotCertificateAuthority)?;
-    let long_enough = authority.path_length.is_none_or(|most| below <= usize::from(most));
-    let usage = extensions.usage.is_none_or(|usage| usage.certificate_signing);
-    if long_enough && usage { Ok(()) } else { Err(SignatureError::NotCertificateAuthority) }
 }

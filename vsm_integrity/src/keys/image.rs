@@ -24,7 +24,7 @@ impl KeyStore {
 
     /// Checks the signatures of a kernel image with these digests, made by [`KeyStore::image_hasher`].
     ///
-    /// Of several messages one whose signer is trusted is enough; a signer nobody knows does not count; whatever is
+    /// Of several messages one whose signer is trusted is enough; an unknown signer does not count; whatever is
     /// wrong with any of them spoils all.
     ///
     /// # Errors

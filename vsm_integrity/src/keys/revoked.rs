@@ -1,8 +1,9 @@
-//! What must not be trusted, whoever signed it: revoked certificates, and the blacklist's hashes.
+//! What must not be trusted, whatever signed it: revoked certificates, and the blacklist's hashes.
 
 use alloc::vec::Vec;
 
 use crate::blocklist::{Hashed, MAX_HASH_BYTES, MAX_RECORDS};
+use crate::heap::TryPush;
 use crate::signature::digest::{ContentDigests, DigestAlgorithm, DigestSet};
 use crate::signature::{Certificate, SignatureError};
 
@@ -35,9 +36,7 @@ impl Revoked {
             return Err(SignatureError::Full("revoked certificates"));
         }
         let certificate = Certificate::parse(der)?.to_owned()?;
-        self.certificates.try_reserve(1).map_err(|_| SignatureError::OutOfMemory("the revoked certificates"))?;
-        self.certificates.push(certificate);
-        Ok(())
+        self.certificates.try_push(certificate).map_err(SignatureError::out_of("the revoked certificates"))
     }
 
     pub(super) fn add_hash(&mut self, of: Hashed, hash: &[u8]) -> Result<(), SignatureError> {
@@ -48,9 +47,8 @@ impl Revoked {
         let mut bytes = [0; MAX_HASH_BYTES];
         bytes.get_mut(..hash.len()).ok_or(too_long)?.copy_from_slice(hash);
         let len = u8::try_from(hash.len()).map_err(|_| too_long)?;
-        self.hashes.try_reserve(1).map_err(|_| SignatureError::OutOfMemory("the blocked hashes"))?;
-        self.hashes.push(BlockedHash { of, bytes, len });
-        Ok(())
+        let hash = BlockedHash { of, bytes, len };
+        self.hashes.try_push(hash).map_err(SignatureError::out_of("the blocked hashes"))
     }
 
     /// Checks that nothing speaks against `certificate`.

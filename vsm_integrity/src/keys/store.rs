@@ -3,11 +3,11 @@
 use alloc::vec::Vec;
 
 use crate::blocklist::Hashed;
+use crate::heap::TryPush;
 use crate::signature::algorithm::check_heap;
 use crate::signature::digest::{CompressSha256, ContentHasher};
 use crate::signature::{Certificate, SignatureError, SignedMessage};
 
-use super::chain::check_authority;
 use super::revoked::Revoked;
 
 /// The most certificates that are built into the kernel.
@@ -20,7 +20,7 @@ pub const MAX_SECONDARY: usize = 64;
 pub enum Origin {
     /// Built into VTL0's kernel.
     System,
-    /// Added later, by one who is trusted.
+    /// Added later, signed by a trusted certificate.
     Secondary,
 }
 
@@ -76,7 +76,8 @@ impl KeyStoreBuilder {
         check_heap()?;
         let certificate = Certificate::parse(der)?;
         certificate.check_key()?;
-        push(&mut self.system, TrustedKey { certificate: certificate.to_owned()?, against: None })
+        let key = TrustedKey { certificate: certificate.to_owned()?, against: None };
+        self.system.try_push(key).map_err(SignatureError::out_of("the certificates"))
     }
 
     /// Revokes a certificate; `der` is all of it. Its key need not be of a kind that is supported.
@@ -121,7 +122,7 @@ pub struct KeyStore {
 }
 
 impl KeyStore {
-    /// Adds a certificate that somebody who is trusted has signed: the payload of CopySecondaryKey.
+    /// Adds a certificate that a trusted one has signed: the payload of CopySecondaryKey.
     ///
     /// The signer must be a certificate of this store that is not revoked, and an authority (RFC 5280 §4.2.1.9) that
     /// may sign certificates. A certificate that is trusted already is fine and changes nothing.
@@ -144,7 +145,8 @@ impl KeyStore {
         if self.secondary.len() >= MAX_SECONDARY {
             return Err(SignatureError::Full("secondary certificates"));
         }
-        push(&mut self.secondary, TrustedKey { certificate: certificate.to_owned()?, against: None })?;
+        let key = TrustedKey { certificate: certificate.to_owned()?, against: None };
+        self.secondary.try_push(key).map_err(SignatureError::out_of("the certificates"))?;
         Ok(Added::New)
     }
 
@@ -154,7 +156,7 @@ impl KeyStore {
         for (key, _) in self.trusted().filter(|(key, _)| certificate.names_issuer(&key.certificate)) {
             let issuer = &key.certificate;
             let signed = issuer.public_key().and_then(|key| certificate.check_signed_by(&key));
-            match signed.and_then(|()| key.check_standing()).and_then(|()| check_authority(issuer, 0)) {
+            match signed.and_then(|()| key.check_standing()).and_then(|()| issuer.check_authority(0)) {
                 Ok(()) => return Ok(()),
                 Err(error) => obstacle = obstacle.or(Some(error)),
             }
@@ -205,10 +207,4 @@ impl KeyStore {
     pub fn revoked_counts(&self) -> (usize, usize) {
         self.revoked.counts()
     }
-}
-
-fn push(keys: &mut Vec<TrustedKey>, key: TrustedKey) -> Result<(), SignatureError> {
-    keys.try_reserve(1).map_err(|_| SignatureError::OutOfMemory("the certificates"))?;
-    keys.push(key);
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Whether a signed message holds: what a module, or a kernel image, may run by.
 //!
 //! Several signers are judged as Linux does (`pkcs7_verify`, `pkcs7_validate_trust`): one who is trusted is enough.
-//! A signer nobody knows, or whose algorithms are not supported, does not count; but one whose signature is wrong, or
+//! A signer that is unknown, or whose algorithms are not supported, does not count; but one whose signature is wrong, or
 //! whose certificate is revoked or not good for this, spoils the message.
 
 use crate::signature::algorithm::{PublicKey, check_heap};
@@ -62,7 +62,7 @@ impl KeyStore {
         self.verify(message, digests, Purpose::Module)
     }
 
-    /// Checks that somebody who is trusted signed the content with these digests. Errors as
+    /// Checks that a trusted signer signed the content with these digests. Errors as
     /// [`KeyStore::verify_module`] has them of the signers.
     pub(crate) fn verify(
         &self,
@@ -109,7 +109,7 @@ impl KeyStore {
         let found =
             |anchor: Anchor<'k>| Verified { trusted: &anchor.key.certificate, origin: anchor.origin, digest: *content };
 
-        // Somebody bears the signer's name, but did not sign.
+        // A certificate bears the signer's name, but its key did not sign.
         let mut wrong = None;
         for (key, origin) in self.trusted().filter(|(key, _)| signer.id.names(&key.certificate)) {
             if holds(&key.certificate.public_key()?) {

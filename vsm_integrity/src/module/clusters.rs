@@ -2,9 +2,10 @@
 //!
 //! Works on a copy of the file's bytes there, relocated; trusts that memory does not change.
 
+use core::ops::Range;
+
 use super::error::ModuleError;
-use super::plan::Plan;
-use super::rewrites::{self, Spot, alternatives, retpolines};
+use super::rewrites::{self, Group, Spot, alternatives, retpolines};
 use super::sites::{Class, Site};
 use super::statistics::Reason;
 use super::walk::{Position, Walk, Walked};
@@ -34,7 +35,7 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
         let found = found.ok_or_else(|| walked.refused(start, "a site must lie within its section"))?;
         let relocated = self.originals(walked, position, start, original)?;
         let sites = plan.sites.get(first..position.site).unwrap_or_default();
-        self.explain_sites(walked, start, original, found, sites)?;
+        self.explain_sites(&Cluster { walked, start, original, found, sites })?;
         let same = original.iter().zip(found).filter(|(one, other)| one == other).count();
         let relocated = relocated.min(same);
         self.statistics.count(Reason::Relocation, relocated);
@@ -70,132 +71,92 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
     }
 
     /// Explains overlapping sites: alternatives with all that is in them, and the others one by one.
-    fn explain_sites(
-        &mut self,
-        walked: &Walked<'p, 'a, 'm>,
-        start: usize,
-        original: &[u8],
-        found: &[u8],
-        sites: &'p [Site],
-    ) -> Result<(), ModuleError> {
-        let mut rest = sites;
+    fn explain_sites(&mut self, cluster: &Cluster<'_, 'p, 'a, 'm>) -> Result<(), ModuleError> {
+        let mut rest = cluster.sites;
         let mut done = 0;
         while let Some(site) = rest.first() {
-            let at = Self::offset_in(walked, *site, start);
+            let at = cluster.offset(*site);
             if at < done {
-                let again = rest.len() < sites.len() && sites.get(sites.len() - rest.len() - 1) == Some(site);
-                if again || site.class() == Class::Lock && Self::is_repeated(sites, rest) {
-                    rest = rest.get(1..).unwrap_or_default();
-                    continue;
-                }
-                return Err(walked.refused(start + at, "sites must not overlap"));
+                return Err(cluster.refused(at, "sites must not overlap"));
             }
-            Self::unlisted(walked, start, (done, at), original, found)?;
+            cluster.unlisted(done, at)?;
             // All sites within an alternative that starts here.
             let same = rest.iter().take_while(|other| other.same_place(*site));
-            let longest = same.filter(|other| other.class() == Class::Alternative);
-            let longest = longest.filter_map(|other| plan_length(self.plan, *other)).max().filter(|length| *length > 0);
-            if longest.is_none() && site.class() == Class::Alternative && plan_length(self.plan, *site) == Some(0) {
+            let longest = same.filter_map(|other| self.alternative_length(*other)).max();
+            if longest == Some(0) && site.class() == Class::Alternative {
                 // No bytes, nothing to replace.
                 rest = rest.get(1..).unwrap_or_default();
                 continue;
             }
-            let used;
-            if let Some(length) = longest {
-                let inside = |other: &&Site| Self::offset_in(walked, **other, start) < at + length;
-                let count = rest.iter().take_while(inside).count();
-                let (inner, after) = rest.split_at_checked(count).unwrap_or((rest, &[]));
-                self.alternative(walked, start, (at, length), (original, found), inner)?;
-                rest = after;
-                used = length;
+            // A paravirt site that may be counted is worked through like an alternative with no entry.
+            let paravirt = longest.is_none() && self.counts_paravirt(*site);
+            let length = if paravirt { Some(rewrites::length(self.plan, *site, &[])?) } else { longest };
+            let count = if let Some(length) = length.filter(|length| *length > 0) {
+                let count = rest.iter().take_while(|other| cluster.offset(**other) < at + length).count();
+                self.alternative(cluster, at..at + length, rest.get(..count).unwrap_or_default())?;
+                done = at + length;
+                count
             } else {
-                used = self.single(walked, start, at, (original, found), *site)?;
-                rest = rest.get(1..).unwrap_or_default();
-            }
-            done = at + used;
+                done = at + self.single(cluster, at, *site)?;
+                1
+            };
+            rest = rest.get(count..).unwrap_or_default();
         }
-        Self::unlisted(walked, start, (done, original.len()), original, found)
+        cluster.unlisted(done, cluster.original.len())
     }
 
-    /// Whether the first of `rest` names a place that a site before it named: lists of LOCK prefixes may repeat.
-    fn is_repeated(sites: &[Site], rest: &[Site]) -> bool {
-        let before = sites.get(..sites.len() - rest.len()).unwrap_or_default();
-        rest.first()
-            .is_some_and(|site| before.iter().any(|other| other.same_place(*site) && other.class() == site.class()))
+    /// Bytes of a site, if it is an alternative's.
+    fn alternative_length(&self, site: Site) -> Option<usize> {
+        let entry = self.plan.alternative(site.index()).filter(|_| site.class() == Class::Alternative);
+        entry.map(|entry| usize::from(entry.length))
     }
 
-    fn offset_in(walked: &Walked<'_, '_, '_>, site: Site, start: usize) -> usize {
-        let offset = usize::try_from(site.offset().saturating_sub(walked.start)).unwrap_or(usize::MAX);
-        offset.saturating_sub(start)
+    /// Whether calls are counted that paravirt sites have become, and the site is one.
+    fn counts_paravirt(&self, site: Site) -> bool {
+        site.class() == Class::Paravirt
+            && self.plan.counted_class() == Some(Class::Paravirt)
+            && !self.plan.counting_options().is_empty()
     }
 
-    /// Bytes of a cluster that are in no site.
-    fn unlisted(
-        walked: &Walked<'_, '_, '_>,
-        start: usize,
-        (from, to): (usize, usize),
-        original: &[u8],
-        found: &[u8],
-    ) -> Result<(), ModuleError> {
-        let (original, found) = (original.get(from..to).unwrap_or_default(), found.get(from..to).unwrap_or_default());
-        if original == found {
-            return Ok(());
-        }
-        Err(walked.unexplained(start + from, original, "the bytes must be as in the file"))
-    }
-
-    fn single(
-        &mut self,
-        walked: &Walked<'p, 'a, 'm>,
-        start: usize,
-        at: usize,
-        (original, found): (&[u8], &[u8]),
-        site: Site,
-    ) -> Result<usize, ModuleError> {
-        let refused = |rule| walked.refused(start + at, rule);
-        let original = original.get(at..).unwrap_or_default();
-        let length = rewrites::length(self.plan, site, original)?;
-        let original = original.get(..length).ok_or_else(|| refused("a site must lie within its section"))?;
-        let found = found.get(at..at + length).ok_or_else(|| refused("a site must lie within its section"))?;
-        let va = walked.va.wrapping_add((start + at) as u64);
+    /// Explains a site that no other one overlaps; returns how many bytes it has.
+    fn single(&mut self, cluster: &Cluster<'_, 'p, 'a, 'm>, at: usize, site: Site) -> Result<usize, ModuleError> {
+        let length = rewrites::length(self.plan, site, cluster.original.get(at..).unwrap_or_default())?;
+        let Bytes { va, original, found } = cluster.bytes(at..at + length, "a site must lie within its section")?;
         let spot = Spot { site, va, original, found };
         let forms = rewrites::forms(self.plan, self.habits, self.memory, &spot);
         let options = forms.options(found) & self.habits.options(forms.choice);
         if options == 0 || !self.habits.narrow(forms.choice, options) {
             let likely = forms.iter().find(|form| form.options & self.habits.options(forms.choice) != 0);
             let expected = likely.map_or(original, |form| form.bytes.as_slice());
-            return Err(walked.unexplained(start + at, expected, "a site must have a form that its list allows"));
+            return Err(cluster.unexplained(at, expected, "a site must have a form that its list allows"));
         }
         if site.class() == Class::Retpoline
             && let Some((number, page)) = retpolines::thunk_page_of(self.plan, &spot, options)
             && !self.habits.thunk_page(number, page)
         {
-            return Err(walked.unexplained(start + at, &[], "all thunks of a page must be in one page"));
+            return Err(cluster.unexplained(at, &[], "all thunks of a page must be in one page"));
         }
         let changed = original.iter().zip(found).filter(|(one, other)| one != other).count();
-        self.statistics.count(reason(site.class(), walked.section.name), changed);
+        self.statistics.count(reason(site.class(), cluster.walked.section.name), changed);
         Ok(length)
     }
 
+    /// Explains an alternative with the sites in it.
     fn alternative(
         &mut self,
-        walked: &Walked<'p, 'a, 'm>,
-        start: usize,
-        (at, length): (usize, usize),
-        (original, found): (&[u8], &[u8]),
+        cluster: &Cluster<'_, 'p, 'a, 'm>,
+        place: Range<usize>,
         sites: &[Site],
     ) -> Result<(), ModuleError> {
-        let refused = || walked.refused(start + at, "an alternative must lie within its section");
-        let original = original.get(at..at + length).ok_or_else(refused)?;
-        let found = found.get(at..at + length).ok_or_else(refused)?;
-        let va = walked.va.wrapping_add((start + at) as u64);
-        let group = alternatives::Group { va, original, found, sites };
+        let at = place.start;
+        let Bytes { va, original, found } = cluster.bytes(place, "an alternative must lie within its section")?;
+        let group = Group { va, original, found, sites };
         let solution = alternatives::solve(self.plan, self.habits, self.memory, &group);
-        let solution = solution.map_err(|rule| walked.unexplained(start + at, original, rule))?;
+        let solution = solution.map_err(|rule| cluster.unexplained(at, original, rule))?;
         let changed = original.iter().zip(found).filter(|(one, other)| one != other).count();
         let reason = match solution.inner {
             _ if solution.applied => Reason::Alternative,
-            Some(class) => reason(class, walked.section.name),
+            Some(class) => reason(class, cluster.walked.section.name),
             None => Reason::NopMerging,
         };
         self.statistics.count(reason, changed);
@@ -203,9 +164,56 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
     }
 }
 
-/// Bytes of an alternative's site.
-fn plan_length(plan: &Plan<'_>, site: Site) -> Option<usize> {
-    plan.alternative(site.index()).map(|entry| usize::from(entry.length))
+/// Sites that touch each other, and all bytes that they may change.
+struct Cluster<'c, 'p, 'a, 'm> {
+    walked: &'c Walked<'p, 'a, 'm>,
+    /// Offset in the section.
+    start: usize,
+    /// The file's bytes, relocated.
+    original: &'c [u8],
+    /// What memory holds.
+    found: &'c [u8],
+    /// By address.
+    sites: &'p [Site],
+}
+
+/// Some of a cluster's bytes.
+struct Bytes<'c> {
+    va: u64,
+    original: &'c [u8],
+    found: &'c [u8],
+}
+
+impl<'c> Cluster<'c, '_, '_, '_> {
+    /// Offset of a site in the cluster.
+    fn offset(&self, site: Site) -> usize {
+        let offset = usize::try_from(site.offset().saturating_sub(self.walked.start)).unwrap_or(usize::MAX);
+        offset.saturating_sub(self.start)
+    }
+
+    fn refused(&self, at: usize, rule: &'static str) -> ModuleError {
+        self.walked.refused(self.start + at, rule)
+    }
+
+    fn unexplained(&self, at: usize, expected: &[u8], rule: &'static str) -> ModuleError {
+        self.walked.unexplained(self.start + at, expected, rule)
+    }
+
+    fn bytes(&self, place: Range<usize>, rule: &'static str) -> Result<Bytes<'c>, ModuleError> {
+        let va = self.walked.va.wrapping_add((self.start + place.start) as u64);
+        let pieces = self.original.get(place.clone()).zip(self.found.get(place.clone()));
+        let (original, found) = pieces.ok_or_else(|| self.refused(place.start, rule))?;
+        Ok(Bytes { va, original, found })
+    }
+
+    /// Checks bytes that are in no site.
+    fn unlisted(&self, from: usize, to: usize) -> Result<(), ModuleError> {
+        let original = self.original.get(from..to).unwrap_or_default();
+        if original == self.found.get(from..to).unwrap_or_default() {
+            return Ok(());
+        }
+        Err(self.unexplained(from, original, "the bytes must be as in the file"))
+    }
 }
 
 /// What a changed site counts as.

@@ -7,17 +7,18 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::memory::Kind;
+use super::kind::Kind;
 use crate::error::ParseError;
+use crate::heap;
 
 /// A few bytes, or the first of many.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Few<const N: usize> {
+pub struct ShortBytes<const N: usize> {
     bytes: [u8; N],
     length: u8,
 }
 
-impl<const N: usize> Few<N> {
+impl<const N: usize> ShortBytes<N> {
     /// The first of `bytes`.
     pub fn new(bytes: &[u8]) -> Self {
         let mut few = Self { bytes: [0; N], length: 0 };
@@ -35,7 +36,7 @@ impl<const N: usize> Few<N> {
 }
 
 /// The start of a name.
-pub type Name = Few<40>;
+pub type Name = ShortBytes<40>;
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +44,7 @@ impl fmt::Display for Name {
     }
 }
 
-impl<const N: usize> fmt::Debug for Few<N> {
+impl<const N: usize> fmt::Debug for ShortBytes<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.as_slice().escape_ascii())
     }
@@ -51,12 +52,12 @@ impl<const N: usize> fmt::Debug for Few<N> {
 
 /// Bytes in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hex(Few<16>);
+pub struct Hex(ShortBytes<16>);
 
 impl Hex {
     /// The first 16 of `bytes`.
     pub fn new(bytes: &[u8]) -> Self {
-        Self(Few::new(bytes))
+        Self(ShortBytes::new(bytes))
     }
 
     /// The bytes.
@@ -132,6 +133,12 @@ pub enum ModuleError {
     /// The heap is too small.
     #[error("there is no memory left to validate the module")]
     OutOfMemory,
+}
+
+impl From<heap::OutOfMemory> for ModuleError {
+    fn from(_: heap::OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
 }
 
 impl ModuleError {

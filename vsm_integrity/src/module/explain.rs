@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 
 use super::error::ModuleError;
 use super::habits::{Choice, Habits};
+use super::kind::Kind;
 use super::layout::Place;
-use super::memory::{Kind, ModuleMemory, PAGE};
+use super::memory::{ModuleMemory, PAGE};
 use super::plan::Plan;
 use super::rewrites::retpolines;
 use super::sites::Class;
@@ -122,7 +123,7 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
         match (walked.kind.is_text(), walked.section.name) {
             (false, b".orc_unwind") if self.plan.elf.find(b".orc_unwind_ip").is_some() => Ok(()),
             (false, b".altinstructions") => self.alternatives(walked),
-            (false, name) if let Some(table) = Table::of(name) => self.sorted(table, walked.section.index),
+            (false, name) if let Some(table) = Table::with_name(name) => self.sorted(table, walked.section.index),
             _ => self.section(walked, 0, walked.file.len()),
         }
     }
@@ -159,7 +160,7 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
                     }
                 }
                 b".altinstructions" if !kind.is_text() => self.alternatives(&walked)?,
-                name if !kind.is_text() && Table::of(name).is_some() => self.whole(&walked)?,
+                name if !kind.is_text() && Table::with_name(name).is_some() => self.whole(&walked)?,
                 _ => self.around(&walked, at - start, to - start)?,
             }
             at = to;

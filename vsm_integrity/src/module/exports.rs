@@ -42,7 +42,7 @@ impl<'a> Plan<'a> {
             if !size.is_multiple_of(ENTRY) || size as u64 != section.size {
                 return Err(refused(0, "a table of symbols must have whole entries"));
             }
-            let relocations = self.relocations.of(&self.elf, section.index);
+            let relocations = self.relocations.of_section(&self.elf, section.index);
             let mut next = 0;
             for offset in (0..size).step_by(ENTRY) {
                 let mut field = |field: usize| {
@@ -73,7 +73,7 @@ impl<'a> Plan<'a> {
         let symbol = self.elf.symbol(symbol)?;
         let elf::Place::Section(section) = symbol.place else { return Err(OUTSIDE) };
         let section = self.elf.section(section).ok_or(OUTSIDE)?;
-        if self.relocations.of(&self.elf, section.index).get(0).is_some() {
+        if self.relocations.of_section(&self.elf, section.index).get(0).is_some() {
             return Err("a name must not be relocated");
         }
         let start = usize::try_from(symbol.value.wrapping_add(addend)).map_err(|_| OUTSIDE)?;
@@ -87,7 +87,7 @@ impl<'a> Plan<'a> {
 fn distance(relocations: &Ordered<'_>, next: &mut usize, offset: usize) -> Result<Option<(usize, u64)>, &'static str> {
     while let Some(relocation) = relocations.get(*next).filter(|found| found.offset <= offset as u64) {
         *next += 1;
-        if relocation.offset != offset as u64 || relocation.kind == 0 {
+        if relocation.offset != offset as u64 || relocation.is_none() {
             continue;
         }
         return match relocation.known_type() {

@@ -32,7 +32,7 @@ pub enum Choice {
 }
 
 /// How many choices there are.
-const CHOICES: usize = 10;
+const CHOICES: usize = Choice::AlternativeLength as usize + 1;
 /// CPU features, as Linux numbers them: words of 32 bits, bugs at the end.
 const FEATURES: usize = 1024;
 /// `X86_FEATURE_ALWAYS` (arch/x86/include/asm/cpufeatures.h): set on every machine.

@@ -8,9 +8,10 @@
 use alloc::vec::Vec;
 
 use super::error::ModuleError;
-use super::memory::{Kind, MAX_RANGE, ModuleMemory, PAGE};
-use super::modinfo::ModInfo;
-use crate::elf::{Elf, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_STRTAB, SHT_SYMTAB, Section};
+use super::kind::Kind;
+use super::memory::{MAX_RANGE, ModuleMemory, PAGE};
+use crate::elf::{Elf, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, Section};
+use crate::heap::{self, TryPush};
 
 /// `SHF_RO_AFTER_INIT` of Linux: set by the loader for sections of certain names.
 const SHF_RO_AFTER_INIT: u64 = 0x0020_0000;
@@ -43,21 +44,12 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Computes the layout of `elf` in `memory`.
+    /// Computes the layout, with the table of static calls among the data that becomes read-only or not.
     ///
     /// # Errors
-    /// When Linux would not load the file, or would have made ranges of other sizes.
-    pub fn new(elf: &Elf<'_>, info: &ModInfo<'_>, memory: &ModuleMemory<'_>) -> Result<Self, ModuleError> {
-        // From 6.14 on the table of static calls is read-only after initialisation. Distributions take such changes
-        // into older kernels, so what the ranges say decides where it can.
-        let newer = info.kernel_version().is_some_and(|version| version >= (6, 14));
-        Self::compute(elf, memory, newer).or_else(|error| Self::compute(elf, memory, !newer).map_err(|_| error))
-    }
-
-    fn compute(elf: &Elf<'_>, memory: &ModuleMemory<'_>, static_calls: bool) -> Result<Self, ModuleError> {
-        let mut places = Vec::new();
-        places.try_reserve_exact(elf.section_count()).map_err(|_| ModuleError::OutOfMemory)?;
-        places.resize(elf.section_count(), Place::Nowhere);
+    /// When Linux would not load the file.
+    pub(super) fn compute(elf: &Elf<'_>, memory: &ModuleMemory<'_>, static_calls: bool) -> Result<Self, ModuleError> {
+        let places = heap::filled(elf.section_count(), Place::Nowhere)?;
         let mut starts = [0; Kind::COUNT];
         for range in memory.iter() {
             if let Some(start) = starts.get_mut(range.kind.number()) {
@@ -68,7 +60,6 @@ impl Layout {
         for kind in ORDER {
             layout.place_kind(elf, kind, static_calls)?;
         }
-        layout.check(elf, memory)?;
         Ok(layout)
     }
 
@@ -93,8 +84,7 @@ impl Layout {
             self.set(section.index, Place::Range(kind, offset));
             let index = u16::try_from(section.index).map_err(|_| refused("there are too many sections"))?;
             if let Some(members) = self.members.get_mut(kind.number()) {
-                members.try_reserve(1).map_err(|_| ModuleError::OutOfMemory)?;
-                members.push(index);
+                members.try_push(index)?;
             }
         }
         if let Some(slot) = self.sizes.get_mut(kind.number()) {
@@ -141,36 +131,6 @@ impl Layout {
             end = start.checked_add(pages);
         }
         0
-    }
-
-    /// Checks that the ranges are those that Linux would have made.
-    fn check(&self, elf: &Elf<'_>, memory: &ModuleMemory<'_>) -> Result<(), ModuleError> {
-        // What Linux adds is made of the symbol and string tables: all of them, and a byte for each symbol. Some pages more
-        // do no harm.
-        let tables = (0..elf.section_count()).filter_map(|index| elf.section(index));
-        let added = tables
-            .filter(|section| matches!(section.kind, SHT_SYMTAB | SHT_STRTAB))
-            .fold(elf.symbol_count() as u64, |sum, section| sum.saturating_add(section.size))
-            .saturating_add(16 * PAGE);
-        for kind in Kind::ALL {
-            let size = self.size(kind).next_multiple_of(PAGE);
-            let handed = memory.range(kind).map_or(0, |range| range.size);
-            let va = self.start(kind);
-            let refused = |rule| Err(ModuleError::Memory { va, kind, rule });
-            match kind {
-                // Linux adds tables of symbols to both, and what it adds depends on its configuration.
-                Kind::Data | Kind::InitData if handed < size => {
-                    return refused("the range is too short for the file's sections");
-                }
-                Kind::Data | Kind::InitData if handed > size.saturating_add(added).next_multiple_of(PAGE) => {
-                    return refused("the range is longer than the file's sections and symbols can make it");
-                }
-                Kind::Data | Kind::InitData => {}
-                _ if handed != size => return refused("the range must have as many pages as the file's sections need"),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     /// Where a section is.

@@ -13,6 +13,7 @@
 //! | [`sites`] | where the file allows code to be rewritten |
 //! | [`plan`] | all of that together |
 //! | [`explain`] | the comparison with memory |
+//! | [`kernel`] | what VTL1 knows of the kernel, its sealed text included |
 //! | [`habits`] | what is decided once for all sites |
 //! | [`exports`], [`patch_sites`], [`static_calls`] | what an accepted module adds: symbols, functions, sites of text patches |
 //!
@@ -25,14 +26,18 @@ pub mod error;
 pub mod explain;
 pub mod exports;
 pub mod habits;
+pub mod kernel;
+mod kind;
 pub mod layout;
 pub mod memory;
 pub mod modinfo;
+mod pairs;
 pub mod patch_sites;
 pub mod plan;
 pub mod relocate;
 mod rewrites;
 mod sites;
+mod sizes;
 mod sorted;
 pub mod static_calls;
 pub mod statistics;
@@ -43,7 +48,9 @@ mod x86;
 pub use error::{ModuleError, Refusal};
 pub use explain::Explained;
 pub use habits::Habits;
-pub use memory::{Kind, ModuleMemory, Range};
+pub use kernel::{Kernel, NoSealedText, SealedText};
+pub use kind::Kind;
+pub use memory::{ModuleMemory, Range};
 pub use plan::Plan;
 pub use static_calls::{Instruction, Shape, StaticCall};
 pub use statistics::{Reason, Statistics};

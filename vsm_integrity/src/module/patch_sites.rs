@@ -4,7 +4,7 @@
 //! VTL0 says again where its jump labels are (MOD_PATCH, LVBS contract §5.9); that list is compared with this one.
 
 use super::error::ModuleError;
-use super::memory::Kind;
+use super::kind::Kind;
 use super::plan::Plan;
 use super::relocate::Ordered;
 use super::rewrites;
@@ -43,7 +43,7 @@ impl Plan<'_> {
         const NAME: &[u8] = b"__jump_table";
         let Some(section) = self.elf.find(NAME).filter(Section::is_loaded) else { return Ok(()) };
         let size = self.elf.bytes(&section).len();
-        let relocations = self.relocations.of(&self.elf, section.index);
+        let relocations = self.relocations.of_section(&self.elf, section.index);
         let mut next = 0;
         for offset in (0..size).step_by(16) {
             let refused = |rule| E::from(ModuleError::section(NAME, offset, rule));
@@ -94,7 +94,7 @@ impl Plan<'_> {
     ) -> Result<u64, &'static str> {
         while let Some(relocation) = relocations.get(*next).filter(|found| found.offset <= offset) {
             *next += 1;
-            if relocation.offset != offset || relocation.kind == 0 {
+            if relocation.offset != offset || relocation.is_none() {
                 continue;
             }
             if relocation.known_type() != Some(kind) {

@@ -1,22 +1,23 @@
 //! All that follows from the signed file, the addresses of its ranges and what VTL1 knows of the kernel, before a byte of
 //! the module's memory is looked at.
 //!
-//! Trusts the file's bytes not to change, and the [`Resolver`]. Takes heap for the places of sections, undefined symbols
-//! and sites: 8 bytes of each site, 16 of each symbol that others must define, some 12 of each section.
+//! Trusts the file's bytes not to change, the [`Kernel`] and the [`Resolver`]. Takes heap for the places of sections, undefined symbols
+//! and sites: 8 bytes of each site (at most 2 MiB), 8 of each symbol (half a MiB at most), 16 of each that others must
+//! define, some 12 of each section. Where calls may be counted, 8 of each function of the module that is called.
 
 use alloc::vec::Vec;
 
 use super::error::{ModuleError, Name};
+use super::kernel::Kernel;
+use super::kind::Kind;
 use super::layout::{Layout, Place};
-use super::memory::{Kind, ModuleMemory};
+use super::memory::ModuleMemory;
 use super::modinfo::ModInfo;
+use super::pairs;
 use super::relocate::{self, Ordered, RelocationIndex, Written};
-use super::rewrites::{alternatives, calls, paravirt, retpolines};
-use super::sites::{self, Class, Fields, Site, Source, Tables};
+use super::sites::{self, Fields, Site, Source, Tables};
 use super::symbols::{Resolver, Symbols, Value};
-use crate::bytes::array_at;
 use crate::elf::{Elf, Relocation, RelocationType, Section};
-use crate::kernel_info::ArchInfo;
 
 /// What a module must look like in memory.
 #[derive(Debug)]
@@ -29,7 +30,9 @@ pub struct Plan<'a> {
     /// By address.
     pub(super) sites: Vec<Site>,
     pub(super) tables: Tables,
-    pub(super) arch: ArchInfo<'a>,
+    pub(super) kernel: Kernel<'a>,
+    /// Address of `__fentry__`.
+    pub(super) fentry: Option<u64>,
     /// Address of `pv_ops`.
     pub(super) pv_ops: Option<u64>,
     /// Offset of `pcpu_hot` in the per-CPU area.
@@ -54,7 +57,7 @@ impl<'a> Plan<'a> {
     pub fn new(
         file: &'a [u8],
         memory: &ModuleMemory<'_>,
-        arch: ArchInfo<'a>,
+        kernel: Kernel<'a>,
         resolver: &impl Resolver,
     ) -> Result<Self, ModuleError> {
         let elf = Elf::parse(file)?;
@@ -63,7 +66,8 @@ impl<'a> Plan<'a> {
         let symbols = Symbols::new(&elf, &info, &layout, resolver)?;
         let relocations = RelocationIndex::new(&elf)?;
         let source = Source { elf: &elf, layout: &layout, symbols: &symbols, relocations: &relocations };
-        let (sites, tables) = sites::collect(source)?;
+        let (mut sites, tables) = sites::collect(source)?;
+        sites.dedup_by(|second, first| pairs::replaces(second, first));
         let address = |name: &[u8]| resolver.find(name).map(|export| export.value);
         let per_cpu = elf.sections().find(|section| layout.place(section.index) == Place::PerCpu);
         let text = elf.sections().find(|section| section.name == b".text");
@@ -76,7 +80,8 @@ impl<'a> Plan<'a> {
             relocations,
             sites,
             tables,
-            arch,
+            kernel,
+            fentry: address(b"__fentry__"),
             pv_ops: address(b"pv_ops"),
             pcpu_hot: address(b"pcpu_hot"),
             its_thunks: address(b"__x86_indirect_its_thunk_rax"),
@@ -119,33 +124,6 @@ impl<'a> Plan<'a> {
         let name = self.elf.section(section).map_or(&b""[..], |section| section.name);
         let offset = u64::from(site.offset() - start);
         ModuleError::Section { section: Name::new(name), offset, rule }
-    }
-
-    /// The entry of `.parainstructions` of that number.
-    pub(super) fn paravirt(&self, index: usize) -> Option<paravirt::Entry> {
-        let section = self.elf.section(self.tables.paravirt)?;
-        let at = index.checked_mul(16)?.checked_add(8)?;
-        let [operation, length] = array_at(self.elf.bytes(&section), at)?;
-        Some(paravirt::Entry { operation, length })
-    }
-
-    /// The entry of `.altinstructions` of that number.
-    pub(super) fn alternative(&self, index: usize) -> Option<alternatives::Entry> {
-        let (table, stride) = self.tables.alternatives;
-        let section = self.elf.section(table)?;
-        let at = index.checked_mul(stride)?;
-        let bytes = self.elf.bytes(&section).get(at..at.checked_add(stride)?)?;
-        let relocations = self.relocations.of(&self.elf, table);
-        let field = at.checked_add(4)? as u64;
-        let relocation = relocations.get(relocations.before(field)).filter(|relocation| relocation.offset == field);
-        let replacement = match relocation {
-            Some(relocation) if relocation.known_type() == Some(RelocationType::Relative32) => {
-                let value = self.symbols.value(&self.elf, &self.layout, relocation.symbol).ok()?;
-                value.number(None)?.wrapping_add(relocation.addend)
-            }
-            _ => return None,
-        };
-        alternatives::Entry::decode(bytes, replacement)
     }
 
     /// What a relocation writes, for the section at `va` that has those bytes in the file.
@@ -215,101 +193,6 @@ impl<'a> Plan<'a> {
             next += 1;
         }
         Ok(())
-    }
-
-    /// The branch of a site, relocated: up to six bytes of it.
-    fn branch_at(&self, site: Site) -> Option<([u8; 6], usize)> {
-        let index = self.layout.section_at(site.kind(), site.offset())?;
-        let Place::Range(_, start) = self.layout.place(index) else { return None };
-        let section = self.elf.section(index)?;
-        let at = usize::try_from(site.offset().checked_sub(start)?).ok()?;
-        let rest = self.elf.bytes(&section).get(at..)?;
-        let length = super::rewrites::length(self, site, rest).ok()?;
-        let mut code = [0; 6];
-        let relocations = self.relocations.of(&self.elf, index);
-        self.original(&section, &relocations, at, code.get_mut(..length)?).ok()?;
-        Some((code, length))
-    }
-
-    /// Writes into each site of a branch through a retpoline where its thunk against ITS would be. Linux allocates those
-    /// in the list's order, so the sites are put into that order first.
-    fn place_thunks(&mut self) -> Result<(), ModuleError> {
-        let count = self.sites.iter().filter(|site| site.class() == Class::Retpoline).count();
-        let mut order: Vec<u32> = Vec::new();
-        order.try_reserve_exact(count).map_err(|_| ModuleError::OutOfMemory)?;
-        order.resize(count, u32::MAX);
-        for (at, site) in (0u32..).zip(&self.sites) {
-            if site.class() == Class::Retpoline
-                && let Some(slot) = order.get_mut(site.index())
-            {
-                *slot = at;
-            }
-        }
-        let mut thunks = retpolines::Thunks::default();
-        for at in order {
-            let at = usize::try_from(at).unwrap_or(usize::MAX);
-            let Some(site) = self.sites.get(at).copied() else { continue };
-            let place = self.branch_at(site).and_then(|(code, length)| {
-                let va = self.address(site);
-                let branch = super::rewrites::target(code.get(..length)?, va)?;
-                Some(thunks.place(&code, va, retpolines::register(self, branch)?))
-            });
-            let moved = site.with_index(place.unwrap_or(0));
-            let moved = moved.ok_or_else(|| self.refuse_site(site, "a module has too many thunks"))?;
-            if let Some(slot) = self.sites.get_mut(at) {
-                // The order stays: place and class come first, and there is one such site at a place.
-                *slot = moved;
-            }
-        }
-        Ok(())
-    }
-
-    /// The register by which a branch through a retpoline goes.
-    pub(super) fn thunk_register(&self, site: Site) -> Option<u8> {
-        let (code, length) = self.branch_at(site)?;
-        let target = super::rewrites::target(code.get(..length)?, self.address(site))?;
-        retpolines::register(self, target)
-    }
-
-    /// Adds the space before each function that a listed call may count for.
-    fn place_pads(&mut self) -> Result<(), ModuleError> {
-        if self.pcpu_hot.is_none() {
-            return Ok(());
-        }
-        let count = self.sites.len();
-        for at in 0..count {
-            let Some(site) = self.sites.get(at).copied().filter(|site| site.class() == Class::Call) else { continue };
-            let target = self
-                .branch_at(site)
-                .and_then(|(code, length)| super::rewrites::target(code.get(..length)?, self.address(site)));
-            let Some(target) = target.filter(|target| self.has_pad(*target)) else { continue };
-            let Some((kind, offset)) = self.layout.find(target.wrapping_sub(calls::PAD as u64)) else { continue };
-            // Room was made for them.
-            if let Some(pad) = Site::new(kind.is_init(), offset, Class::Pad, 0)
-                && self.sites.len() < self.sites.capacity()
-            {
-                self.sites.push(pad);
-            }
-        }
-        if self.sites.len() != count {
-            let mut sites = sites::sorted(core::mem::take(&mut self.sites))?;
-            sites.dedup();
-            self.sites = sites;
-        }
-        Ok(())
-    }
-
-    /// Whether a function at the address has space before it for counting its calls: always, outside of the module.
-    pub(super) fn has_pad(&self, function: u64) -> bool {
-        let Some((kind, offset)) = self.layout.find(function).filter(|(kind, _)| kind.is_text()) else {
-            return self.layout.find(function).is_none();
-        };
-        let space = self.layout.section_at(kind, offset).and_then(|index| {
-            let Place::Range(_, start) = self.layout.place(index) else { return None };
-            let end = usize::try_from(offset.checked_sub(start)?).ok()?;
-            self.elf.bytes(&self.elf.section(index)?).get(end.checked_sub(calls::PAD)?..end)
-        });
-        space.is_some_and(calls::is_pad)
     }
 
     /// The module's name for itself; empty when it has none.

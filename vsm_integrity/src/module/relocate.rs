@@ -3,12 +3,12 @@
 //!
 //! Trusts the addresses of the layout and the values of the symbols.
 
-use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 
 use super::error::ModuleError;
 use super::symbols::Value;
 use crate::elf::{Elf, Relocation, RelocationType, Relocations, SHT_RELA, Section};
+use crate::heap::{self, TryPush};
 
 /// The most relocations of a section that is not in order; a section in order may have any number.
 pub const MAX_UNORDERED: usize = 1 << 17;
@@ -37,10 +37,7 @@ impl RelocationIndex {
     /// # Errors
     /// [`ModuleError::Section`] when a section has two tables, or one for another table of symbols.
     pub fn new(elf: &Elf<'_>) -> Result<Self, ModuleError> {
-        let mut sections = Vec::new();
-        sections.try_reserve_exact(elf.section_count()).map_err(|_| ModuleError::OutOfMemory)?;
-        sections.resize(elf.section_count(), 0);
-        let mut index = Self { sections, orders: Vec::new() };
+        let mut index = Self { sections: heap::filled(elf.section_count(), 0)?, orders: Vec::new() };
         for table in elf.sections().filter(|section| section.kind == SHT_RELA) {
             let refused = |rule| ModuleError::section(table.name, 0, rule);
             let Some(target) = elf.section(table.info).filter(Section::is_loaded) else { continue };
@@ -58,14 +55,13 @@ impl RelocationIndex {
             if relocations.len() > MAX_UNORDERED {
                 return Err(refused("more than 131072 relocations must be in the order of their places"));
             }
-            index.orders.try_reserve(1).map_err(|_| ModuleError::OutOfMemory)?;
-            index.orders.push((target.index, in_order(&relocations)?));
+            index.orders.try_push((target.index, in_order(&relocations)?))?;
         }
         Ok(index)
     }
 
     /// The relocations of a section.
-    pub fn of<'p>(&'p self, elf: &Elf<'p>, section: usize) -> Ordered<'p> {
+    pub fn of_section<'p>(&'p self, elf: &Elf<'p>, section: usize) -> Ordered<'p> {
         let table = self.sections.get(section).copied().filter(|table| *table != 0);
         let Some(table) = table.and_then(|table| elf.section(usize::from(table))) else { return Ordered::default() };
         let order = self.orders.iter().find(|(of, _)| *of == section).map(|(_, order)| order.as_slice());
@@ -73,17 +69,15 @@ impl RelocationIndex {
     }
 }
 
-/// The indices of the relocations, by place. In place and without recursion: the stack here is small.
+/// The indices of the relocations, by place.
 fn in_order(relocations: &Relocations<'_>) -> Result<Vec<u32>, ModuleError> {
-    let mut keyed = Vec::new();
-    keyed.try_reserve_exact(relocations.len()).map_err(|_| ModuleError::OutOfMemory)?;
-    for (index, relocation) in (0u32..).zip(relocations.iter()) {
-        keyed.push((relocation.offset, index));
-    }
-    let sorted = BinaryHeap::from(keyed).into_sorted_vec();
-    let mut order = Vec::new();
-    order.try_reserve_exact(sorted.len()).map_err(|_| ModuleError::OutOfMemory)?;
-    order.extend(sorted.into_iter().map(|(_, index)| index));
+    let mut order = heap::with_room(relocations.len())?;
+    order.extend((0u32..).zip(relocations.iter()).map(|(index, _)| index));
+    let place = |index: &u32| {
+        let relocation = usize::try_from(*index).ok().and_then(|index| relocations.get(index));
+        (relocation.map(|relocation| relocation.offset), *index)
+    };
+    order.sort_unstable_by_key(place);
     Ok(order)
 }
 

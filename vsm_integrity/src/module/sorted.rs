@@ -4,8 +4,6 @@
 //! that memory is in order is seen by looking, and then each entry of the file is searched there. A bit for each entry
 //! says that it has been found, so that none counts twice. Trusts that memory does not change.
 
-use alloc::vec::Vec;
-
 use super::error::ModuleError;
 use super::plan::Plan;
 use super::relocate::Written;
@@ -13,6 +11,7 @@ use super::statistics::Reason;
 use super::walk::{Walk, Walked};
 use crate::bytes::{array_at, u32_at, u64_at};
 use crate::elf::RelocationType;
+use crate::heap;
 
 /// A kind of sorted table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +31,7 @@ const ORC: usize = 6;
 
 impl Table {
     /// The table that the section of that name is.
-    pub fn of(name: &[u8]) -> Option<Self> {
+    pub fn with_name(name: &[u8]) -> Option<Self> {
         Some(match name {
             b"__mcount_loc" => Self::Entries,
             b"__ex_table" => Self::Exceptions,
@@ -62,11 +61,11 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether it ends what is known about unwinding (`orc_sort_cmp`): no stack pointer, not marked as the end of the
-    /// stack, in any of the layouts that the bits had.
+    /// Whether it ends what is known about unwinding (`orc_sort_cmp`). objtool clears such an entry, so that its type (from
+    /// 6.4 on) or its mark of the stack's end (before) is 0 as well; the end of a stack has one of both.
     fn is_terminator(&self) -> bool {
-        let [.., registers, _] = self.data;
-        registers % 16 == 0
+        let [.., registers, kind] = self.data;
+        registers % 16 == 0 && kind == 0
     }
 }
 
@@ -118,9 +117,7 @@ impl Walk<'_, '_, '_> {
 
     /// Finds every entry of the file in memory, each once.
     fn match_entries(&mut self, compared: &Compared<'_, '_, '_, '_>, count: usize) -> Result<(), ModuleError> {
-        let mut taken: Vec<u64> = Vec::new();
-        taken.try_reserve_exact(count.div_ceil(64)).map_err(|_| ModuleError::OutOfMemory)?;
-        taken.resize(count.div_ceil(64), 0);
+        let mut taken = heap::filled(count.div_ceil(64), 0u64)?;
         let (mut relocation, mut guess) = (0, 0);
         for index in 0..count {
             if self.is_next(compared, index, relocation, guess) && claim(&mut taken, guess) {
@@ -156,8 +153,11 @@ impl Walk<'_, '_, '_> {
         let usual = || {
             let walked = compared.walked;
             let relocation = walked.relocations.get(next)?;
+            if relocation.known_type() != Some(RelocationType::Relative32) {
+                return None;
+            }
             let field = index.checked_mul(4)?;
-            if compared.table != Table::Unwind || relocation.offset != field as u64 || relocation.kind != 2 {
+            if compared.table != Table::Unwind || relocation.offset != field as u64 {
                 return None;
             }
             // What another relocation writes to the same place has to be seen as well.

@@ -4,17 +4,17 @@
 //! Where they are is taken from the signed file. What an instruction may become is what Linux writes there
 //! (`__static_call_transform`, arch/x86/kernel/static_call.c); whether a target is a function is the caller's to know.
 
-use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 
-use super::error::{Few, ModuleError};
+use super::error::{ModuleError, ShortBytes};
 use super::habits::{Choice, Habits};
+use super::kind::Kind;
 use super::layout::Place;
-use super::memory::Kind;
 use super::plan::Plan;
 use super::rewrites::branch::{self, CALL, CS, INT3, JUMP, RET};
 use super::rewrites::returns;
 use crate::elf::{self, RelocationType, Section, Symbol};
+use crate::heap;
 
 /// The most functions of a kind of text.
 pub const MAX_FUNCTIONS: usize = 1 << 18;
@@ -60,7 +60,7 @@ pub enum Instruction {
 impl Shape {
     /// The shape of the instruction at the start of `code`.
     #[must_use]
-    pub fn of(code: &[u8]) -> Option<Self> {
+    pub fn of_code(code: &[u8]) -> Option<Self> {
         match *code {
             [CALL, ..] => Some(Self::Call),
             [JUMP, ..] => Some(Self::Jump),
@@ -100,7 +100,7 @@ impl Shape {
             Self::Jump if code == RETURN => return Some(Instruction::Return),
             _ => {}
         }
-        let target = branch::decode(code, va).filter(|_| Self::of(code) == Some(self))?.target;
+        let target = branch::decode(code, va).filter(|_| Self::of_code(code) == Some(self))?.target;
         Some(Instruction::Branch(target))
     }
 }
@@ -132,7 +132,7 @@ pub struct StaticCall {
     pub kind: Kind,
     /// What it can become.
     pub shape: Shape,
-    code: Few<MAX_SIZE>,
+    code: ShortBytes<MAX_SIZE>,
 }
 
 impl StaticCall {
@@ -156,7 +156,7 @@ impl Plan<'_> {
         let section = self.elf.find(NAME).filter(Section::is_loaded);
         if let Some(section) = section {
             let size = self.elf.bytes(&section).len();
-            let relocations = self.relocations.of(&self.elf, section.index);
+            let relocations = self.relocations.of_section(&self.elf, section.index);
             let mut next = 0;
             for offset in (0..size).step_by(8) {
                 let refused = |rule| E::from(ModuleError::section(NAME, offset, rule));
@@ -184,7 +184,7 @@ impl Plan<'_> {
         let (section, start) =
             self.elf.section(index).zip(usize::try_from(start).ok()).ok_or("a static call must be in a section")?;
         let code = self.elf.bytes(&section).get(start..).unwrap_or_default();
-        let shape = Shape::of(code).filter(|shape| tail == (*shape != Shape::Call));
+        let shape = Shape::of_code(code).filter(|shape| tail == (*shape != Shape::Call));
         let shape = shape.ok_or("a static call must be a call, or a jump where it is the last thing")?;
         let code = self.relocated(&section, start, shape)?;
         Ok(StaticCall { va, kind, shape, code })
@@ -206,11 +206,16 @@ impl Plan<'_> {
         Some(StaticCall { va, kind, shape: Shape::Jump, code })
     }
 
-    fn relocated(&self, section: &Section<'_>, start: usize, shape: Shape) -> Result<Few<MAX_SIZE>, &'static str> {
+    fn relocated(
+        &self,
+        section: &Section<'_>,
+        start: usize,
+        shape: Shape,
+    ) -> Result<ShortBytes<MAX_SIZE>, &'static str> {
         let mut code = [0; MAX_SIZE];
         let code = code.get_mut(..shape.size()).unwrap_or_default();
-        self.original(section, &self.relocations.of(&self.elf, section.index), start, code)?;
-        Ok(Few::new(code))
+        self.original(section, &self.relocations.of_section(&self.elf, section.index), start, code)?;
+        Ok(ShortBytes::new(code))
     }
 
     /// The section of a symbol that is in text, which kind of text, and its offset there.
@@ -231,11 +236,9 @@ impl Plan<'_> {
         if count > MAX_FUNCTIONS {
             return Err(ModuleError::section(b"", 0, "a module must not have more than 262144 functions"));
         }
-        let mut offsets = Vec::new();
-        offsets.try_reserve_exact(count).map_err(|_| ModuleError::OutOfMemory)?;
+        let mut offsets = heap::with_room(count)?;
         self.each_function(kind, |offset| offsets.push(offset))?;
-        // A heap sort: in place, and without recursion.
-        let mut offsets = BinaryHeap::from(offsets).into_sorted_vec();
+        offsets.sort_unstable_by(u32::cmp);
         offsets.dedup();
         Ok(offsets)
     }
@@ -289,8 +292,8 @@ mod tests {
                 assert_eq!(shape.decode(&code[..4], VA), None);
             }
         }
-        assert_eq!(Shape::of(&conditional), Some(Shape::Conditional(0x84)));
-        assert_eq!((Shape::of(&NOP), Shape::of(&[]), Shape::of(&[0x0f])), (None, None, None));
+        assert_eq!(Shape::of_code(&conditional), Some(Shape::Conditional(0x84)));
+        assert_eq!((Shape::of_code(&NOP), Shape::of_code(&[]), Shape::of_code(&[0x0f])), (None, None, None));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum Reason {
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = Self::Padding as usize + 1;
     /// All of them.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Verbatim,

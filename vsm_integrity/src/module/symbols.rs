@@ -11,6 +11,7 @@ use super::error::{ModuleError, Name};
 use super::layout::{Layout, Place};
 use super::modinfo::ModInfo;
 use crate::elf::{self, Binding, Elf};
+use crate::heap::{self, TryPush};
 
 /// The most symbols that a module may need from others.
 pub const MAX_UNDEFINED: usize = 1 << 16;
@@ -26,7 +27,7 @@ pub struct Export<'a> {
     pub namespace: &'a [u8],
 }
 
-/// Who knows the symbols that modules may use: the kernel's first, then those of accepted modules.
+/// The symbols that modules may use: the kernel's first, then those of accepted modules.
 pub trait Resolver {
     /// The export of that name.
     fn find(&self, name: &[u8]) -> Option<Export<'_>>;
@@ -69,8 +70,7 @@ impl Symbols {
         let undefined = Self::resolve(elf, info, resolver)?;
         let mut symbols = Self { undefined, values: Vec::new() };
         let ready = elf.symbol_count().min(READY);
-        let mut values = Vec::new();
-        values.try_reserve_exact(ready).map_err(|_| ModuleError::OutOfMemory)?;
+        let mut values = heap::with_room(ready)?;
         for index in 0..ready {
             values.push(match symbols.look_up(elf, layout, index) {
                 Ok(Value::Number(value)) => value,
@@ -105,14 +105,13 @@ impl Symbols {
                 }
                 Some(export) => export.value,
                 None if symbol.binding == Binding::Weak => symbol.value,
-                None => return refused(name, "nobody exports the symbol"),
+                None => return refused(name, "neither the kernel nor an accepted module exports the symbol"),
             };
             if undefined.len() >= MAX_UNDEFINED {
                 return refused(name, "a module must not need more than 65536 symbols");
             }
             let index = u32::try_from(index).map_err(|_| ModuleError::OutOfMemory)?;
-            undefined.try_reserve(1).map_err(|_| ModuleError::OutOfMemory)?;
-            undefined.push((index, value));
+            undefined.try_push((index, value))?;
         }
         Ok(undefined)
     }

@@ -5,8 +5,9 @@
 
 use super::error::{Hex, ModuleError, Name, Refusal};
 use super::habits::Habits;
+use super::kind::Kind;
 use super::layout::Place;
-use super::memory::{Kind, ModuleMemory};
+use super::memory::ModuleMemory;
 use super::plan::Plan;
 use super::relocate::{self, Ordered, Written};
 use super::sites::Site;
@@ -76,7 +77,7 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
         let Place::Range(kind, start) = self.plan.layout.place(index) else { return None };
         let file = self.plan.elf.bytes(&section);
         let memory = self.memory.slice(kind, usize::try_from(start).ok()?, file.len())?;
-        let relocations = self.plan.relocations.of(&self.plan.elf, index);
+        let relocations = self.plan.relocations.of_section(&self.plan.elf, index);
         Some(Walked { section, file, memory, relocations, kind, start, va: self.plan.layout.address(index)? })
     }
 
@@ -122,12 +123,12 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
                 break;
             }
             next += 1;
-            if let Some(end) = self.is_as_usual(walked, &relocation, at) {
+            if let Some(end) = self.usual_end(walked, &relocation, at) {
                 relocated += 4;
                 at = end;
                 continue;
             }
-            if relocation.kind == 0 {
+            if relocation.is_none() {
                 continue;
             }
             let (kind, range) = Plan::checked(&relocation, walked.file).map_err(|rule| walked.refused(at, rule))?;
@@ -153,19 +154,19 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
         Ok(())
     }
 
-    /// The fast way for most relocations: four bytes of a symbol whose value is known, and nothing changed since `at`.
-    /// Returns where they end; `None` when somebody has to look more closely, be it only for the error.
+    /// The fast path for most relocations: four bytes of a symbol whose value is known, and nothing changed since `at`.
+    /// Returns where they end; `None`: use the slow path.
     #[inline]
-    fn is_as_usual(&self, walked: &Walked<'_, '_, '_>, relocation: &Relocation, at: usize) -> Option<usize> {
+    fn usual_end(&self, walked: &Walked<'_, '_, '_>, relocation: &Relocation, at: usize) -> Option<usize> {
         let start = usize::try_from(relocation.offset).ok()?;
         let end = start.checked_add(4)?;
         let (file, memory) = (walked.file.get(at..end)?, walked.memory.get(at..end)?);
         let (file, zero) = file.split_last_chunk::<4>()?;
         let (memory, found) = memory.split_last_chunk::<4>()?;
         let sum = self.plan.symbols.ready(relocation.symbol)?.wrapping_add(relocation.addend);
-        let written = match relocation.kind {
-            2 | 4 => sum.wrapping_sub(walked.va.wrapping_add(relocation.offset)),
-            11 => sum,
+        let written = match relocation.known_type()? {
+            RelocationType::Relative32 => sum.wrapping_sub(walked.va.wrapping_add(relocation.offset)),
+            RelocationType::Signed32 => sum,
             _ => return None,
         };
         let written = i32::try_from(written.cast_signed()).ok()?;
@@ -186,7 +187,7 @@ impl<'p, 'a, 'm> Walk<'p, 'a, 'm> {
         position: &mut Position,
     ) -> Result<Option<(Relocation, RelocationType, usize)>, ModuleError> {
         while let Some(relocation) = walked.relocations.get(position.relocation) {
-            if relocation.kind == 0 {
+            if relocation.is_none() {
                 position.relocation += 1;
                 continue;
             }

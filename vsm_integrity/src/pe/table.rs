@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::bytes::array_at;
 use crate::error::ParseError;
+use crate::heap::TryPush;
 use crate::signature::digest::DigestSet;
 use crate::signature::indirect::IndirectData;
 use crate::signature::message::MAX_MESSAGE_BYTES;
@@ -47,9 +48,8 @@ impl<'a> ImageSignatures<'a> {
             let rest = table.get(at..).unwrap_or_default();
             let (message, whole) = entry(rest).map_err(|rule| SignatureError::Image(ParseError::new(place, rule)))?;
             let message = SignedMessage::parse(message)?;
-            let described = IndirectData::of(&message)?;
-            entries.try_reserve(1).map_err(|_| SignatureError::OutOfMemory("the signatures of an image"))?;
-            entries.push((message, described));
+            let described = IndirectData::in_message(&message)?;
+            entries.try_push((message, described)).map_err(SignatureError::out_of("the signatures of an image"))?;
             at = at.saturating_add(whole);
         }
         if entries.is_empty() {

@@ -2,12 +2,9 @@
 //!
 //! Accepted are RSA PKCS#1 v1.5 (RFC 8017 §8.2) with 2048 to 4096 bits, ECDSA (RFC 5480) with P-256 and P-384, and
 //! SHA-256, SHA-384 and SHA-512. The arithmetic is that of the `rsa`, `p256` and `p384` crates. Only public keys are
-//! used, so nothing here is secret and timing does not matter. Key and signature come from whoever sends them: sizes
+//! used, so nothing here is secret and timing does not matter. Key and signature are not trusted: their sizes
 //! are checked before anything is computed, so that a check costs a bounded time, less than 32 KiB of heap, and less
 //! than 16 KiB of stack.
-
-use alloc::vec::Vec;
-use core::fmt;
 
 use der::asn1::ObjectIdentifier;
 use rsa::pkcs1v15::Pkcs1v15Sign;
@@ -15,54 +12,15 @@ use rsa::traits::PublicKeyParts as _;
 use rsa::{BigUint, RsaPublicKey};
 
 use super::digest::{Digest, DigestAlgorithm};
-use super::error::SignatureError;
+use super::error::{SignatureError, Unsupported};
 use super::reader::{self, Element, Reader, tag};
 use crate::error::ParseError;
+use crate::heap;
 
 /// The fewest bits of an RSA modulus.
 pub const MIN_RSA_BITS: usize = 2048;
 /// The most bits of an RSA modulus (Linux's own keys have 4096).
 pub const MAX_RSA_BITS: usize = 4096;
-
-/// An algorithm that is not accepted, by what it would have been used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsupported {
-    /// A hash algorithm; its name where it is known.
-    Digest(Option<&'static str>),
-    /// A signature algorithm; its name where it is known.
-    Signature(Option<&'static str>),
-    /// A kind of public key; its name where it is known.
-    Key(Option<&'static str>),
-    /// An elliptic curve; its name where it is known.
-    Curve(Option<&'static str>),
-    /// An RSA key of more than [`MAX_RSA_BITS`].
-    RsaBits(usize),
-    /// An accepted algorithm with parameters that it does not have.
-    Parameters(&'static str),
-}
-
-impl fmt::Display for Unsupported {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, name) = match self {
-            Self::Digest(name) => ("hash algorithm", name),
-            Self::Signature(name) => ("signature algorithm", name),
-            Self::Key(name) => ("public key algorithm", name),
-            Self::Curve(name) => ("elliptic curve", name),
-            Self::RsaBits(bits) => return write!(f, "RSA keys of {bits} bits are not supported"),
-            Self::Parameters(name) => return write!(f, "{name} with such parameters is not supported"),
-        };
-        match name {
-            Some(name) => write!(f, "the {what} {name} is not supported"),
-            None => write!(f, "an unknown {what} is not supported"),
-        }
-    }
-}
-
-impl From<Unsupported> for SignatureError {
-    fn from(unsupported: Unsupported) -> Self {
-        Self::Unsupported(unsupported)
-    }
-}
 
 /// The two signature schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +42,7 @@ const HEAP_BYTES: usize = 32 << 10;
 /// Checks that the heap has what the arithmetic takes: it comes from crates whose allocations cannot fail otherwise
 /// than by a panic. Other processors could take it meanwhile: VTL1's allocator keeps it for the one that checks.
 pub(crate) fn check_heap() -> Result<(), SignatureError> {
-    let mut room = Vec::<u8>::new();
-    room.try_reserve_exact(HEAP_BYTES).map_err(|_| SignatureError::OutOfMemory("the arithmetic of a signature"))
+    heap::with_room::<u8>(HEAP_BYTES).map(drop).map_err(SignatureError::out_of("the arithmetic of a signature"))
 }
 
 const fn oid(text: &str) -> ObjectIdentifier {

@@ -1,45 +1,23 @@
 //! X.509 certificates (RFC 5280): parsed once, kept as the bytes that came and where the fields are in them.
 //!
-//! Parsing says only that the bytes are a certificate. Whom it belongs to, whether its issuer signed it and what it is
-//! good for is for those who ask. Times are not read beyond their form: VTL1 has no clock that VTL0 cannot set, and
+//! Parsing says only that the bytes are a certificate. Its owner, whether its issuer signed it and what it is
+//! good for are for the caller to ask. Times are not read beyond their form: VTL1 has no clock that VTL0 cannot set, and
 //! Linux does not look at the validity of a certificate when it checks a signature either.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::fmt;
 
-use super::algorithm::{Identifier, PublicKey, SignatureAlgorithm, Unsupported};
+use super::algorithm::{Identifier, PublicKey, SignatureAlgorithm};
 use super::digest::{Digest, DigestAlgorithm};
-use super::error::SignatureError;
+use super::error::{SignatureError, Unsupported};
 use super::extensions::Extensions;
 use super::reader::{self, Element, Reader, tag};
+use super::span::Span;
 use crate::error::ParseError;
+use crate::heap;
 
 /// The most bytes of a certificate. Those with RSA-4096 keys have about 1.5 KiB.
 pub const MAX_CERTIFICATE_BYTES: usize = 8 << 10;
-
-/// Part of a certificate's bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Span {
-    start: u16,
-    end: u16,
-}
-
-impl Span {
-    fn new(start: usize, bytes: &[u8]) -> Self {
-        // A certificate ends before 8 KiB; what did not fit would be an empty part.
-        let end = u16::try_from(start.saturating_add(bytes.len())).unwrap_or_default();
-        Self { start: u16::try_from(start).unwrap_or_default(), end }
-    }
-
-    fn whole(element: &Element<'_>) -> Self {
-        Self::new(element.offset, element.raw)
-    }
-
-    pub(crate) fn content(element: &Element<'_>) -> Self {
-        Self::new(element.content_offset(), element.content)
-    }
-}
 
 /// A certificate. `B` holds its bytes: a slice, or a box that the certificate owns.
 #[derive(Clone)]
@@ -83,8 +61,7 @@ impl<'a> Certificate<&'a [u8]> {
     /// # Errors
     /// [`SignatureError::OutOfMemory`].
     pub fn to_owned(&self) -> Result<Certificate, SignatureError> {
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(self.der.len()).map_err(|_| SignatureError::OutOfMemory("a certificate"))?;
+        let mut bytes = heap::with_room(self.der.len()).map_err(SignatureError::out_of("a certificate"))?;
         bytes.extend_from_slice(self.der);
         Ok(Certificate {
             // The capacity is the length, so nothing is allocated here.
@@ -148,16 +125,13 @@ impl<B: AsRef<[u8]>> Certificate<B> {
         };
         fields.finish("unknown fields in a certificate")?;
         Ok(Self {
-            tbs: Span::whole(&tbs),
-            serial: Span::content(&serial),
-            issuer: Span::whole(&issuer),
-            subject: Span::whole(&subject),
-            key: Span::whole(&key),
+            tbs: Span::whole(&tbs)?,
+            serial: Span::content(&serial)?,
+            issuer: Span::whole(&issuer)?,
+            subject: Span::whole(&subject)?,
+            key: Span::whole(&key)?,
             // Without the byte that says that no bits are unused.
-            signature: Span::new(
-                signature.content_offset().saturating_add(1),
-                signature.content.get(1..).unwrap_or_default(),
-            ),
+            signature: Span::new(signature.content_offset() + 1, signature.content.len().saturating_sub(1))?,
             algorithm: algorithm.signature(),
             extensions,
             der,
@@ -165,7 +139,7 @@ impl<B: AsRef<[u8]>> Certificate<B> {
     }
 
     fn part(&self, span: Span) -> &[u8] {
-        self.der.as_ref().get(usize::from(span.start)..usize::from(span.end)).unwrap_or_default()
+        span.bytes(self.der.as_ref())
     }
 
     /// All bytes of the certificate.
@@ -228,7 +202,7 @@ impl<B: AsRef<[u8]>> Certificate<B> {
 
     /// The public key, checked.
     pub(crate) fn public_key(&self) -> Result<PublicKey, SignatureError> {
-        PublicKey::parse(self.public_key_info(), usize::from(self.key.start))
+        PublicKey::parse(self.public_key_info(), self.key.start())
     }
 
     /// Whether the subject's public key can be used, whatever for.
@@ -264,6 +238,15 @@ impl<B: AsRef<[u8]>> Certificate<B> {
         } else {
             Err(SignatureError::CertificateSignature)
         }
+    }
+
+    /// Checks that the subject may sign a certificate that `below` intermediate ones lie below (RFC 5280 §4.2.1.3,
+    /// §4.2.1.9).
+    pub(crate) fn check_authority(&self, below: usize) -> Result<(), SignatureError> {
+        let authority = self.extensions.authority.ok_or(SignatureError::NotCertificateAuthority)?;
+        let long_enough = authority.path_length.is_none_or(|most| below <= usize::from(most));
+        let usage = self.extensions.usage.is_none_or(|usage| usage.certificate_signing);
+        if long_enough && usage { Ok(()) } else { Err(SignatureError::NotCertificateAuthority) }
     }
 
     /// The hash of the to-be-signed part.

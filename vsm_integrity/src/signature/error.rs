@@ -1,9 +1,51 @@
 //! Why a signature is not accepted, and what Linux would have answered.
 
+use core::fmt;
+
 use thiserror::Error;
 
-use super::algorithm::Unsupported;
 use crate::error::ParseError;
+use crate::heap;
+
+/// An algorithm that is not accepted, by what it would have been used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsupported {
+    /// A hash algorithm; its name where it is known.
+    Digest(Option<&'static str>),
+    /// A signature algorithm; its name where it is known.
+    Signature(Option<&'static str>),
+    /// A kind of public key; its name where it is known.
+    Key(Option<&'static str>),
+    /// An elliptic curve; its name where it is known.
+    Curve(Option<&'static str>),
+    /// An RSA key of more than [`MAX_RSA_BITS`](super::algorithm::MAX_RSA_BITS).
+    RsaBits(usize),
+    /// An accepted algorithm with parameters that it does not have.
+    Parameters(&'static str),
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, name) = match self {
+            Self::Digest(name) => ("hash algorithm", name),
+            Self::Signature(name) => ("signature algorithm", name),
+            Self::Key(name) => ("public key algorithm", name),
+            Self::Curve(name) => ("elliptic curve", name),
+            Self::RsaBits(bits) => return write!(f, "RSA keys of {bits} bits are not supported"),
+            Self::Parameters(name) => return write!(f, "{name} with such parameters is not supported"),
+        };
+        match name {
+            Some(name) => write!(f, "the {what} {name} is not supported"),
+            None => write!(f, "an unknown {what} is not supported"),
+        }
+    }
+}
+
+impl From<Unsupported> for SignatureError {
+    fn from(unsupported: Unsupported) -> Self {
+        Self::Unsupported(unsupported)
+    }
+}
 
 /// Why a signature, or a certificate, was refused.
 ///
@@ -120,7 +162,7 @@ pub enum ErrorClass {
     Unsupported,
     /// The container of the signature is broken (`EBADMSG`).
     BadMessage,
-    /// Signed by somebody nobody knows (`ENOKEY`).
+    /// Signed by an unknown key (`ENOKEY`).
     NoKey,
     /// Signed, and wrong or forbidden (`EKEYREJECTED`).
     Rejected,
@@ -131,6 +173,11 @@ pub enum ErrorClass {
 }
 
 impl SignatureError {
+    /// Makes the error of a heap that does not hold `what`.
+    pub(crate) fn out_of(what: &'static str) -> impl Fn(heap::OutOfMemory) -> Self {
+        move |_| Self::OutOfMemory(what)
+    }
+
     /// What the refusal means to Linux.
     #[must_use]
     pub const fn class(&self) -> ErrorClass {

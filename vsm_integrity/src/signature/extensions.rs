@@ -1,7 +1,7 @@
 //! The extensions of a certificate that decide what it is good for (RFC 5280 §4.2).
 
-use super::certificate::Span;
 use super::reader::{self, Element, Reader, tag};
+use super::span::Span;
 use crate::error::ParseError;
 use der::asn1::ObjectIdentifier;
 
@@ -103,10 +103,10 @@ impl Extensions {
         }
         let is = |known: ObjectIdentifier| known.as_bytes() == id.content;
         if is(SUBJECT_KEY_ID) {
-            self.key_id = Some(Span::content(&inside(&value, tag::OCTET_STRING)?));
+            self.key_id = Some(Span::content(&inside(&value, tag::OCTET_STRING)?)?);
         } else if is(AUTHORITY_KEY_ID) {
             let id = inside(&value, tag::SEQUENCE)?.reader()?.optional(tag::context_primitive(0))?;
-            self.issuer_key_id = id.map(|id| Span::content(&id));
+            self.issuer_key_id = id.map(|id| Span::content(&id)).transpose()?;
         } else if is(BASIC_CONSTRAINTS) {
             self.authority = basic_constraints(&inside(&value, tag::SEQUENCE)?)?;
         } else if is(KEY_USAGE) {

@@ -7,9 +7,10 @@
 use der::asn1::ObjectIdentifier;
 
 use super::algorithm::Identifier;
+use super::content_type::ContentType;
 use super::digest::DigestAlgorithm;
 use super::error::SignatureError;
-use super::message::{ContentType, SignedMessage};
+use super::message::SignedMessage;
 use super::reader::{Element, tag};
 use crate::error::ParseError;
 
@@ -29,7 +30,7 @@ pub(crate) struct IndirectData<'a> {
 
 impl<'a> IndirectData<'a> {
     /// The description in `message`.
-    pub(crate) fn of(message: &SignedMessage<'a>) -> Result<Self, SignatureError> {
+    pub(crate) fn in_message(message: &SignedMessage<'a>) -> Result<Self, SignatureError> {
         if message.content_type() != Some(ContentType::IndirectData) {
             return Err(SignatureError::ContentType);
         }

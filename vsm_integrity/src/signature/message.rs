@@ -9,13 +9,15 @@ use alloc::vec::Vec;
 
 use der::asn1::ObjectIdentifier;
 
-use super::algorithm::{Identifier, Scheme, Unsupported};
+use super::algorithm::{Identifier, Scheme};
 use super::certificate::{Certificate, MAX_CERTIFICATE_BYTES};
+use super::content_type::ContentType;
 use super::digest::{DigestAlgorithm, DigestSet};
-use super::error::SignatureError;
+use super::error::{SignatureError, Unsupported};
 use super::reader::{self, Element, Reader, tag};
 use super::signed_attributes::SignedAttributes;
 use crate::error::ParseError;
+use crate::heap::TryPush;
 
 /// The most bytes of a message. Linux's own have 700; one with a chain of certificates has a few thousand.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -26,30 +28,6 @@ pub const MAX_SIGNERS: usize = 8;
 
 /// `id-signedData` (RFC 5652 §5.1).
 const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
-/// `id-data` (RFC 5652 §4).
-const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
-/// `SPC_INDIRECT_DATA_OBJID` (Windows Authenticode Portable Executable Signature Format).
-const INDIRECT_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.4");
-
-/// What a message signs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContentType {
-    /// Bytes of any kind: a kernel module.
-    Data,
-    /// A description of a PE file.
-    IndirectData,
-}
-
-impl ContentType {
-    pub(crate) fn from_oid(oid: &[u8]) -> Option<Self> {
-        match oid {
-            oid if oid == DATA.as_bytes() => Some(Self::Data),
-            oid if oid == INDIRECT_DATA.as_bytes() => Some(Self::IndirectData),
-            _ => None,
-        }
-    }
-}
-
 /// How a signer is named (RFC 5652 §5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignerId<'a> {
@@ -133,7 +111,7 @@ impl<'a> SignedMessage<'a> {
         self.content.as_ref()
     }
 
-    /// The certificates that the message carries. Nobody vouches for them.
+    /// The certificates that the message carries, which need not be trusted.
     #[must_use]
     pub fn certificates(&self) -> &[Certificate<&'a [u8]>] {
         &self.certificates
@@ -210,8 +188,7 @@ fn certificates<'a>(set: &Element<'a>) -> Result<Vec<Certificate<&'a [u8]>>, Sig
             return Err(element.refuse("a certificate in a message is too long").into());
         }
         let certificate = Certificate::parse(element.raw)?;
-        certificates.try_reserve(1).map_err(|_| SignatureError::OutOfMemory("the certificates of a message"))?;
-        certificates.push(certificate);
+        certificates.try_push(certificate).map_err(SignatureError::out_of("the certificates of a message"))?;
     }
     Ok(certificates)
 }
@@ -225,8 +202,7 @@ fn signers<'a>(set: &Element<'a>, algorithms: &Element<'a>) -> Result<Vec<Signer
             return Err(element.refuse("a message has 8 signers at most").into());
         }
         let signer = signer(&element, algorithms)?;
-        signers.try_reserve(1).map_err(|_| SignatureError::OutOfMemory("the signers of a message"))?;
-        signers.push(signer);
+        signers.try_push(signer).map_err(SignatureError::out_of("the signers of a message"))?;
     }
     if signers.is_empty() {
         return Err(set.refuse("a message has a signer").into());

@@ -17,6 +17,7 @@
 
 pub mod algorithm;
 pub mod certificate;
+mod content_type;
 pub mod digest;
 pub mod error;
 mod extensions;
@@ -24,11 +25,13 @@ pub(crate) mod indirect;
 pub mod message;
 mod reader;
 mod signed_attributes;
+mod span;
 pub mod trailer;
 
 pub use certificate::Certificate;
+pub use content_type::ContentType;
 pub use digest::{CompressSha256, ContentDigests, ContentHasher, Digest, DigestAlgorithm, DigestSet};
-pub use error::{ErrorClass, SignatureError};
-pub use message::{ContentType, SignedMessage};
+pub use error::{ErrorClass, SignatureError, Unsupported};
+pub use message::SignedMessage;
 
 pub(crate) use message::Signer;

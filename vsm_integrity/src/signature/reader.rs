@@ -1,8 +1,8 @@
 //! Reading DER (X.690 §10) element by element, without copying: what certificates and messages are parsed with.
 //!
 //! Trusts nothing: a length that is not definite and in its shortest form, or that reaches beyond the enclosing
-//! element, is an error with its offset. Nothing is allocated, and nothing recurses: each level is opened by whoever
-//! knows that there is one.
+//! element, is an error with its offset. Nothing is allocated, and nothing recurses: each level is opened by the
+//! caller that expects one.
 
 use der::asn1::{AnyRef, BitStringRef, IntRef, UintRef};
 use der::{Decode, Reader as _, SliceReader};

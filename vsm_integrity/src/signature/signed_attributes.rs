@@ -1,13 +1,13 @@
 //! The signed attributes of a signer (RFC 5652 §5.4): where there are any, they are what is signed, and they hold the
 //! content's type and digest.
 
-use super::error::SignatureError;
-use super::message::ContentType;
-use super::reader::{Element, tag};
-use crate::error::ParseError;
 use der::asn1::ObjectIdentifier;
 
+use super::content_type::ContentType;
 use super::digest::{Digest, DigestAlgorithm, Hasher};
+use super::error::SignatureError;
+use super::reader::{Element, tag};
+use crate::error::ParseError;
 
 /// `id-contentType` (RFC 5652 §11.1).
 const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");

@@ -86,7 +86,7 @@ fn ranges_must_be_those_of_the_file() {
     other.section(".text.more", A | X, 1, &[0xc3; 8192]);
     let file = other.write();
     let memory = world.memory().unwrap();
-    let plan = Plan::new(&file, &memory, world.arch(), &world.exports);
+    let plan = Plan::new(&file, &memory, world.kernel(), &world.exports);
     assert!(matches!(plan, Err(ModuleError::Memory { .. })));
 }
 
@@ -99,7 +99,7 @@ proptest! {
             world.file[at] = *byte;
         }
         let memory = world.memory().unwrap();
-        if let Ok(plan) = Plan::new(&world.file, &memory, world.arch(), &world.exports) {
+        if let Ok(plan) = Plan::new(&world.file, &memory, world.kernel(), &world.exports) {
             let _ = plan.explain(&memory, &Habits::default());
             let _ = plan.exports(None, |_| Ok::<(), ModuleError>(()));
             let _ = plan.jump_labels(|_| Ok::<(), ModuleError>(()));

@@ -52,7 +52,7 @@ fn namespaces_are_imported() {
 #[test]
 fn an_unknown_symbol_is_an_error_unless_it_is_weak() {
     let mut object = needing("license=GPL|");
-    assert!(rule(World::load(&object).explain().map(|_| ())).contains("nobody"));
+    assert!(rule(World::load(&object).explain().map(|_| ())).contains("neither the kernel"));
     object.symbols.last_mut().unwrap().info = 0x20;
     World::load(&object).accepted();
 }

@@ -4,8 +4,11 @@
 
 use std::collections::HashMap;
 
+use vsm_integrity::generation::KernelGeneration;
 use vsm_integrity::kernel_info::ArchInfo;
-use vsm_integrity::module::{Explained, Export, Habits, Kind, ModuleError, ModuleMemory, Plan, Range, Resolver};
+use vsm_integrity::module::{
+    Explained, Export, Habits, Kernel, Kind, ModuleError, ModuleMemory, Plan, Range, Resolver, SealedText,
+};
 
 use crate::object::{A, Object, Place, Relocation, W, X};
 
@@ -47,10 +50,26 @@ impl Resolver for Exports {
     }
 }
 
+/// Pieces of sealed text: an address and bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Text(pub Vec<(u64, Vec<u8>)>);
+
+impl SealedText for Text {
+    fn read(&self, va: u64, into: &mut [u8]) -> bool {
+        let piece = self.0.iter().find_map(|(start, bytes)| {
+            let at = usize::try_from(va.checked_sub(*start)?).ok()?;
+            bytes.get(at..at + into.len())
+        });
+        piece.map(|bytes| into.copy_from_slice(bytes)).is_some()
+    }
+}
+
 /// A kernel with a module in it.
 #[derive(Clone, Debug)]
 pub struct World {
     pub exports: Exports,
+    /// What is before the kernel's functions.
+    pub text: Text,
     pub return_thunk: u64,
     pub file: Vec<u8>,
     /// Where each section is: a kind and an offset.
@@ -100,6 +119,7 @@ impl World {
     pub fn load_with(object: &Object, exports: Exports, per_cpu: u64) -> Self {
         let mut world = Self {
             exports,
+            text: Text::default(),
             return_thunk: RETURN_THUNK,
             file: object.write(),
             places: Vec::new(),
@@ -195,26 +215,28 @@ impl World {
     }
 
     /// What the kernel says about itself.
-    pub fn arch(&self) -> ArchInfo<'static> {
-        ArchInfo {
+    pub fn kernel(&self) -> Kernel<'_> {
+        let arch = ArchInfo {
             pv_ops: &PV,
             pv_bug: PV_BUG,
             pv_nop: PV[1],
             indirect_thunks: THUNKS,
             return_thunk_init: RETURN_THUNK,
             return_thunk: self.return_thunk,
-        }
+        };
+        let generation = KernelGeneration::from_exports(|name| self.exports.find(name).is_some());
+        Kernel { arch, generation, text: &self.text }
     }
 
     /// Explains the module.
     pub fn explain(&self) -> Result<Explained, ModuleError> {
         let memory = self.memory()?;
-        Plan::new(&self.file, &memory, self.arch(), &self.exports)?.explain(&memory, &Habits::default())
+        Plan::new(&self.file, &memory, self.kernel(), &self.exports)?.explain(&memory, &Habits::default())
     }
 
     /// The plan, for a closer look.
     pub fn plan(&self) -> Plan<'_> {
-        Plan::new(&self.file, &self.memory().unwrap(), self.arch(), &self.exports).unwrap()
+        Plan::new(&self.file, &self.memory().unwrap(), self.kernel(), &self.exports).unwrap()
     }
 
     /// The module is accepted.

@@ -1,7 +1,7 @@
 //! What may be in the key store, and how a certificate gets in later.
 
 use vsm_integrity::keys::{Added, KeyStore, KeyStoreBuilder, MAX_REVOKED, MAX_SECONDARY, MAX_SYSTEM};
-use vsm_integrity::signature::algorithm::Unsupported;
+use vsm_integrity::signature::Unsupported;
 use vsm_integrity::signature::certificate::MAX_CERTIFICATE_BYTES;
 use vsm_integrity::signature::{Certificate, ErrorClass, SignatureError};
 
@@ -59,7 +59,7 @@ fn a_certificate_has_one_encoding_and_one_end() {
     for other in others {
         match trust(&other) {
             Err(SignatureError::Certificate(_)) => {}
-            // Inside of names, and of extensions that nobody asks for, nothing is read; a signature covers it.
+            // Inside of names, and of extensions that are not asked for, nothing is read; a signature covers it.
             Ok(()) => unread += 1,
             Err(error) => panic!("{error}"),
         }
@@ -180,7 +180,7 @@ fn a_secondary_certificate_that_is_revoked_or_whose_issuer_is() {
     let unfit = PKI.openssl.certificate(&PKI.curve[0], "unfit", usage, None);
     let child = PKI.openssl.certificate(&PKI.curve[1], "child", SIGNER, Some(&unfit));
     assert_eq!(trusting(&[&unfit]).add_secondary(&child.der), Err(SignatureError::NotCertificateAuthority));
-    // The store of before LoadKData trusts nobody.
+    // The store before LoadKData trusts no certificate.
     assert_eq!(KeyStore::default().add_secondary(&PKI.root.der), Err(SignatureError::UntrustedSigner));
 }
 

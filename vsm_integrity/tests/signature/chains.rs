@@ -173,7 +173,7 @@ fn chains_are_bounded() {
 
 #[test]
 fn cycles_end() {
-    // Two authorities that have signed each other, and nobody that is trusted has signed either.
+    // Two authorities that have signed each other, and no trusted certificate has signed either.
     let first = PKI.openssl.certificate(&PKI.curve[0], "first", AUTHORITY, None);
     let second = certificate(&PKI.curve[1], "second", AUTHORITY, &first);
     let first_again = certificate(&PKI.curve[0], "first", AUTHORITY, &second);

@@ -1,4 +1,4 @@
-//! Messages that somebody has tampered with.
+//! Messages that have been tampered with.
 
 use proptest::prelude::*;
 

@@ -1,7 +1,7 @@
 //! Every accepted algorithm, every way to name a signer, and what each fault is called.
 
 use vsm_integrity::blocklist::Hashed;
-use vsm_integrity::signature::algorithm::Unsupported;
+use vsm_integrity::signature::Unsupported;
 use vsm_integrity::signature::{Digest, DigestAlgorithm};
 use vsm_integrity::signature::{ErrorClass, SignatureError};
 
@@ -90,7 +90,7 @@ fn two_signers() {
             assert_eq!(judge(&builder.finish(), &message), Err(SignatureError::Revoked));
         }
     }
-    // A wrong signature by somebody who is known spoils it as well.
+    // A wrong signature by a known signer spoils it as well.
     let (trusted, impostor) = twins();
     let message = openssl.sign(CONTENT, &[&known, &impostor], &[], &["-noattr"]);
     assert_eq!(judge(&trusting(&[&known, &trusted]), &message), Err(SignatureError::BadSignature));

@@ -43,7 +43,7 @@ const KEYWORDS: &str = "abstract as async await become box break const continue 
 const DECLARATION: &str = "litebox_platform_lvbs/src/vsm/function.rs";
 const HANDLERS: &str = "vsm_handlers/src/lib.rs";
 const TESTS: &str = "vsm_handlers/tests/calls/main.rs";
-const STORY: &str = "vsm_sim/src/run/story_calls.rs";
+const STORY: &str = "vsm_sim/src/trials/run/story_calls.rs";
 
 /// Adds the call, and renews what follows from the table.
 pub fn execute(root: &Path, options: &Options) -> Result<()> {

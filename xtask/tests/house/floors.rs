@@ -20,12 +20,16 @@ const FLOORS: &[(&str, Floors)] = &[
     (
         "litebox_platform_lvbs",
         &[
-            &["heki"],
-            &[
-                "address", "arch", "error", "frames", "hardware", "hv", "loader", "logging", "platform", "sync", "vsm",
-                "vtl0",
-            ],
-            &["optee", "sha_extensions", "sort"],
+            &["arch", "heki"],
+            &["access", "vsm"],
+            &["platform"],
+            &["vtl0"],
+            &["frames"],
+            &["hardware", "phase"],
+            &["error"],
+            &["hv"],
+            &["loader", "owner", "sync"],
+            &["address", "failure", "logging", "optee", "sha_extensions", "sort", "token", "vsm::function"],
         ],
     ),
     ("litebox_runner_lvbs", &[&["boot", "entry"], &["serve"], &["table"]]),

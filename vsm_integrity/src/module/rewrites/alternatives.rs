@@ -2,23 +2,25 @@
 //! arch/x86/kernel/alternative.c), and the merging of NOPs where it does not.
 //!
 //! Several entries may be about one place: they are applied one after the other. What was there before may itself be a
-//! site, of a paravirt call or of a branch to a thunk, and has been rewritten first. The replacement is code of the module
-//! too, and is taken from memory as it has been rewritten there: it is explained where it lies.
+//! site, of a paravirt call or of a branch to a thunk, and has been rewritten first; calls are counted and LOCK prefixes
+//! taken out afterwards. The replacement is code of the module too, and is taken from memory as it has been rewritten there
+//! before: it is explained where it lies.
 //!
 //! Which features the CPU has, and which Linux' version is, is not asked: every way to get to what is in memory is tried,
 //! and what those that fit have in common is kept as a habit.
 
+use super::entries::{Buffer, Entry, Group};
+use super::forms::{Form, Forms};
 use super::nops::{self, MERGINGS};
-use super::{Form, Forms, Spot, replacements, retpolines};
+use super::{calls, locks, replacements, retpolines};
 use crate::module::habits::{Choice, Habits};
 use crate::module::memory::ModuleMemory;
+use crate::module::pairs::within_alternative;
 use crate::module::plan::Plan;
 use crate::module::sites::{Class, Site};
 
 /// The most entries about one place, and sites within it.
 const MAX_PARTS: usize = 8;
-/// Bytes that are worked on, with room to spare.
-pub(super) type Buffer = [u8; 256];
 /// How versions of Linux write alternatives; an option each.
 const VERSIONS: [Version; 8] = [
     // Up to 6.2; the same with the longer NOPs, 6.3 and 6.4.
@@ -46,66 +48,6 @@ struct Version {
     evened: bool,
 }
 
-/// An entry of `.altinstructions` (`struct alt_instr`).
-#[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    /// Number of the CPU feature.
-    pub feature: u16,
-    /// Whether it is the feature's absence that counts.
-    pub inverted: bool,
-    /// Whether it stands for a direct call instead of one through `pv_ops` (6.8 and later).
-    pub direct_call: bool,
-    /// Bytes at the site.
-    pub length: u8,
-    /// Bytes of the replacement.
-    pub replacement_length: u8,
-    /// Address of the replacement.
-    pub replacement: u64,
-}
-
-impl Entry {
-    /// Decodes an entry of 12 or 14 bytes, whose replacement is at that address.
-    pub fn decode(bytes: &[u8], replacement: u64) -> Option<Self> {
-        let (feature, inverted, direct_call, rest) = match *bytes {
-            [_, _, _, _, _, _, _, _, a, b, ref rest @ ..] if bytes.len() == 12 => {
-                let feature = u16::from_le_bytes([a, b]);
-                (feature & 0x7fff, feature & 0x8000 != 0, false, rest)
-            }
-            [_, _, _, _, _, _, _, _, a, b, flags, upper, ref rest @ ..] if bytes.len() == 14 && upper == 0 => {
-                (u16::from_le_bytes([a, b]), flags & 1 != 0, flags & 2 != 0, rest)
-            }
-            _ => return None,
-        };
-        let [length, replacement_length] = *rest else { return None };
-        let fits = feature < 1024 && replacement_length <= length;
-        fits.then_some(Self { feature, inverted, direct_call, length, replacement_length, replacement })
-    }
-}
-
-/// The entries about a place, and the other sites in its bytes.
-pub struct Group<'s> {
-    /// Address of the first byte.
-    pub va: u64,
-    /// The file's bytes, relocated.
-    pub original: &'s [u8],
-    /// What memory holds.
-    pub found: &'s [u8],
-    /// All sites in these bytes, those of the alternative itself included.
-    pub sites: &'s [Site],
-}
-
-impl Group<'_> {
-    /// The site at `offset` of the bytes.
-    fn spot(&self, site: Site, offset: usize) -> Spot<'_> {
-        Spot {
-            site,
-            va: self.va.wrapping_add(offset as u64),
-            original: self.original.get(offset..).unwrap_or_default(),
-            found: self.found.get(offset..).unwrap_or_default(),
-        }
-    }
-}
-
 /// What explains a place.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Solution {
@@ -123,28 +65,15 @@ pub fn solve(
     group: &Group<'_>,
 ) -> Result<Solution, &'static str> {
     let parts = Parts::collect(plan, habits, memory, group)?;
-    let mut fit = Fit::new();
-    let features = parts.features(habits);
-    for states in 0..1u32 << features.len() {
-        for (number, version) in VERSIONS.iter().enumerate() {
-            let option = 1u8 << number;
-            if habits.options(Choice::Alternative) & option == 0 {
-                continue;
-            }
-            let mut choice = [0usize; MAX_PARTS];
-            loop {
-                parts.attempt(plan, memory, group, (states, version, option), &choice, &features, &mut fit);
-                if !parts.advance(&mut choice) {
-                    break;
-                }
-            }
-        }
-    }
-    if !fit.any {
+    let unknown = parts.unknown_features(habits);
+    let mut search =
+        Search { plan, memory, group, parts, unknown, calls: habits.options(Choice::Call), fit: Fit::default() };
+    search.try_all(habits);
+    if !search.fit.any {
         return Err("an alternative must be as in the file or as one of its replacements");
     }
-    let agrees = parts.learn(habits, &features, &fit) && parts.learn_pages(plan, habits, group, &fit);
-    agrees.then_some(fit.solution).ok_or("an alternative must agree with other sites")
+    let agrees = search.learn(habits) && search.learn_pages(habits);
+    agrees.then_some(search.fit.solution).ok_or("an alternative must agree with other sites")
 }
 
 /// A rewritten site within the bytes of an alternative.
@@ -154,12 +83,14 @@ struct Inner {
     forms: Forms,
 }
 
-/// Everything about a place.
+/// All rewrites of a place.
 struct Parts {
     entries: [Option<Entry>; MAX_PARTS],
     inner: [Option<Inner>; MAX_PARTS],
     /// Offsets of LOCK prefixes.
     locks: [Option<usize>; MAX_PARTS],
+    /// Offsets of listed calls, which are counted after all else.
+    calls: [Option<usize>; MAX_PARTS],
 }
 
 /// The features that are not known yet: their numbers.
@@ -170,34 +101,17 @@ struct Unknown {
     known: [Option<bool>; MAX_PARTS],
 }
 
-impl Unknown {
-    fn len(&self) -> usize {
-        self.count
-    }
-}
-
 /// What all attempts that fit have in common.
+#[derive(Default)]
 struct Fit {
     any: bool,
     versions: u8,
     locks: u8,
+    calls: u8,
     inner: [u8; MAX_PARTS],
     /// For each unknown feature whether it was absent, and whether it was there.
     features: [(bool, bool); MAX_PARTS],
     solution: Solution,
-}
-
-impl Fit {
-    fn new() -> Self {
-        Self {
-            any: false,
-            versions: 0,
-            locks: 0,
-            inner: [0; MAX_PARTS],
-            features: [(false, false); MAX_PARTS],
-            solution: Solution::default(),
-        }
-    }
 }
 
 impl Parts {
@@ -208,13 +122,32 @@ impl Parts {
         group: &Group<'_>,
     ) -> Result<Self, &'static str> {
         const MANY: &str = "there must not be more than 8 rewrites at a place";
-        let mut parts =
-            Self { entries: [None; MAX_PARTS], inner: [const { None }; MAX_PARTS], locks: [None; MAX_PARTS] };
+        let mut parts = Self {
+            entries: [None; MAX_PARTS],
+            inner: [const { None }; MAX_PARTS],
+            locks: [None; MAX_PARTS],
+            calls: [None; MAX_PARTS],
+        };
         let start = group.sites.first().map_or(0, |site| site.offset());
-        let (mut entries, mut inner, mut locks) = (0, 0, 0);
+        let (mut entries, mut inner, mut locks, mut calls) = (0, 0, 0, 0);
+        // Where the last site that is more than a prefix ends.
+        let mut end = 0;
         for site in group.sites {
             let offset = usize::try_from(site.offset().saturating_sub(start)).unwrap_or(usize::MAX);
-            match site.class() {
+            let class = site.class();
+            if !within_alternative(class) && entries != 0 {
+                return Err("an alternative must not hold code of that list");
+            }
+            if !matches!(class, Class::Alternative | Class::Lock) {
+                let code = group.original.get(offset..).unwrap_or_default();
+                let length =
+                    super::length(plan, *site, code).map_err(|_| "a site must have code of its list's kind")?;
+                if offset < end {
+                    return Err("sites within an alternative must not overlap");
+                }
+                end = offset + length;
+            }
+            match class {
                 Class::Alternative if offset != 0 => return Err("alternatives must not overlap"),
                 Class::Alternative => {
                     let entry = plan.alternative(site.index()).ok_or("an alternative's entry must be complete")?;
@@ -225,6 +158,10 @@ impl Parts {
                     *parts.locks.get_mut(locks).ok_or(MANY)? = Some(offset);
                     locks += 1;
                 }
+                Class::Call => {
+                    *parts.calls.get_mut(calls).ok_or(MANY)? = Some(offset);
+                    calls += 1;
+                }
                 _ => {
                     let forms = super::forms(plan, habits, memory, &group.spot(*site, offset)).allowed(habits);
                     *parts.inner.get_mut(inner).ok_or(MANY)? = Some(Inner { offset, site: *site, forms });
@@ -232,13 +169,13 @@ impl Parts {
                 }
             }
         }
-        if parts.inner.iter().flatten().count() > 2 {
+        if inner > 2 {
             return Err("there must not be more than two other rewrites within an alternative");
         }
         Ok(parts)
     }
 
-    fn features(&self, habits: &Habits) -> Unknown {
+    fn unknown_features(&self, habits: &Habits) -> Unknown {
         let mut unknown = Unknown { numbers: [0; MAX_PARTS], count: 0, known: [None; MAX_PARTS] };
         for (entry, known) in self.entries.iter().flatten().zip(&mut unknown.known) {
             *known = habits.feature(entry.feature);
@@ -265,103 +202,201 @@ impl Parts {
         }
         false
     }
+}
 
-    /// Does what Linux would do, and compares.
-    #[expect(clippy::too_many_arguments, reason = "one place where everything about a site comes together")]
-    fn attempt(
-        &self,
-        plan: &Plan<'_>,
-        memory: &ModuleMemory<'_>,
-        group: &Group<'_>,
-        (states, version, number): (u32, &Version, u8),
-        choice: &[usize; MAX_PARTS],
-        unknown: &Unknown,
-        fit: &mut Fit,
-    ) {
-        let length = group.original.len();
+impl Unknown {
+    /// Whether the CPU has an entry's feature, of which `known` is known, in an attempt with those `states`.
+    fn has(&self, entry: &Entry, known: Option<bool>, states: u32) -> bool {
+        known.unwrap_or_else(|| {
+            let number = self.numbers.iter().position(|number| *number == entry.feature).unwrap_or(0);
+            states >> number & 1 != 0
+        })
+    }
+}
+
+/// One way in which the kernel may have come to what is in memory.
+struct Attempt {
+    /// Which of the unknown features the CPU has, one bit each.
+    states: u32,
+    version: Version,
+    /// The version's option.
+    option: u8,
+    /// The number of the form of each inner site.
+    choice: [usize; MAX_PARTS],
+}
+
+/// The search for all attempts that fit.
+struct Search<'s, 'a, 'm> {
+    plan: &'s Plan<'a>,
+    memory: &'s ModuleMemory<'m>,
+    group: &'s Group<'s>,
+    parts: Parts,
+    unknown: Unknown,
+    /// The options of counted calls that are left.
+    calls: u8,
+    fit: Fit,
+}
+
+impl Search<'_, '_, '_> {
+    fn try_all(&mut self, habits: &Habits) {
+        for states in 0..1u32 << self.unknown.count {
+            for (number, version) in VERSIONS.into_iter().enumerate() {
+                let option = 1u8 << number;
+                if habits.options(Choice::Alternative) & option == 0 {
+                    continue;
+                }
+                let mut attempt = Attempt { states, version, option, choice: [0; MAX_PARTS] };
+                loop {
+                    self.attempt(&attempt);
+                    if !self.parts.advance(&mut attempt.choice) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what Linux would do, and compares. `None`: it would not.
+    fn attempt(&mut self, attempt: &Attempt) -> Option<()> {
         let mut buffer: Buffer = [0; 256];
-        let Some(code) = buffer.get_mut(..length) else { return };
-        code.copy_from_slice(group.original);
+        let code = buffer.get_mut(..self.group.original.len())?;
+        code.copy_from_slice(self.group.original);
         let mut inner_options = [0; MAX_PARTS];
-        for ((inner, chosen), options) in self.inner.iter().flatten().zip(choice).zip(&mut inner_options) {
-            let Some(Form { options: chosen, bytes }) = inner.forms.iter().nth(*chosen) else { return };
+        for ((inner, chosen), options) in self.parts.inner.iter().flatten().zip(attempt.choice).zip(&mut inner_options)
+        {
+            let Form { options: chosen, bytes } = inner.forms.iter().nth(chosen)?;
             *options = *chosen;
             let bytes = bytes.as_slice();
-            let Some(into) = code.get_mut(inner.offset..inner.offset + bytes.len()) else { return };
-            into.copy_from_slice(bytes);
+            code.get_mut(inner.offset..inner.offset + bytes.len())?.copy_from_slice(bytes);
         }
-        let merging = MERGINGS.get(version.merging).copied().unwrap_or(MERGINGS[0]);
-        let longest = self.entries.iter().flatten().map(|entry| entry.length).max().unwrap_or_default();
-        let mut applied = false;
-        for (entry, known) in self.entries.iter().flatten().zip(&unknown.known) {
-            let length = if version.evened { longest } else { entry.length };
-            let Some(site) = code.get_mut(..usize::from(length)) else { return };
-            let has = known.unwrap_or_else(|| {
-                let number = unknown.numbers.iter().position(|number| *number == entry.feature).unwrap_or(0);
-                states >> number & 1 != 0
-            });
-            if has != entry.inverted {
-                if replacements::replace(plan, memory, entry, group, site, version.whole).is_none() {
-                    return;
+        let applied = self.apply(attempt, code)?;
+        let (mut counts, before) = (false, buffer);
+        for option in self.plan.counting_options() {
+            let mut buffer = before;
+            let code = buffer.get_mut(..self.group.original.len())?;
+            if !self.count_calls(*option, code) {
+                break;
+            }
+            counts = true;
+            if self.calls & *option != 0 {
+                let solution = Solution { applied, inner: self.inner_class(before.starts_with(code)) };
+                self.compare(attempt, &inner_options, *option, solution, code);
+            }
+        }
+        // Without a call the counting makes no difference.
+        let options = if counts { calls::KEPT } else { u8::MAX };
+        if self.calls & options != 0 {
+            let solution = Solution { applied, inner: self.inner_class(true) };
+            self.compare(attempt, &inner_options, options, solution, buffer.get_mut(..self.group.original.len())?);
+        }
+        Some(())
+    }
+
+    /// The class of what the bytes come from; a counted call where these are not `kept`.
+    fn inner_class(&self, kept: bool) -> Option<Class> {
+        if !kept {
+            return Some(Class::Call);
+        }
+        self.parts.inner.iter().flatten().next().map(|inner| inner.site.class())
+    }
+
+    /// Counts the calls at listed places, in Linux' order; says whether there is one.
+    fn count_calls(&self, option: u8, code: &mut [u8]) -> bool {
+        let class = self.plan.counted_class();
+        let listed = self.parts.calls.iter().flatten().copied();
+        let paravirt = self.parts.inner.iter().flatten().filter(|inner| class == Some(inner.site.class()));
+        let paravirt = paravirt.filter(|inner| inner.site.class() == Class::Paravirt).map(|inner| inner.offset);
+        let entries = self.parts.entries.iter().flatten().filter(|_| class == Some(Class::Alternative)).map(|_| 0);
+        let mut any = false;
+        for offset in listed.chain(paravirt).chain(entries) {
+            let va = self.group.va.wrapping_add(offset as u64);
+            any |= self.plan.count_call(option, va, code.get_mut(offset..).unwrap_or_default());
+        }
+        any
+    }
+
+    /// Takes LOCK prefixes out, and compares.
+    fn compare(
+        &mut self,
+        attempt: &Attempt,
+        inner_options: &[u8; MAX_PARTS],
+        call_options: u8,
+        solution: Solution,
+        code: &mut [u8],
+    ) {
+        for option in locks::OPTIONS {
+            for offset in self.parts.locks.iter().flatten() {
+                let taken = locks::taken(self.plan, self.group.va.wrapping_add(*offset as u64)) & option != 0;
+                // SECTION takes less than RANGE and comes first, so that nothing has to be put back.
+                if let Some(byte) = code.get_mut(*offset).filter(|byte| **byte == locks::LOCK && taken) {
+                    *byte = locks::DS;
                 }
+            }
+            if code == self.group.found {
+                self.fit.locks |= option;
+                self.fit.calls |= call_options;
+                self.fit.solution = solution;
+                self.fits(attempt, inner_options);
+            }
+        }
+    }
+
+    /// Applies all entries; says whether one of them replaced something.
+    fn apply(&self, attempt: &Attempt, code: &mut [u8]) -> Option<bool> {
+        let version = attempt.version;
+        let merging = MERGINGS.get(version.merging).copied().unwrap_or(MERGINGS[0]);
+        let longest = self.parts.entries.iter().flatten().map(|entry| entry.length).max().unwrap_or_default();
+        let mut applied = false;
+        for (entry, known) in self.parts.entries.iter().flatten().zip(self.unknown.known) {
+            let length = if version.evened { longest } else { entry.length };
+            let site = code.get_mut(..usize::from(length))?;
+            if self.unknown.has(entry, known, attempt.states) != entry.inverted {
+                replacements::replace(self.plan, self.memory, entry, self.group, site, version.whole)?;
                 applied = true;
             }
             nops::merge(site, merging);
         }
-        for option in super::locks::OPTIONS {
-            for offset in self.locks.iter().flatten() {
-                let taken = super::locks::taken(plan, group.va.wrapping_add(*offset as u64)) & option != 0;
-                // SECTION takes less than RANGE and comes first, so that nothing has to be put back.
-                if let Some(byte) = code.get_mut(*offset).filter(|byte| **byte == super::locks::LOCK && taken) {
-                    *byte = super::locks::DS;
-                }
-            }
-            if code != group.found {
-                continue;
-            }
-            fit.any = true;
-            fit.versions |= number;
-            fit.locks |= option;
-            for (all, options) in fit.inner.iter_mut().zip(inner_options) {
-                *all |= options;
-            }
-            for (number, (absent, there)) in fit.features.iter_mut().enumerate().take(unknown.len()) {
-                if states >> number & 1 == 0 { *absent = true } else { *there = true }
-            }
-            let inner = self.inner.iter().flatten().next().map(|inner| inner.site.class());
-            fit.solution = Solution { applied, inner };
+        Some(applied)
+    }
+
+    /// Notes an attempt that fits.
+    fn fits(&mut self, attempt: &Attempt, inner_options: &[u8; MAX_PARTS]) {
+        let fit = &mut self.fit;
+        fit.any = true;
+        fit.versions |= attempt.option;
+        for (all, options) in fit.inner.iter_mut().zip(inner_options) {
+            *all |= options;
+        }
+        for (number, (absent, there)) in fit.features.iter_mut().enumerate().take(self.unknown.count) {
+            if attempt.states >> number & 1 == 0 { *absent = true } else { *there = true }
         }
     }
 
     /// Keeps what the attempts that fit have in common; `false` when that contradicts what other sites showed.
-    fn learn(&self, habits: &mut Habits, unknown: &Unknown, fit: &Fit) -> bool {
-        let mut agrees = habits.narrow(Choice::Alternative, fit.versions);
-        if self.locks.iter().flatten().next().is_some() {
-            agrees &= habits.narrow(Choice::Lock, fit.locks);
+    fn learn(&self, habits: &mut Habits) -> bool {
+        let mut agrees = habits.narrow(Choice::Alternative, self.fit.versions);
+        agrees &= habits.narrow(Choice::Call, self.fit.calls);
+        if self.parts.locks.iter().flatten().next().is_some() {
+            agrees &= habits.narrow(Choice::Lock, self.fit.locks);
         }
-        for (inner, options) in self.inner.iter().flatten().zip(fit.inner) {
+        for (inner, options) in self.parts.inner.iter().flatten().zip(self.fit.inner) {
             // Where a replacement covers it, every form fits, and nothing is learnt.
             agrees &= habits.narrow(inner.forms.choice, options);
         }
-        for (feature, (absent, there)) in unknown.numbers.iter().zip(fit.features).take(unknown.len()) {
+        for (feature, (absent, there)) in self.unknown.numbers.iter().zip(self.fit.features).take(self.unknown.count) {
             if absent != there {
                 habits.learn_feature(*feature, there);
             }
         }
         agrees
     }
-}
 
-impl Parts {
     /// Remembers the pages of thunks that inner branches go to.
-    fn learn_pages(&self, plan: &Plan<'_>, habits: &mut Habits, group: &Group<'_>, fit: &Fit) -> bool {
-        self.inner.iter().flatten().zip(fit.inner).all(|(inner, options)| {
+    fn learn_pages(&self, habits: &mut Habits) -> bool {
+        self.parts.inner.iter().flatten().zip(self.fit.inner).all(|(inner, options)| {
             let retpoline = inner.site.class() == Class::Retpoline;
-            let page = if retpoline {
-                retpolines::thunk_page_of(plan, &group.spot(inner.site, inner.offset), options)
-            } else {
-                None
-            };
+            let spot = retpoline.then(|| self.group.spot(inner.site, inner.offset));
+            let page = spot.and_then(|spot| retpolines::thunk_page_of(self.plan, &spot, options));
             page.is_none_or(|(number, page)| habits.thunk_page(number, page))
         })
     }

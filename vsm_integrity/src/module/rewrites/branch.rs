@@ -1,5 +1,9 @@
 //! Relative branches of five bytes, or six with a prefix or a condition (Intel SDM vol. 2: CALL, JMP, Jcc).
 
+use crate::module::layout::Place;
+use crate::module::plan::Plan;
+use crate::module::sites::Site;
+
 /// CALL with a displacement of 32 bits.
 pub const CALL: u8 = 0xe8;
 /// JMP with a displacement of 32 bits.
@@ -60,4 +64,18 @@ pub fn encode(opcode: u8, va: u64, target: u64) -> Option<[u8; 5]> {
     let distance = target.wrapping_sub(va.wrapping_add(5)).cast_signed();
     let [a, b, c, d] = i32::try_from(distance).ok()?.to_le_bytes();
     Some([opcode, a, b, c, d])
+}
+
+impl Plan<'_> {
+    /// The branch of a site as it was compiled, relocated, and its bytes.
+    pub(super) fn branch_at(&self, site: Site) -> Option<(Branch, [u8; 6])> {
+        let index = self.layout.section_at(site.kind(), site.offset())?;
+        let Place::Range(_, start) = self.layout.place(index) else { return None };
+        let section = self.elf.section(index)?;
+        let at = usize::try_from(site.offset().checked_sub(start)?).ok()?;
+        let mut code = [0; 6];
+        let bytes = code.get_mut(..length(self.elf.bytes(&section).get(at..)?)?)?;
+        self.original(&section, &self.relocations.of_section(&self.elf, index), at, bytes).ok()?;
+        Some((decode(bytes, self.address(site))?, code))
+    }
 }

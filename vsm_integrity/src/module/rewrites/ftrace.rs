@@ -2,8 +2,8 @@
 //! arch/x86/kernel/ftrace.c), or objtool did so already.
 
 use super::branch::CALL;
+use super::forms::{Forms, Spot};
 use super::nops::NOPS;
-use super::{Forms, Spot};
 use crate::module::habits::Choice;
 
 /// The call stays.

@@ -1,8 +1,8 @@
 //! Jump labels: a jump or a NOP of the same size. At this point the file's own form is there; older kernels make all of
 //! them NOPs first (`jump_label_apply_nops`, kernel/jump_label.c).
 
+use super::forms::{Forms, Spot};
 use super::nops::NOPS;
-use super::{Forms, Spot};
 use crate::module::habits::Choice;
 
 /// As in the file.

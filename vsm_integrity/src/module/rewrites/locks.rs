@@ -2,7 +2,7 @@
 //! arch/x86/kernel/alternative.c): up to 6.3 in the section `.text` only, later in all code that is not for
 //! initialisation.
 
-use super::{Forms, Spot};
+use super::forms::{Forms, Spot};
 use crate::module::habits::Choice;
 use crate::module::plan::Plan;
 

@@ -4,8 +4,9 @@
 //! The targets are those that VTL0 gave before it could be hostile (KERNEL_INFO).
 
 use super::branch::{self, CALL};
+use super::forms::{Forms, MAX_SITE, Spot};
 use super::nops::{self, Filling};
-use super::{Forms, MAX_SITE, Spot};
+use crate::bytes::array_at;
 use crate::module::habits::Choice;
 use crate::module::plan::Plan;
 
@@ -23,18 +24,28 @@ pub struct Entry {
     pub length: u8,
 }
 
+impl Plan<'_> {
+    /// The entry of `.parainstructions` of that number.
+    pub(crate) fn paravirt(&self, index: usize) -> Option<Entry> {
+        let section = self.elf.section(self.tables.paravirt)?;
+        let at = index.checked_mul(16)?.checked_add(8)?;
+        let [operation, length] = array_at(self.elf.bytes(&section), at)?;
+        Some(Entry { operation, length })
+    }
+}
+
 pub(super) fn forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {
     let forms = Forms::new(Choice::Paravirt);
     let Some(entry) = plan.paravirt(spot.site.index()) else { return forms };
     let length = usize::from(entry.length);
     let Some(original) = spot.original.get(..length).filter(|_| length <= MAX_SITE) else { return forms };
     let mut forms = forms.with(KEPT, original);
-    let Some(target) = plan.arch.pv_ops.get(usize::from(entry.operation)) else { return forms };
-    let target = if *target == 0 { plan.arch.pv_bug } else { *target };
+    let Some(target) = plan.kernel.arch.pv_ops.get(usize::from(entry.operation)) else { return forms };
+    let target = if *target == 0 { plan.kernel.arch.pv_bug } else { *target };
     for filling in [Filling::Eight, Filling::Eleven] {
         let mut bytes = [0; MAX_SITE];
         let mut used = 0;
-        if target != plan.arch.pv_nop {
+        if target != plan.kernel.arch.pv_nop {
             let Some(call) = branch::encode(CALL, spot.va, target).filter(|_| length >= 5) else { return forms };
             bytes[..5].copy_from_slice(&call);
             used = 5;

@@ -3,11 +3,14 @@
 //!
 //! What is copied is memory's, which is explained where it lies; trusts that it does not change.
 
-use super::alternatives::{Buffer, Entry, Group};
 use super::branch::{self, CALL, INT3, JUMP};
+use super::entries::{Buffer, Entry, Group};
+use super::locks::{DS, LOCK};
 use super::nops::NOPS;
+use crate::module::kind::Kind;
 use crate::module::memory::ModuleMemory;
 use crate::module::plan::Plan;
+use crate::module::sites::{Class, Site};
 use crate::module::x86::Instruction;
 
 /// Writes an entry's replacement to its site; `None` when there is none that could be there.
@@ -28,6 +31,7 @@ pub(super) fn replace(
             return None;
         }
         into.copy_from_slice(memory.slice(kind, usize::try_from(offset).ok()?, used)?);
+        undo_later(plan, kind, offset, into)?;
     }
     if entry.direct_call {
         direct_call(plan, group, into)?;
@@ -38,6 +42,30 @@ pub(super) fn replace(
     }
     // The rest is NOPs, which are merged afterwards.
     site.copy_from_slice(buffer.get(..site.len())?);
+    Some(())
+}
+
+/// Makes the bytes of a replacement, which lie at `offset` of that kind, what they were when alternatives were applied: before
+/// calls were counted and LOCK prefixes taken out.
+fn undo_later(plan: &Plan<'_>, kind: Kind, offset: u32, code: &mut [u8]) -> Option<()> {
+    let first = plan.sites.partition_point(|site| *site < Site::at(kind, offset));
+    let end = offset.checked_add(u32::try_from(code.len()).ok()?)?;
+    let sites = plan.sites.get(first..)?.iter();
+    for site in sites.take_while(|site| site.kind() == kind && site.offset() < end) {
+        let rest = code.get_mut(usize::try_from(site.offset() - offset).ok()?..)?;
+        match site.class() {
+            Class::Call => {
+                let (branch, compiled) = plan.branch_at(*site)?;
+                rest.get_mut(..branch.length)?.copy_from_slice(compiled.get(..branch.length)?);
+            }
+            Class::Lock => {
+                if let Some(byte) = rest.first_mut().filter(|byte| **byte == DS) {
+                    *byte = LOCK;
+                }
+            }
+            _ => {}
+        }
+    }
     Some(())
 }
 
@@ -120,12 +148,12 @@ fn direct_call(plan: &Plan<'_>, group: &Group<'_>, code: &mut [u8]) -> Option<()
     let slot = group.va.wrapping_add(6).wrapping_add_signed(displacement);
     let offset = slot.checked_sub(plan.pv_ops?)?;
     let operation = usize::try_from(offset / 8).ok().filter(|_| offset.is_multiple_of(8))?;
-    let target = *plan.arch.pv_ops.get(operation)?;
+    let target = *plan.kernel.arch.pv_ops.get(operation)?;
     let code = code.first_chunk_mut::<5>()?;
-    if target == plan.arch.pv_nop {
+    if target == plan.kernel.arch.pv_nop {
         code.fill(NOPS[1][0]);
     } else {
-        *code = branch::encode(CALL, group.va, if target == 0 { plan.arch.pv_bug } else { target })?;
+        *code = branch::encode(CALL, group.va, if target == 0 { plan.kernel.arch.pv_bug } else { target })?;
     }
     Some(())
 }

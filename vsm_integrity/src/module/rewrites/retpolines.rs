@@ -7,10 +7,14 @@
 //! [`thunk_page`] to compare or to refuse with.
 
 use super::branch::{self, Action, CALL, INT3, JUMP};
-use super::{Forms, Spot};
+use super::forms::{Forms, Spot};
+use crate::addresses::is_in_kernel_half;
+use crate::heap;
+use crate::module::error::ModuleError;
 use crate::module::habits::{Choice, Habits};
 use crate::module::memory::{ModuleMemory, PAGE};
 use crate::module::plan::Plan;
+use crate::module::sites::{Class, Site};
 
 /// The branch to the retpoline stays.
 const KEPT: u8 = 1;
@@ -28,9 +32,48 @@ const STRIDE: u64 = 32;
 /// Bytes between the kernel's own thunks against ITS (`ITS_THUNK_SIZE`).
 const ITS_STRIDE: u64 = 64;
 
+impl Plan<'_> {
+    /// Writes into each site of a branch through a retpoline where its thunk against ITS would be. Linux allocates those
+    /// in the list's order, so the sites are put into that order first.
+    ///
+    /// # Errors
+    /// When there are too many, or the heap is too small.
+    pub(crate) fn place_thunks(&mut self) -> Result<(), ModuleError> {
+        let count = self.sites.iter().filter(|site| site.class() == Class::Retpoline).count();
+        let mut order = heap::filled(count, u32::MAX)?;
+        for (at, site) in (0u32..).zip(&self.sites) {
+            if site.class() == Class::Retpoline
+                && let Some(slot) = order.get_mut(site.index())
+            {
+                *slot = at;
+            }
+        }
+        let mut thunks = Thunks::default();
+        for at in order {
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            let Some(site) = self.sites.get(at).copied() else { continue };
+            let place = self.branch_at(site).and_then(|(branch, code)| {
+                Some(thunks.place(&code, self.address(site), register(self, branch.target)?))
+            });
+            let moved = site.with_index(place.unwrap_or(0));
+            let moved = moved.ok_or_else(|| self.refuse_site(site, "a module has too many thunks"))?;
+            if let Some(slot) = self.sites.get_mut(at) {
+                // The order stays: place and class come first, and there is one such site at a place.
+                *slot = moved;
+            }
+        }
+        Ok(())
+    }
+
+    /// The register by which a branch through a retpoline goes.
+    pub(crate) fn thunk_register(&self, site: Site) -> Option<u8> {
+        register(self, self.branch_at(site)?.0.target)
+    }
+}
+
 /// The number, 0 to 15, of the register whose thunk is at `target`.
 pub fn register(plan: &Plan<'_>, target: u64) -> Option<u8> {
-    let distance = target.checked_sub(plan.arch.indirect_thunks)?;
+    let distance = target.checked_sub(plan.kernel.arch.indirect_thunks)?;
     // There is no branch by the stack pointer.
     let number = u8::try_from(distance / STRIDE).ok()?;
     (distance.is_multiple_of(STRIDE) && number < 16 && number != 4).then_some(number)
@@ -104,7 +147,7 @@ fn thunk_target(
         Some(page) if *page != 0 => *page,
         _ => {
             let page = found.checked_sub(offset)?;
-            let free = page.is_multiple_of(PAGE) && page >> 47 == 0x1_ffff && !memory.contains(page);
+            let free = page.is_multiple_of(PAGE) && is_in_kernel_half(page) && !memory.contains(page);
             free.then_some(page)?
         }
     };

@@ -4,7 +4,7 @@
 //! With the thunk against ITS, which of both depends on where in a cache line the site is (`cpu_wants_rethunk_at`).
 
 use super::branch::{self, Action, INT3, RET};
-use super::{Forms, Spot};
+use super::forms::{Forms, Spot};
 use crate::module::habits::Choice;
 use crate::module::plan::Plan;
 
@@ -29,7 +29,7 @@ pub(super) fn forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {
     let Some(branch) = branch::decode(spot.original, spot.va) else { return forms };
     let original = spot.original.get(..branch.length).unwrap_or_default();
     let mut forms = forms.with(KEPT, original);
-    if branch.action != Action::Jump || branch.target != plan.arch.return_thunk_init {
+    if branch.action != Action::Jump || branch.target != plan.kernel.arch.return_thunk_init {
         return forms;
     }
     let mut filled = [INT3; 6];
@@ -37,8 +37,8 @@ pub(super) fn forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {
     let bytes = filled.get(..branch.length).unwrap_or_default();
     let lower = spot.va & 0x20 == 0;
     forms.push(if lower { PLAIN } else { PLAIN | ITS }, bytes);
-    if plan.arch.return_thunk != plan.arch.return_thunk_init
-        && let Some(jump) = branch::encode(branch::JUMP, spot.va, plan.arch.return_thunk)
+    if plan.kernel.arch.return_thunk != plan.kernel.arch.return_thunk_init
+        && let Some(jump) = branch::encode(branch::JUMP, spot.va, plan.kernel.arch.return_thunk)
     {
         let mut filled = [INT3; 6];
         filled[..5].copy_from_slice(&jump);

@@ -1,7 +1,7 @@
 //! ENDBR of functions that are not called indirectly: Linux overwrites it with a NOP of its own (`apply_ibt_endbr` and
 //! `apply_seal_endbr`, arch/x86/kernel/alternative.c; `gen_endbr_poison`, arch/x86/include/asm/ibt.h).
 
-use super::{Forms, Spot};
+use super::forms::{Forms, Spot};
 use crate::module::habits::Choice;
 
 /// ENDBR64.

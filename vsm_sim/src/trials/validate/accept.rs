@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use vsm_integrity::module::{Export, Habits, ModuleError, Plan, Statistics};
+use vsm_integrity::module::{Export, Habits, Kind, ModuleError, Plan, Statistics};
 
 use super::captured::Captured;
-use super::set::{Exports, Set};
+use super::set::{Exports, SealedTexts, Set};
 
-/// Counts heap, in a program that can.
+/// Counts heap, where the allocator can.
 pub trait Meter {
     /// Starts to look for a new peak.
     fn reset(&self);
@@ -47,6 +47,7 @@ pub struct Outcome {
 pub struct Acceptance<'s> {
     set: &'s Set,
     exports: Exports,
+    texts: SealedTexts,
     habits: Habits,
     next: usize,
 }
@@ -57,7 +58,7 @@ impl<'s> Acceptance<'s> {
     /// # Errors
     /// When the set is not what it should be.
     pub fn new(set: &'s Set) -> Result<Self> {
-        Ok(Self { set, exports: set.kernel_exports()?, habits: Habits::default(), next: 0 })
+        Ok(Self { set, exports: set.kernel_exports()?, texts: set.kernel_text()?, habits: Habits::default(), next: 0 })
     }
 
     /// The next module and what came of it; `None` after the last one. What it exports serves those after it.
@@ -75,7 +76,7 @@ impl<'s> Acceptance<'s> {
     }
 
     fn accept(&mut self, captured: &Captured, meter: &impl Meter) -> Result<Outcome> {
-        let arch = self.set.arch()?;
+        let kernel = self.set.kernel(&self.exports, &self.texts)?;
         let mut outcome = Outcome {
             name: captured.name.clone(),
             file: captured.file.len(),
@@ -86,7 +87,7 @@ impl<'s> Acceptance<'s> {
         meter.reset();
         let start = Instant::now();
         let explained = captured.memory().and_then(|memory| {
-            let plan = Plan::new(&captured.file, &memory, arch, &self.exports)?;
+            let plan = Plan::new(&captured.file, &memory, kernel, &self.exports)?;
             let explained = plan.explain(&memory, &self.habits)?;
             Ok((plan, explained))
         });
@@ -112,7 +113,20 @@ impl<'s> Acceptance<'s> {
         })
         .with_context(|| captured.name.clone())?;
         self.habits = explained.habits;
+        for range in captured.ranges.iter().filter(|range| range.kind == Kind::Text) {
+            self.texts.add(range.va, range.bytes.clone());
+        }
         Ok(outcome)
+    }
+
+    /// The habits so far.
+    pub fn habits(&self) -> &Habits {
+        &self.habits
+    }
+
+    /// The sealed text so far.
+    pub fn texts(&self) -> &SealedTexts {
+        &self.texts
     }
 
     /// The exports so far.

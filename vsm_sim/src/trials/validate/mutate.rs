@@ -1,15 +1,14 @@
 //! Changes a module's memory, bit by bit and relocation by relocation, and sees every change refused.
 //!
-//! A changed byte is first looked at with what is around it, free of all habits: what is refused then is refused in any
-//! case. What is accepted may contradict another site, so the whole module is explained with it before it counts.
+//! A changed byte is first looked at with what is around it: what is refused then is refused in any case. What is accepted
+//! may contradict another site, so the whole module is explained with it before it counts.
 
 use anyhow::{Context, Result};
 use vsm_integrity::elf::{RelocationType, SHT_RELA};
-use vsm_integrity::kernel_info::ArchInfo;
 use vsm_integrity::module::layout::Place;
 use vsm_integrity::module::relocate::compute;
 use vsm_integrity::module::symbols::Value;
-use vsm_integrity::module::{Habits, Kind, ModuleError, Plan, Resolver};
+use vsm_integrity::module::{Explained, Habits, Kernel, Kind, ModuleError, Plan, Resolver};
 
 use super::captured::Captured;
 use crate::random::SplitMix;
@@ -49,15 +48,23 @@ pub struct Mutations {
     pub survivors: Vec<Survivor>,
 }
 
-/// Makes changes to the memory of a module that is accepted as it is.
+/// Makes changes to the memory of a module that is accepted as it is, with the habits that its kernel has shown.
 ///
 /// # Errors
 /// When the module is refused to begin with.
-pub fn run(captured: &Captured, arch: ArchInfo<'_>, exports: &impl Resolver, extent: Extent) -> Result<Mutations> {
+pub fn run(
+    captured: &Captured,
+    kernel: Kernel<'_>,
+    exports: &impl Resolver,
+    habits: &Habits,
+    extent: Extent,
+) -> Result<Mutations> {
     let file = captured.file.clone();
-    let plan = Plan::new(&file, &captured.memory()?, arch, exports)?;
-    let mut changing = Changing { plan: &plan, memory: captured.clone(), done: Mutations::default() };
-    changing.plan.explain(&captured.memory()?, &Habits::default())?;
+    let plan = Plan::new(&file, &captured.memory()?, kernel, exports)?;
+    let habits = habits.clone().for_next_module();
+    let explained = plan.explain(&captured.memory()?, &habits)?;
+    let done = Mutations::default();
+    let mut changing = Changing { plan: &plan, memory: captured.clone(), habits, explained, done };
     changing.flip_bits(extent.bytes)?;
     changing.redirect(extent.relocations)?;
     Ok(changing.done)
@@ -67,6 +74,10 @@ pub fn run(captured: &Captured, arch: ArchInfo<'_>, exports: &impl Resolver, ext
 struct Changing<'p, 'a> {
     plan: &'p Plan<'a>,
     memory: Captured,
+    /// What is known of the kernel.
+    habits: Habits,
+    /// The verdict on the module as it was.
+    explained: Explained,
     done: Mutations,
 }
 
@@ -147,7 +158,7 @@ impl Changing<'_, '_> {
     fn replace(&mut self, kind: Kind, at: usize, bytes: &[u8], relocation: bool) -> Result<()> {
         let place = at..at + bytes.len();
         // A look that refused everything would prove nothing.
-        let untouched = self.plan.check(&self.memory.memory()?, &mut Habits::default(), kind, place.clone());
+        let untouched = self.plan.check(&self.memory.memory()?, &mut self.habits.clone(), kind, place.clone());
         untouched.with_context(|| format!("{} {at:#x} as it was", kind.name()))?;
         let range = self.memory.range_mut(kind).context("a range")?;
         let field = range.bytes.get_mut(place.clone()).context("bytes")?;
@@ -167,9 +178,11 @@ impl Changing<'_, '_> {
 
     fn is_accepted(&self, kind: Kind, place: std::ops::Range<usize>) -> Result<bool, ModuleError> {
         let memory = self.memory.memory()?;
-        if self.plan.check(&memory, &mut Habits::default(), kind, place).is_err() {
+        if self.plan.check(&memory, &mut self.habits.clone(), kind, place).is_err() {
             return Ok(false);
         }
-        Ok(self.plan.explain(&memory, &Habits::default()).is_ok())
+        // A branch to a page of thunks elsewhere counts only with that page, which VTL1 compares as well.
+        let explained = self.plan.explain(&memory, &self.habits);
+        Ok(explained.is_ok_and(|explained| explained.thunk_pages == self.explained.thunk_pages))
     }
 }

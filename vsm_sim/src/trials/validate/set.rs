@@ -8,8 +8,9 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
+use vsm_integrity::generation::KernelGeneration;
 use vsm_integrity::kernel_info::ArchInfo;
-use vsm_integrity::module::{Export, Resolver};
+use vsm_integrity::module::{Export, Kernel, Resolver, SealedText};
 
 use super::captured::Captured;
 
@@ -64,6 +65,29 @@ impl Resolver for Exports {
     fn find(&self, name: &[u8]) -> Option<Export<'_>> {
         let Owned { value, gpl, namespace } = self.symbols.get(name)?;
         Some(Export { value: *value, gpl: *gpl, namespace })
+    }
+}
+
+/// The text that VTL1 would have sealed: the kernel's, and that of accepted modules.
+#[derive(Clone, Debug, Default)]
+pub struct SealedTexts {
+    pieces: Vec<(u64, Vec<u8>)>,
+}
+
+impl SealedTexts {
+    /// Adds text at an address.
+    pub fn add(&mut self, va: u64, bytes: Vec<u8>) {
+        self.pieces.push((va, bytes));
+    }
+}
+
+impl SealedText for SealedTexts {
+    fn read(&self, va: u64, into: &mut [u8]) -> bool {
+        let piece = self.pieces.iter().find_map(|(start, bytes)| {
+            let at = usize::try_from(va.checked_sub(*start)?).ok()?;
+            bytes.get(at..at.checked_add(into.len())?)
+        });
+        piece.map(|bytes| into.copy_from_slice(bytes)).is_some()
     }
 }
 
@@ -141,20 +165,32 @@ impl Set {
         Captured::read(&self.files, entry)
     }
 
-    /// What VTL0 says about what the kernel's alternatives call.
+    /// What VTL1 would know of the kernel: what VTL0 says that its alternatives call, which of its exports there are, and
+    /// sealed text.
     ///
     /// # Errors
     /// When `kernel.json` does not have it.
-    pub fn arch(&self) -> Result<ArchInfo<'_>> {
+    pub fn kernel<'k>(&'k self, exports: &Exports, text: &'k SealedTexts) -> Result<Kernel<'k>> {
         let info = |name: &str| address(&self.kernel, &format!("/heki_kinfo/{name}"));
-        Ok(ArchInfo {
+        let generation = KernelGeneration::from_exports(|name| exports.find(name).is_some());
+        let arch = ArchInfo {
             pv_ops: &self.pv_ops,
             pv_bug: info("pv_bug")?,
             pv_nop: info("pv_nop")?,
             indirect_thunks: info("indirect_thunk_array_addr")?,
             return_thunk_init: info("return_thunk_init_addr")?,
             return_thunk: info("return_thunk_addr")?,
-        })
+        };
+        Ok(Kernel { arch, generation, text })
+    }
+
+    /// The kernel's text. A set may have zeros where no test looks.
+    ///
+    /// # Errors
+    /// When the capture is not what it should be.
+    pub fn kernel_text(&self) -> Result<SealedTexts> {
+        let bytes = unzstd(&self.files.join("kernel-text.bin.zst"))?;
+        Ok(SealedTexts { pieces: vec![(address(&self.kernel, "/text/start")?, bytes)] })
     }
 
     /// The kernel's exports, from its read-only data.
