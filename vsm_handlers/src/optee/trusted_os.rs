@@ -10,7 +10,7 @@ use litebox_platform_lvbs::optee::{
 /// A trusted operating system that takes OP-TEE messages.
 ///
 /// To plug one in: implement this, name it in `optee_message` in place of [`NoTrustedOs`], and extend the tests in
-/// `vsm_sim/tests/optee.rs`. What identifies the interface itself is answered before it is asked.
+/// `vsm_sim/tests/calls/optee.rs`. What identifies the interface itself is answered before it is asked.
 pub trait TrustedOs {
     /// Its UUID, as four words of 32 bits.
     fn uuid(&self) -> [u32; 4];

@@ -1,4 +1,4 @@
-//! An allocator that counts what a thread has allocated, and can refuse one request.
+//! An allocator that counts what a thread has allocated, and can refuse one request. Other threads are not counted.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -7,12 +7,28 @@ thread_local! {
     /// Bytes allocated now by this thread while it counts, less those freed, and the most there have been.
     static NOW: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    /// Allocations by this thread while it counts.
+    static REQUESTS: Cell<usize> = const { Cell::new(0) };
     /// Whether this thread's allocations count.
     static COUNTS: Cell<bool> = const { Cell::new(false) };
     /// Whether none of this thread's allocations is refused for now.
     static SPARED: Cell<bool> = const { Cell::new(false) };
-    /// Allocations until one is refused; none is at `usize::MAX`.
-    static UNTIL_REFUSED: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// Allocations until one is refused.
+    static UNTIL_REFUSED: Cell<usize> = const { Cell::new(NEVER) };
+}
+
+/// For [`counted`]: no allocation is refused.
+pub const NEVER: usize = usize::MAX;
+
+/// What some work took.
+pub struct Counted<R> {
+    pub result: R,
+    /// The most bytes in use during it, beyond what was in use before.
+    pub peak: usize,
+    /// Bytes in use after it, beyond what was in use before.
+    pub kept: isize,
+    /// How many allocations it made.
+    pub requests: usize,
 }
 
 struct Counting;
@@ -23,7 +39,7 @@ fn refused() -> bool {
         return false;
     }
     let left = UNTIL_REFUSED.get();
-    if left != usize::MAX && left != 0 {
+    if left != NEVER && left != 0 {
         UNTIL_REFUSED.set(left - 1);
     }
     left == 0
@@ -39,9 +55,10 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if COUNTS.get() {
             if refused() {
-                UNTIL_REFUSED.set(usize::MAX);
+                UNTIL_REFUSED.set(NEVER);
                 return std::ptr::null_mut();
             }
+            REQUESTS.set(REQUESTS.get() + 1);
             NOW.set(NOW.get() + signed(layout.size()));
             PEAK.set(PEAK.get().max(NOW.get()));
         }
@@ -61,17 +78,17 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static HEAP: Counting = Counting;
 
-/// Does `work`, and counts: its result, the most bytes in use, and those in use afterwards, beyond what was before. The
-/// `refuse`th allocation fails, if there is one.
-pub fn counted(refuse: usize, work: impl FnOnce() -> i64) -> (i64, usize, isize) {
+/// Does `work` and counts. The `refuse`th allocation fails, if there is one.
+pub fn counted<R>(refuse: usize, work: impl FnOnce() -> R) -> Counted<R> {
     NOW.set(0);
     PEAK.set(0);
+    REQUESTS.set(0);
     UNTIL_REFUSED.set(refuse);
     COUNTS.set(true);
     let result = work();
     COUNTS.set(false);
-    UNTIL_REFUSED.set(usize::MAX);
-    (result, usize::try_from(PEAK.get()).unwrap_or(0), NOW.get())
+    UNTIL_REFUSED.set(NEVER);
+    Counted { result, peak: usize::try_from(PEAK.get()).unwrap_or(0), kept: NOW.get(), requests: REQUESTS.get() }
 }
 
 /// Refuses none of this thread's allocations, or goes on refusing: VTL1's allocator has a reserve for who holds it.

@@ -109,7 +109,7 @@ fn at(all: &[Mapping], va: u64) -> Option<&Mapping> {
 }
 
 /// Where the physical address `pa` is mapped.
-fn of(all: &[Mapping], pa: u64) -> Vec<Mapping> {
+fn mappings_of(all: &[Mapping], pa: u64) -> Vec<Mapping> {
     all.iter().filter(|mapping| (mapping.pa..mapping.pa + mapping.size).contains(&pa)).copied().collect()
 }
 
@@ -144,7 +144,7 @@ fn machine_maps_the_image_as_its_segments_say() -> Result<()> {
         seen[if executable { 0 } else { usize::from(writable) + 1 }] += 1;
         let start = region + segment.p_paddr(endian);
         for page in (start..start + segment.p_memsz(endian)).step_by(4096) {
-            let mapped = of(&all, page);
+            let mapped = mappings_of(&all, page);
             ensure!(!mapped.is_empty(), "page {page:#x} of the image is not mapped");
             for mapping in mapped {
                 ensure!(mapping.executable == executable, "{mapping:x?} of a segment with flags {flags:#x}");
@@ -168,7 +168,7 @@ fn machine_maps_table_and_idt_read_only() -> Result<()> {
     let file = object::File::parse(image())?;
     let table = file.symbol_by_name("VSM_JUMP_TABLE").context("the image has no symbol VSM_JUMP_TABLE")?;
     for byte in [table.address(), table.address() + table.size().max(8) - 1] {
-        let mapped = of(&all, region + byte);
+        let mapped = mappings_of(&all, region + byte);
         ensure!(!mapped.is_empty(), "the jump table is not mapped");
         for mapping in mapped {
             ensure!(!mapping.writable && !mapping.executable, "the jump table: {mapping:x?}");
@@ -178,7 +178,7 @@ fn machine_maps_table_and_idt_read_only() -> Result<()> {
     ensure!(limit >= 0xF3 * 16 + 15, "the IDT ends before the SynIC's vector: {limit:#x}");
     for va in [base, base + u64::from(limit)] {
         let idt = at(&all, va).context("the IDT is not mapped")?;
-        for mapping in of(&all, idt.pa + (va - idt.va)) {
+        for mapping in mappings_of(&all, idt.pa + (va - idt.va)) {
             ensure!(!mapping.writable && !mapping.executable, "the IDT: {mapping:x?}");
         }
     }

@@ -1,8 +1,9 @@
-//! Processors that come to a broken VTL1 for the first time, and a boot that fails half-way: nobody hangs (design §4,
+//! Processors that come to a broken VTL1 for the first time, and a boot that fails half-way: no processor hangs (design §4,
 //! rule 7).
 
 use anyhow::{Context, Result, bail, ensure};
 use iced_x86::code_asm::{qword_ptr, rax, rbx};
+use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::hv::{HvStatus, Vtl};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_sim::engine::{Event, EventKind, SharedState};
@@ -10,7 +11,7 @@ use vsm_sim::machine::{Stop, VTL1, Vtl0};
 use vsm_sim::vtl0::lists::write_cpu_mask;
 use vsm_sim::vtl0::loader::Generation;
 
-use crate::setup::{EIO, GENERAL_PROTECTION, booted, call, config, console, loaded, must_fault, start_others};
+use crate::setup::{GENERAL_PROTECTION, booted, call, config, console, loaded, must_fault, start_others};
 
 const MACHINE_CHECK: Event = Event { vector: 18, kind: EventKind::Exception, error_code: None };
 
@@ -44,7 +45,7 @@ fn machine_answers_violations_after_a_failure() -> Result<()> {
         reads_vtl1(&mut other)?;
         reads_vtl1(&mut vtl0)?;
     }
-    ensure!(call(&mut other, F::LockRegs, [0; 3])? == EIO, "VTL1 serves calls");
+    ensure!(call(&mut other, F::LockRegs, [0; 3])? == Errno::Eio.to_result(), "VTL1 serves calls");
     Ok(())
 }
 
@@ -64,7 +65,7 @@ fn machine_lets_a_processor_in_after_a_failure() -> Result<()> {
     break_vtl1(&mut vtl0)?;
     for entry in 0..3 {
         let result = other.vtl_call(0, 0, 0, 0).with_context(|| console(&machine))?.value;
-        ensure!(result == EIO, "entry {entry} returned {result}\n{}", console(&machine));
+        ensure!(result == Errno::Eio.to_result(), "entry {entry} returned {result}\n{}", console(&machine));
     }
     reads_vtl1(&mut other)
 }
@@ -84,12 +85,13 @@ fn machine_reports_a_processor_that_cannot_start() -> Result<()> {
             break;
         }
         ensure!(
-            matches!(stop, Stop::Exception(raised) if raised.vector == GENERAL_PROTECTION) && result.value == EIO,
+            matches!(stop, Stop::Exception(raised) if raised.vector == GENERAL_PROTECTION)
+                && result.value == Errno::Eio.to_result(),
             "hypercall {failures}: {stop:x?}, {result:x?}\n{}",
             console(&machine)
         );
         ensure!(console(&machine).contains("vtl1: panic: processor 1 cannot start: "), "{}", console(&machine));
-        ensure!(call(&mut vtl0, F::LockRegs, [0; 3])? == EIO, "VTL1 serves calls");
+        ensure!(call(&mut vtl0, F::LockRegs, [0; 3])? == Errno::Eio.to_result(), "VTL1 serves calls");
         failures += 1;
     }
     ensure!(failures >= 3, "a processor's first entry makes more than {failures} hypercalls");
@@ -115,7 +117,9 @@ fn machine_reports_a_boot_that_fails_half_way() -> Result<()> {
                 break;
             }
             Stop::Halted(Vtl::Vtl1) if panicked => halted += 1,
-            Stop::Exception(raised) if panicked && raised.vector == GENERAL_PROTECTION && result.value == EIO => {
+            Stop::Exception(raised)
+                if panicked && raised.vector == GENERAL_PROTECTION && result.value == Errno::Eio.to_result() =>
+            {
                 returned += 1;
             }
             other => bail!("hypercall {failure}: {other:x?}, {result:x?}\n{}", console(&machine)),

@@ -1,6 +1,7 @@
 //! It boots from every loader, place, size and state of memory that VTL0 may give it (contract §1, §2).
 
 use anyhow::{Context, Result, ensure};
+use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::hv::MapFlags;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::engine::{Access, Engine};
@@ -12,7 +13,6 @@ use crate::setup::{boot, call, console, printed};
 
 /// An id next to the first one: no call.
 const NO_CALL: u64 = 0x1_ffdf;
-const EINVAL: i64 = -22;
 
 /// Boots, and shows that VTL1 serves calls, has MBEC on (which `boot` checks as VTL0 does) and its region to itself.
 fn boots(config: MachineConfig, generation: Generation, possible: u32) -> Result<()> {
@@ -20,7 +20,7 @@ fn boots(config: MachineConfig, generation: Generation, possible: u32) -> Result
     let mut vtl0 = boot(config, generation, possible)?;
     let machine = vtl0.machine();
     let lines = console(&machine);
-    ensure!(vtl0.vtl_call(NO_CALL, 0, 0, 0)?.value == EINVAL, "an unknown id\n{lines}");
+    ensure!(vtl0.vtl_call(NO_CALL, 0, 0, 0)?.value == Errno::Einval.to_result(), "an unknown id\n{lines}");
     ensure!(call(&mut vtl0, VsmFunction::SignalEndOfBoot, [0; 3])? == 0, "SignalEndOfBoot\n{lines}");
     ensure!(printed(&machine, &format!("vtl1: starting, region at {:#x}", map.region_start)), "{lines}");
 

@@ -4,14 +4,15 @@
 //! registers are changed.
 
 use anyhow::{Context, Result, bail, ensure};
+use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_sim::engine::{Event, EventKind, PrivateState, SharedState};
 use vsm_sim::machine::{Processor, Stop, VTL1, Vtl0};
+use vsm_sim::random::SplitMix;
 
-use crate::setup::{EIO, GENERAL_PROTECTION, booted, call, console, must_fault, start_others};
-use crate::state::{Fpu, Patterns, Random, fill, set_xcr0, take};
+use crate::setup::{GENERAL_PROTECTION, booted, call, console, must_fault, start_others};
+use crate::state::{Fpu, Patterns, fill, set_xcr0, take};
 
-const EINVAL: i64 = -22;
 /// No call: VTL1 refuses it after a walk through its entry, dispatch and log.
 const NO_CALL: u64 = 0x1_ffdf;
 
@@ -42,7 +43,10 @@ fn breaks(vps: u32, steps: u32, name: &str, act: impl FnOnce(&mut Processor) -> 
     let lines = console(&machine);
     let Stop::Exception(raised) = stop else { bail!("{name}: VTL0's call ended in {stop:x?}\n{lines}") };
     ensure!(raised.vector == GENERAL_PROTECTION && raised.error == 0, "{name}: VTL0 got {raised:x?}");
-    ensure!(vtl0.processor().vcpu().shared().r8 == EIO.cast_unsigned(), "{name}: the call's result is no -EIO");
+    ensure!(
+        vtl0.processor().vcpu().shared().r8 == Errno::Eio.to_result().cast_unsigned(),
+        "{name}: the call's result is no -EIO"
+    );
     let printed = machine.console_lines();
     let start = printed.iter().position(|line| line.starts_with("vtl1: panic: ")).context(lines.clone())?;
     let text = printed[start..].join(" ");
@@ -53,7 +57,7 @@ fn breaks(vps: u32, steps: u32, name: &str, act: impl FnOnce(&mut Processor) -> 
     for vtl0 in std::iter::once(&mut vtl0).chain(&mut others) {
         for function in [F::LockRegs, F::SignalEndOfBoot] {
             let result = call(vtl0, function, [0; 3]).with_context(|| console(&machine))?;
-            ensure!(result == EIO, "{name}: VP {} gets {result} afterwards", vtl0.processor().vp());
+            ensure!(result == Errno::Eio.to_result(), "{name}: VP {} gets {result} afterwards", vtl0.processor().vp());
         }
         // Its memory stays closed, and the attempt to reach it stays answered.
         let registers = SharedState { rbx: machine.config().map.region_start, ..SharedState::default() };
@@ -169,7 +173,7 @@ fn machine_survives_nmis() -> Result<()> {
         let stop = vtl0.processor().run()?;
         let result = vtl0.processor().vcpu().shared().r8.cast_signed();
         ensure!(
-            stop == Stop::Done && result == EINVAL,
+            stop == Stop::Done && result == Errno::Einval.to_result(),
             "an NMI at {before:#x} ended the call in {stop:x?} with {result}\n{}",
             console(&machine)
         );
@@ -205,7 +209,7 @@ fn machine_leaves_no_trace_of_vtl1_in_vtl0s_registers_after_a_panic() -> Result<
     let mut vtl0 = booted(1)?;
     let machine = vtl0.machine();
     let entry = vtl0.vtl_call_entry();
-    let patterns = Patterns::new(&mut Random(0x5EED_0009)).with("rdi", NO_CALL).with("rcx", 0);
+    let patterns = Patterns::new(&mut SplitMix(0x5EED_0009)).with("rdi", NO_CALL).with("rcx", 0);
     set_xcr0(&mut vtl0, Fpu::Avx)?;
     patterns.write(&mut vtl0)?;
     let snippet = vtl0.place(|asm| {
@@ -258,7 +262,7 @@ fn machine_prints_a_panic_whatever_vtl0_has_made_of_the_uart() -> Result<()> {
         vtl0.must_run(&SharedState { rdx: port, rax: value, ..SharedState::default() }, |asm| asm.out(dx, al))?;
     }
     let before = machine.console_lines();
-    ensure!(vtl0.vtl_call(NO_CALL, 0, 0, 0)?.value == EINVAL, "the call");
+    ensure!(vtl0.vtl_call(NO_CALL, 0, 0, 0)?.value == Errno::Einval.to_result(), "the call");
     let after = machine.console_lines().join("");
     ensure!(after.len() > before.join("").len() && !after.contains("is not a VSM call"), "not garbled: {after}");
     into_call(&mut vtl0, NO_CALL, 20)?;

@@ -128,7 +128,7 @@ fn machine_leaves_unlocked_what_the_hypervisor_cannot_intercept() -> Result<()> 
     Ok(())
 }
 
-/// MSRs that nobody locks stay VTL0's, without an intercept.
+/// MSRs that are not locked stay VTL0's, without an intercept.
 #[test]
 fn machine_leaves_other_msrs_alone() -> Result<()> {
     const FS_BASE: u32 = 0xC000_0100;

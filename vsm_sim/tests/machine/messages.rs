@@ -121,7 +121,7 @@ fn machine_answers_messages_without_their_particulars_with_a_general_protection_
     Ok(())
 }
 
-/// What is not from the hypervisor has stopped nobody.
+/// A message that is not from the hypervisor stops no processor.
 #[test]
 fn machine_ignores_messages_that_are_not_the_hypervisors() -> Result<()> {
     let mut vtl0 = booted(1)?;

@@ -5,21 +5,24 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use anyhow::{Context, Result, ensure};
 use iced_x86::code_asm::{al, ecx, rsp};
+use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::hv::Vtl;
 use litebox_platform_lvbs::vsm::VSM_BASE;
 use vsm_sim::engine::SharedState;
 use vsm_sim::machine::guest::PORT_DONE;
 use vsm_sim::machine::{Stop, VTL0, Vtl0};
+use vsm_sim::random::SplitMix;
 
 use crate::registers::{SYNIC_VECTOR, VTL_CALL_CODE, call_snippet, count_entries};
 use crate::setup::{booted, console};
-use crate::state::{Fpu, Patterns, Random, fill, set_xcr0, take};
+use crate::state::{Fpu, Patterns, fill, set_xcr0, take};
 
-const EINVAL: u64 = (-22_i64).cast_unsigned();
+/// What R8 then holds.
+const EINVAL: u64 = Errno::Einval.to_result().cast_unsigned();
 /// What a call to an unknown id leaves, whatever interrupts it.
 const RESULTS: [(&str, u64); 3] = [("r8", EINVAL), ("rax", 0), ("rcx", VTL_CALL_CODE)];
 
-fn patterns(random: &mut Random) -> Patterns {
+fn patterns(random: &mut SplitMix) -> Patterns {
     Patterns::new(random).with("rdi", VSM_BASE - 1).with("rcx", 0)
 }
 
@@ -33,7 +36,7 @@ fn interrupt(vtl0: &Vtl0) {
 fn machine_preserves_registers_with_a_call_and_an_interrupt_pending() -> Result<()> {
     let mut vtl0 = booted(1)?;
     set_xcr0(&mut vtl0, Fpu::Avx)?;
-    let mut random = Random(0x5EED_0010);
+    let mut random = SplitMix(0x5EED_0010);
     let snippet = call_snippet(&mut vtl0, Fpu::Avx)?;
     let entries = count_entries(&vtl0.machine());
     let mut with_the_call = 0;
@@ -71,7 +74,7 @@ fn machine_preserves_registers_over_an_interrupt_between_two_calls() -> Result<(
     const OUT: u8 = 2;
     let mut vtl0 = booted(1)?;
     set_xcr0(&mut vtl0, Fpu::Avx)?;
-    let mut random = Random(0x5EED_0011);
+    let mut random = SplitMix(0x5EED_0011);
     let entry = vtl0.vtl_call_entry();
     let snippet = vtl0.place(|asm| {
         fill(asm, 0, Fpu::Avx)?;
@@ -108,7 +111,7 @@ fn machine_preserves_registers_over_an_interrupt_between_two_calls() -> Result<(
 fn machine_preserves_rax_and_rcx_over_an_interrupt_behind_a_call() -> Result<()> {
     let mut vtl0 = booted(1)?;
     set_xcr0(&mut vtl0, Fpu::X87Only)?;
-    let mut random = Random(0x5EED_0012);
+    let mut random = SplitMix(0x5EED_0012);
     let entry = vtl0.vtl_call_entry();
     let snippet = vtl0.place(|asm| {
         fill(asm, 0, Fpu::X87Only)?;

@@ -3,18 +3,16 @@
 use std::sync::{Arc, Barrier};
 
 use anyhow::{Context, Result, ensure};
+use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::hv::{MapFlags, Vtl};
 use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction as F};
 use vsm_sim::engine::SharedState;
 use vsm_sim::machine::{MachineConfig, Stop, VTL1, Vtl0};
+use vsm_sim::random::SplitMix;
 use vsm_sim::vtl0::lists::{List, Range, write_cpu_mask, write_list};
 use vsm_sim::vtl0::loader::Generation;
 
 use crate::setup::{boot, booted, call, config, console, printed, small_map, start_others};
-use crate::state::Random;
-
-const EINVAL: i64 = -22;
-const EPERM: i64 = -1;
 
 fn mask(vtl0: &Vtl0, cpus: impl Iterator<Item = u32>) -> Result<u64> {
     let ram = vtl0.machine().ram().clone();
@@ -45,10 +43,13 @@ fn machine_starts_2_4_and_8_processors() -> Result<()> {
         // Some calls are the boot processor's.
         let page = mask(&boot_vp, 0..vps)?;
         for vtl0 in &mut others {
-            ensure!(call(vtl0, F::EnableAPsVtl, [page, 0, 0])? == EPERM, "an AP may start others");
+            ensure!(call(vtl0, F::EnableAPsVtl, [page, 0, 0])? == Errno::Eperm.to_result(), "an AP may start others");
         }
         ensure!(call(&mut others[0], F::SignalEndOfBoot, [0; 3])? == 0, "SignalEndOfBoot on VP 1");
-        ensure!(call(&mut boot_vp, F::LockRegs, [0; 3])? == EPERM, "the boot has ended on one processor only");
+        ensure!(
+            call(&mut boot_vp, F::LockRegs, [0; 3])? == Errno::Eperm.to_result(),
+            "the boot has ended on one processor only"
+        );
     }
     Ok(())
 }
@@ -74,7 +75,7 @@ fn machine_refuses_a_mask_with_an_impossible_processor() -> Result<()> {
     for impossible in [4, 63, 95, 4095] {
         let page = mask(&boot_vp, [0, 1, impossible].into_iter())?;
         let result = call(&mut boot_vp, F::EnableAPsVtl, [page, 0, 0])?;
-        ensure!(result == EINVAL, "CPU {impossible}: {result}");
+        ensure!(result == Errno::Einval.to_result(), "CPU {impossible}: {result}");
         // And none of the others has been enabled.
         ensure!(!machine.partition().is_vtl_enabled(1, Vtl::Vtl1), "VP 1 is enabled in spite of the error");
     }
@@ -183,8 +184,9 @@ fn one_round(vtl0: &mut Vtl0, vp: u32, round: u32, lists: [List; 2]) -> Result<(
     let flags = vtl0.machine().partition().protection(own_frames(vp) >> 12);
     ensure!(flags == protection_of(round), "the frames are {flags}, not {}", protection_of(round));
 
-    let mut random = Random(u64::from(vp + 1) << 32 | u64::from(round + 1));
-    let (id, expected) = if round % 90 == 45 { (VSM_BASE - 1, Some(EINVAL)) } else { (F::OpteeMessage.id(), None) };
+    let mut random = SplitMix(u64::from(vp + 1) << 32 | u64::from(round + 1));
+    let (id, expected) =
+        if round % 90 == 45 { (VSM_BASE - 1, Some(Errno::Einval.to_result())) } else { (F::OpteeMessage.id(), None) };
     let mut registers = vtl0.call_registers(id, u64::MAX, 0, 0);
     for register in [&mut registers.rbx, &mut registers.rbp, &mut registers.r9, &mut registers.r12, &mut registers.r15]
     {

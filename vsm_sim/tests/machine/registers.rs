@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use iced_x86::code_asm::{CodeAssembler, byte_ptr};
+use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::hv::{EntryReason, Vtl, msr};
 use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction as F};
 use vsm_sim::engine::{Engine, SharedState};
 use vsm_sim::hv::TraceEvent;
 use vsm_sim::machine::{Machine, Stop, VTL0, Vtl0};
+use vsm_sim::random::SplitMix;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::memory_map::SCRATCH_START;
 
 use crate::setup::{GENERAL_PROTECTION, booted, call, console};
-use crate::state::{Fpu, Patterns, Random, fill, rflags, set_xcr0, take, xcr0};
+use crate::state::{Fpu, Patterns, fill, rflags, set_xcr0, take, xcr0};
 
 /// The vector VTL1 has chosen for its SynIC (contract §6).
 pub const SYNIC_VECTOR: u8 = 0xF3;
@@ -38,25 +40,25 @@ pub fn call_snippet(vtl0: &mut Vtl0, fpu: Fpu) -> Result<u64> {
 
 /// Calls that VTL1 answers with an error, whatever the time: unknown ids (-EINVAL), calls of the other phase (-EPERM),
 /// lists and masks that are not there.
-fn refused_call(random: &mut Random, boot: bool) -> (u64, Option<i64>) {
+fn refused_call(random: &mut SplitMix, boot: bool) -> (u64, Option<i64>) {
     let functions = [F::LockRegs, F::SignalEndOfBoot, F::ProtectMemory];
     match random.next() % 8 {
-        0 => (random.next() | 1 << 40, Some(-22)),
-        1 => (VSM_BASE - 1 - random.next() % 100, Some(-22)),
+        0 => (random.next() | 1 << 40, Some(Errno::Einval.to_result())),
+        1 => (VSM_BASE - 1 - random.next() % 100, Some(Errno::Einval.to_result())),
         2 => (F::OpteeMessage.id(), None),
         3 if boot => (F::ProtectMemory.id(), None),
         4 if boot => (F::EnableAPsVtl.id(), None),
         choice if !boot => {
             let function = functions[usize::try_from(choice % 3).unwrap_or(0)];
-            (function.id(), Some(-1))
+            (function.id(), Some(Errno::Eperm.to_result()))
         }
-        _ => (F::BootAPs.id() | random.next() << 32 | 1 << 63, Some(-22)),
+        _ => (F::BootAPs.id() | random.next() << 32 | 1 << 63, Some(Errno::Einval.to_result())),
     }
 }
 
 /// Makes `count` calls with fresh patterns each; after every one all registers are as they must be. Goes on when
 /// something stops the processor meanwhile that is not VTL0's.
-fn calls_preserve(vtl0: &mut Vtl0, random: &mut Random, fpu: Fpu, count: u32, boot: bool) -> Result<()> {
+fn calls_preserve(vtl0: &mut Vtl0, random: &mut SplitMix, fpu: Fpu, count: u32, boot: bool) -> Result<()> {
     let snippet = call_snippet(vtl0, fpu)?;
     for number in 0..count {
         let (id, expected) = refused_call(random, boot);
@@ -88,7 +90,7 @@ fn calls_preserve(vtl0: &mut Vtl0, random: &mut Random, fpu: Fpu, count: u32, bo
 #[test]
 fn machine_preserves_registers_over_1000_calls() -> Result<()> {
     let mut vtl0 = booted(1)?;
-    let mut random = Random(0x5EED_0001);
+    let mut random = SplitMix(0x5EED_0001);
     set_xcr0(&mut vtl0, Fpu::Avx)?;
     calls_preserve(&mut vtl0, &mut random, Fpu::Avx, 300, true)?;
     ensure!(call(&mut vtl0, F::SignalEndOfBoot, [0; 3])? == 0, "SignalEndOfBoot");
@@ -101,7 +103,7 @@ fn machine_preserves_registers_over_1000_calls() -> Result<()> {
 #[test]
 fn machine_preserves_xmm_registers_whatever_xcr0_is() -> Result<()> {
     let mut vtl0 = booted(1)?;
-    let mut random = Random(0x5EED_0002);
+    let mut random = SplitMix(0x5EED_0002);
     for fpu in [Fpu::X87Only, Fpu::Avx, Fpu::X87Only] {
         set_xcr0(&mut vtl0, fpu)?;
         calls_preserve(&mut vtl0, &mut random, fpu, 50, true)?;
@@ -115,7 +117,7 @@ fn machine_preserves_xmm_registers_whatever_xcr0_is() -> Result<()> {
 fn machine_preserves_registers_over_an_intercept_that_is_let_through() -> Result<()> {
     const VALUE: u64 = 0xffff_8000_1234_5678;
     let mut vtl0 = booted(1)?;
-    let mut random = Random(0x5EED_0003);
+    let mut random = SplitMix(0x5EED_0003);
     set_xcr0(&mut vtl0, Fpu::Avx)?;
     ensure!(vtl0.write_msr(msr::LSTAR, VALUE)? == Stop::Done, "LSTAR before it is locked");
     ensure!(call(&mut vtl0, F::LockRegs, [0; 3])? == 0, "LockRegs");
@@ -146,7 +148,7 @@ fn machine_preserves_registers_over_an_intercept_that_is_let_through() -> Result
 fn machine_preserves_registers_over_an_intercept_that_faults() -> Result<()> {
     let mut vtl0 = booted(1)?;
     let region = vtl0.machine().config().map.region_start;
-    let mut random = Random(0x5EED_0004);
+    let mut random = SplitMix(0x5EED_0004);
     set_xcr0(&mut vtl0, Fpu::Avx)?;
     ensure!(call(&mut vtl0, F::LockRegs, [0; 3])? == 0, "LockRegs");
     let write = vtl0.place(|asm| {
@@ -205,7 +207,7 @@ fn machine_preserves_registers_over_interrupts() -> Result<()> {
         let mut vtl0 = booted(1)?;
         let machine = vtl0.machine();
         set_xcr0(&mut vtl0, fpu)?;
-        let mut random = Random(seed);
+        let mut random = SplitMix(seed);
         let patterns = Patterns::new(&mut random);
         let flag = SCRATCH_START;
         let flag_at = i32::try_from(flag)?;
@@ -275,7 +277,7 @@ fn send_interrupts(machine: &Machine, flag: u64, count: u64) -> Result<()> {
 fn machine_preserves_registers_over_calls_among_interrupts() -> Result<()> {
     let mut vtl0 = booted(1)?;
     let machine = vtl0.machine();
-    let mut random = Random(0x5EED_0007);
+    let mut random = SplitMix(0x5EED_0007);
     set_xcr0(&mut vtl0, Fpu::Avx)?;
     let entries = count_entries(&machine);
     let stop = Arc::new(AtomicBool::new(false));
@@ -307,7 +309,7 @@ fn machine_preserves_registers_over_the_boot_call() -> Result<()> {
         set_xcr0(&mut vtl0, Fpu::Avx)?;
         let snippet = call_snippet(&mut vtl0, Fpu::Avx)?;
         let [rdi, rsi, rdx, r8] = start.arguments;
-        let patterns = Patterns::new(&mut Random(0x5EED_0008))
+        let patterns = Patterns::new(&mut SplitMix(0x5EED_0008))
             .with("rdi", rdi)
             .with("rsi", rsi)
             .with("rdx", rdx)
@@ -329,7 +331,7 @@ fn machine_preserves_cr2_over_a_fault_in_vtl1() -> Result<()> {
     let mut vtl0 = booted(1)?;
     set_xcr0(&mut vtl0, Fpu::Avx)?;
     let snippet = call_snippet(&mut vtl0, Fpu::Avx)?;
-    let mut random = Random(0x5EED_000A);
+    let mut random = SplitMix(0x5EED_000A);
     for depth in [20, 100, 1000] {
         let patterns = Patterns::new(&mut random).with("rdi", VSM_BASE - 1).with("rcx", 0);
         patterns.write(&mut vtl0)?;
@@ -359,7 +361,7 @@ fn machine_register_patterns_are_found_without_a_call() -> Result<()> {
         take(asm, 0, Fpu::Avx)
     };
     let snippet = vtl0.place(body)?;
-    let patterns = Patterns::new(&mut Random(0x5EED_0009));
+    let patterns = Patterns::new(&mut SplitMix(0x5EED_0009));
     patterns.write(&mut vtl0)?;
     ensure!(vtl0.run_at(snippet, &SharedState::default())? == Stop::Done, "the snippet does not end");
     patterns.compare(&mut vtl0, &[], false)?;

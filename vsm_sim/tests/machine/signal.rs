@@ -1,6 +1,7 @@
 //! BootAPs with real instructions on all processors: those that come, and one that never does (contract §4).
 
 use anyhow::{Context, Result, ensure};
+use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_sim::hv::ReferenceTime;
 use vsm_sim::machine::Vtl0;
@@ -9,8 +10,6 @@ use vsm_sim::vtl0::lists::write_cpu_mask;
 use vsm_sim::vtl0::loader::Generation;
 
 use crate::setup::{boot, call, config, console, printed};
-
-const ETIMEDOUT: i64 = -110;
 
 fn mask(vtl0: &Vtl0, vps: u32) -> Result<u64> {
     let ram = vtl0.machine().ram().clone();
@@ -64,7 +63,7 @@ fn machine_lets_processors_of_the_third_generation_come_later() -> Result<()> {
     Ok(())
 }
 
-/// VTL0 says that processor 2 is online, and nobody is there: the call ends, and VTL1 serves the rest.
+/// VTL0 says that processor 2 is online, and it never comes: the call ends, and VTL1 serves the rest.
 #[test]
 fn machine_ends_the_wait_for_a_processor_that_never_comes() -> Result<()> {
     let mut boot_vp = boot(config(3), Generation::G2, 3)?;
@@ -77,7 +76,7 @@ fn machine_ends_the_wait_for_a_processor_that_never_comes() -> Result<()> {
     ensure!(call(&mut boot_vp, F::EnableAPsVtl, [mask, 0, 0])? == 0, "EnableAPsVtl");
     ensure!(boot_vp.another(1)?.first_call()?.value == 0, "the first call of VP 1");
     let (result, _) = boot_vp.boot_with_signal(mask, page, Vec::new())?;
-    ensure!(result.value == ETIMEDOUT, "BootAPs returned {}", result.value);
+    ensure!(result.value == Errno::Etimedout.to_result(), "BootAPs returned {}", result.value);
     ensure!(console(&machine).contains("BootAPs: VP 2 has not come to VTL1 in time"), "{}", console(&machine));
     // It comes after all, with its byte still set.
     let mut late = boot_vp.another(2)?;

@@ -9,6 +9,7 @@ use iced_x86::code_asm::*;
 use vsm_sim::engine::SharedState;
 use vsm_sim::machine::guest::exchange;
 use vsm_sim::machine::{VTL0, Vtl0};
+use vsm_sim::random::SplitMix;
 use vsm_sim::vtl0::bytes;
 
 /// Names in the order of the block; the first 15 words.
@@ -58,19 +59,6 @@ impl Fpu {
     }
 }
 
-/// Random numbers that are the same in every run (Marsaglia's xorshift).
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
 /// What to fill a processor with.
 #[derive(Clone)]
 pub struct Patterns {
@@ -80,7 +68,7 @@ pub struct Patterns {
 
 impl Patterns {
     /// Random patterns for all of it.
-    pub fn new(random: &mut Random) -> Self {
+    pub fn new(random: &mut SplitMix) -> Self {
         let mut words = [0; WORDS];
         words.fill_with(|| random.next());
         words[15] = words[15] & FLAGS | RFLAGS_FIXED;

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_sim::engine::{Event, EventKind};
 use vsm_sim::machine::{Stop, VTL1, Vtl0};
 use vsm_sim::vtl0::lists::{List, write_list};
 use vsm_sim::vtl0::ranges::boot_ranges;
 
-use crate::setup::{EIO, GENERAL_PROTECTION, booted, call, console, start_others};
+use crate::setup::{GENERAL_PROTECTION, booted, call, console, start_others};
 
 const MACHINE_CHECK: Event = Event { vector: 18, kind: EventKind::Exception, error_code: None };
 /// Instructions until ProtectMemory has taken the registry: its entry takes some hundred, its list some hundred thousand.
@@ -46,9 +47,9 @@ fn waits(function: F) -> Result<()> {
     let Ok((mut waiter, result)) = thread.join() else { bail!("the waiting processor's thread panicked") };
     let (stop, result) = result.with_context(|| console(&machine))?;
     ensure!(matches!(stop, Stop::Exception(raised) if raised.vector == GENERAL_PROTECTION), "{stop:x?}");
-    ensure!(result.value == EIO, "the waiting call returned {}", result.value);
+    ensure!(result.value == Errno::Eio.to_result(), "the waiting call returned {}", result.value);
     for vtl0 in [&mut holder, &mut waiter] {
-        ensure!(call(vtl0, F::LockRegs, [0; 3])? == EIO, "VP {} is served", vtl0.processor().vp());
+        ensure!(call(vtl0, F::LockRegs, [0; 3])? == Errno::Eio.to_result(), "VP {} is served", vtl0.processor().vp());
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
 use litebox_platform_lvbs::hardware::calls::{get_vp_registers, modify_vtl_protection_mask, set_vp_registers};
 use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, HvStatus, HypercallCode, InputVtl, MapFlags, Vtl};
@@ -72,11 +73,13 @@ fn an_incomplete_success_is_taken_up_and_one_without_progress_is_a_failure() {
 #[test]
 fn unknown_calls_are_refused_through_the_jump_table() {
     let machine = HostedMachine::new(HostedConfig::default());
-    for id in [0, 1, VSM_BASE - 1, VSM_BASE + VSM_TABLE_LEN as u64, 1 << 32 | 0x1ffe3, u64::MAX] {
-        assert_eq!(machine.vtl_call(0, id, 0, 0, 0), -22, "{id:#x}");
+    for id in
+        [0, 1, VSM_BASE - 1, VSM_BASE + VSM_TABLE_LEN as u64, 1 << 32 | VsmFunction::SignalEndOfBoot.id(), u64::MAX]
+    {
+        assert_eq!(machine.vtl_call(0, id, 0, 0, 0), Errno::Einval.to_result(), "{id:#x}");
     }
-    assert_eq!(machine.vtl_call(0, 0x1ffe3, 0, 0, 0), 0, "SignalEndOfBoot");
-    assert_eq!(machine.vtl_call(0, 0x1ffe3, 0, 0, 0), -1, "only once");
+    assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0, "SignalEndOfBoot");
+    assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), Errno::Eperm.to_result(), "only once");
 }
 
 #[test]
@@ -163,7 +166,7 @@ fn another_processor_enters_vtl1_after_it_was_enabled() {
     let page = 0x10_0000;
     machine.memory().write(page, &[0b11]).unwrap();
     assert!(!machine.partition().is_vtl_enabled(1, Vtl::Vtl1));
-    assert_eq!(machine.vtl_call(0, 0x1ffe0, page >> 12, 0, 0), 0, "EnableAPsVtl");
+    assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), page >> 12, 0, 0), 0, "EnableAPsVtl");
     assert!(machine.partition().is_vtl_enabled(1, Vtl::Vtl1));
     machine.first_entry(1).unwrap();
     assert!(machine.partition().secure_config(1).is_mbec_enabled());

@@ -1,0 +1,4 @@
+//! LockRegs over the hypervisor model, and what becomes of VTL0's writes afterwards.
+
+mod intercept;
+mod regs;

@@ -1,0 +1,8 @@
+//! ValidateModule, FreeModuleInit, UnloadModule, CopySecondaryKey over the hosted machine.
+
+mod captured;
+mod failures;
+mod keys;
+mod life;
+mod races;
+mod refusals;

@@ -1,0 +1,4 @@
+//! Modules in the unmodified image: real instructions run them, and try what they must not.
+
+mod attack;
+mod life;

@@ -1,9 +1,0 @@
-//! ValidateModule, FreeModuleInit, UnloadModule, CopySecondaryKey over the hosted machine.
-
-mod captured;
-mod failures;
-mod keys;
-mod life;
-mod linux;
-mod races;
-mod refusals;
