@@ -11,7 +11,7 @@ use vsm_sim::vtl0::captures;
 
 /// Opens the capture sets, one after the other.
 fn each_set(look: impl Fn(&Set)) {
-    let archives = captures::archives().unwrap();
+    let archives = captures::all_archives().unwrap();
     if archives.is_empty() {
         println!("skipped: there are no captures in ../shared/captures");
     }
@@ -46,7 +46,8 @@ fn mutate_all(extent: Extent) {
         loop {
             let exports = acceptance.exports().clone();
             let Some((captured, _)) = acceptance.step(&NoMeter).unwrap() else { break };
-            let done = mutate::run(&captured, set.arch().unwrap(), &exports, extent).unwrap();
+            let kernel = set.kernel(&exports, acceptance.texts()).unwrap();
+            let done = mutate::run(&captured, kernel, &exports, acceptance.habits(), extent).unwrap();
             assert!(done.bits > 0, "{}", captured.name);
             assert!(done.survivors.is_empty(), "{}: {:x?}", captured.name, done.survivors);
         }
