@@ -1,9 +1,9 @@
 //! All that follows from the signed file, the addresses of its ranges and what VTL1 knows of the kernel, before a byte of
 //! the module's memory is looked at.
 //!
-//! Trusts the file's bytes not to change, the [`Kernel`] and the [`Resolver`]. Takes heap for the places of sections, undefined symbols
-//! and sites: 8 bytes of each site (at most 2 MiB), 8 of each symbol (half a MiB at most), 16 of each that others must
-//! define, some 12 of each section. Where calls may be counted, 8 of each function of the module that is called.
+//! Trusts the file's bytes not to change, the [`Kernel`] and the [`Resolver`]. Takes heap for sites, 8 bytes of each and a
+//! sixteenth more (2.2 MiB at most), symbols, 8 bytes of each (half a MiB at most) and 16 of each that others must define,
+//! and sections, some 12 bytes of each. Where calls may be counted, functions of the module that are called are sites too.
 
 use alloc::vec::Vec;
 

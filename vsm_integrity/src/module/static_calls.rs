@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use super::error::{ModuleError, ShortBytes};
 use super::habits::{Choice, Habits};
+use super::kernel::SealedText;
 use super::kind::Kind;
 use super::layout::Place;
 use super::plan::Plan;
@@ -140,6 +141,27 @@ impl StaticCall {
     #[must_use]
     pub fn compiled(&self) -> &[u8] {
         self.code.as_slice()
+    }
+
+    /// Where the compiled instruction goes: to the trampoline that the signed relocation names.
+    #[must_use]
+    pub fn trampoline(&self) -> Option<u64> {
+        branch::decode(self.compiled(), self.va).map(|branch| branch.target)
+    }
+}
+
+/// Where a trampoline of a static call goes that lies in sealed text at `va`: what Linux has that call do now. `None` for
+/// one that returns, and for what is no trampoline.
+#[must_use]
+pub fn trampoline_target(text: &dyn SealedText, va: u64) -> Option<u64> {
+    let mut code = [0; 8];
+    if !text.read(va, &mut code) {
+        return None;
+    }
+    let (jump, mark) = code.split_at_checked(Shape::Jump.size())?;
+    match Shape::Jump.decode(jump, va)? {
+        Instruction::Branch(target) if mark == MARK => Some(target),
+        _ => None,
     }
 }
 
@@ -294,6 +316,27 @@ mod tests {
         }
         assert_eq!(Shape::of_code(&conditional), Some(Shape::Conditional(0x84)));
         assert_eq!((Shape::of_code(&NOP), Shape::of_code(&[]), Shape::of_code(&[0x0f])), (None, None, None));
+    }
+
+    #[test]
+    fn a_trampoline_in_sealed_text_says_where_its_call_goes() {
+        struct Text([u8; 8]);
+        impl SealedText for Text {
+            fn read(&self, va: u64, into: &mut [u8]) -> bool {
+                let sealed = va == VA && into.len() == 8;
+                if sealed {
+                    into.copy_from_slice(&self.0);
+                }
+                sealed
+            }
+        }
+        let jump = branch::encode(JUMP, VA, VA - 0x5000).unwrap();
+        let text = |code: [u8; 5], mark: [u8; 3]| Text([&code[..], &mark].concat().try_into().unwrap());
+        assert_eq!(trampoline_target(&text(jump, MARK), VA), Some(VA - 0x5000));
+        assert_eq!(trampoline_target(&text(jump, MARK), VA + 8), None);
+        assert_eq!(trampoline_target(&text(jump, [0x0f, 0xb9, 0xcd]), VA), None);
+        assert_eq!(trampoline_target(&text(RETURN, MARK), VA), None);
+        assert_eq!(trampoline_target(&text(branch::encode(CALL, VA, VA).unwrap(), MARK), VA), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod alternatives;
 mod call_depth;
 mod elf_files;
 mod object;
+mod pairs;
 mod per_cpu;
 mod retpolines;
 mod returns;

@@ -188,6 +188,12 @@ impl World {
         &mut self.memory[kind.number()][at..at + length]
     }
 
+    /// Makes a range that many pages long.
+    pub fn grow(&mut self, kind: Kind, pages: u64) {
+        self.sizes[kind.number()] = pages * 4096;
+        self.memory[kind.number()].resize(usize::try_from(pages * 4096).unwrap(), 0);
+    }
+
     /// A byte of a range.
     pub fn raw(&mut self, kind: Kind, at: usize) -> &mut u8 {
         &mut self.memory[kind.number()][at]

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use peak_alloc::PeakAlloc;
 
-use crate::object::{A, Object, PC32, Symbol, X};
-use crate::world::World;
+use crate::object::{A, ABS64, Object, PC32, Symbol, X};
+use crate::world::{PCPU_HOT, PV_BUG, SAFE_RETURN, World};
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
@@ -60,6 +60,53 @@ fn peak(size: usize) -> usize {
 #[test]
 fn heap_hardly_grows_with_code() {
     assert!(peak(2 << 20) < 128 << 10);
+}
+
+/// As many sites as the module of Linux 6.12 that has the most: functions whose calls may be counted, each with its call of
+/// `__fentry__` in two lists, four more calls and a return.
+#[test]
+fn a_module_with_the_most_sites_takes_less_than_2_mib() {
+    const SITES: usize = 145_861;
+    /// Entries of lists for each function.
+    const EACH: usize = 7;
+    let functions = SITES / EACH;
+    let mut object = Object::new("license=GPL|");
+    let mut code = vec![0x90; 16];
+    code.extend([0xe8, 0, 0, 0, 0].repeat(5));
+    code.extend([0xe9, 0, 0, 0, 0, 0xcc, 0xcc]);
+    let text = object.section(".text", A | X, 16, &code.repeat(functions));
+    let (fentry, thunk, own) =
+        (object.undefined("__fentry__"), object.undefined("__x86_return_thunk"), object.symbol_of(text));
+    let (mut calls, mut returns) = (Vec::new(), Vec::new());
+    for function in 0..functions {
+        let at = (function * 48 + 16) as u64;
+        object.relocate((text, at + 1), PC32, fentry, -4);
+        for call in 1..5 {
+            let other = (function * 7 + call) % functions;
+            object.relocate((text, at + call as u64 * 5 + 1), PC32, own, (other * 48 + 16).cast_signed() as i64 - 4);
+        }
+        object.relocate((text, at + 26), PC32, thunk, -4);
+        calls.extend((0..5).map(|call| (text, at + call * 5)));
+        returns.push((text, at + 25));
+    }
+    let entries = object.section("__mcount_loc", A, 8, &vec![0; functions * 8]);
+    for function in 0..functions {
+        object.relocate((entries, function as u64 * 8), ABS64, own, (function * 48 + 16).cast_signed() as i64);
+    }
+    object.list(".call_sites", &calls);
+    object.list(".return_sites", &returns);
+    let mut exports = World::load(&Object::new("license=GPL|")).exports;
+    exports.0.insert("pcpu_hot".into(), (PCPU_HOT, false, String::new()));
+    exports.0.insert("BUG_func".into(), (PV_BUG, false, String::new()));
+    let mut world = World::load_with(&object, exports, 0);
+    world.return_thunk = SAFE_RETURN;
+    let before = HEAP.current_usage();
+    HEAP.reset_peak_usage();
+    let start = Instant::now();
+    world.accepted();
+    let peak = HEAP.peak_usage().saturating_sub(before);
+    println!("{} sites in {:?}, {} KiB at most", functions * EACH, start.elapsed(), peak >> 10);
+    assert!(peak < 2 << 20);
 }
 
 #[test]

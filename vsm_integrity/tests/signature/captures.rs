@@ -24,17 +24,21 @@ struct Capture {
 }
 
 fn captures() -> Vec<Capture> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
-    let place = std::env::var_os("VSM_CAPTURES").map_or(beside, PathBuf::from);
-    let mut captures: Vec<Capture> = fs::read_dir(&place)
-        .into_iter()
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let places = std::env::var_os("VSM_CAPTURES").map_or_else(
+        || ["captures", "captures-6.12"].map(|name| beside.join(name)).to_vec(),
+        |place| vec![place.into()],
+    );
+    let mut captures: Vec<Capture> = places
+        .iter()
+        .flat_map(fs::read_dir)
         .flatten()
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.to_string_lossy().ends_with(".tar.zst"))
         .map(|archive| open(&archive))
         .collect();
     if captures.is_empty() {
-        eprintln!("skipped: there are no captures at {}", place.display());
+        eprintln!("skipped: there are no captures at {places:?}");
     }
     captures.sort_by(|one, other| one.name.cmp(&other.name));
     captures

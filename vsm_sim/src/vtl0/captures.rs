@@ -1,7 +1,8 @@
 //! Kernel data of real kernels, as captured from their memory.
 //!
-//! The captures are test data that lie beside the repository, in `../shared/captures`, or nowhere; none of them is part
-//! of it. Where they are missing, their users say so and go on without. `tar` and `zstd` unpack them.
+//! The captures are test data that lie beside the repository, in `../shared/captures` (Linux 6.1) and
+//! `../shared/captures-6.12`, or nowhere; none of them is part of it. Where they are not, a test that needs them says so and
+//! goes on without. `tar` and `zstd` unpack them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,8 +15,10 @@ use tempfile::TempDir;
 
 use super::kdata::{KernelData, Site, kernel_info, patch_record};
 
-/// Where captures lie, from the workspace's directory.
+/// Where captures of Linux 6.1 lie, from the workspace's directory.
 const PLACE: &str = "../shared/captures";
+/// Where captures of later kernels lie.
+const LATER: &str = "../shared/captures-6.12";
 /// What of an archive is needed.
 const FILES: [&str; 6] = [
     "kernel.json",
@@ -37,13 +40,25 @@ pub struct Capture {
     _directory: TempDir,
 }
 
-/// The archives that are there, by name; none when the captures are not.
+/// The archives of Linux 6.1 that are there, by name; none when the captures are not.
 ///
 /// # Errors
 /// When the directory is there and cannot be read.
 pub fn archives() -> Result<Vec<PathBuf>> {
+    archives_in(PLACE)
+}
+
+/// The archives of all kernels that are there, Linux 6.1 first; none when the captures are not.
+///
+/// # Errors
+/// When a directory is there and cannot be read.
+pub fn all_archives() -> Result<Vec<PathBuf>> {
+    Ok([archives_in(PLACE)?, archives_in(LATER)?].concat())
+}
+
+fn archives_in(place: &str) -> Result<Vec<PathBuf>> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's directory")?;
-    let place = workspace.join(PLACE);
+    let place = workspace.join(place);
     if !place.is_dir() {
         return Ok(Vec::new());
     }

@@ -11,7 +11,7 @@ use vsm_sim::vtl0::captures;
 
 /// Opens the capture sets, one after the other.
 fn each_set(look: impl Fn(&Set)) {
-    let archives = captures::archives().unwrap();
+    let archives = captures::all_archives().unwrap();
     if archives.is_empty() {
         println!("skipped: there are no captures in ../shared/captures");
     }

@@ -136,7 +136,7 @@ impl Plan<'_> {
 
     /// Adds the space before each function of the module whose calls may be counted.
     ///
-    /// The calls of `__fentry__` that were dropped have left room for about as many; more is asked for when it is full.
+    /// The calls of `__fentry__` that were dropped have left room for about as many; more is asked for when that is full.
     ///
     /// # Errors
     /// [`ModuleError::OutOfMemory`].
@@ -180,7 +180,7 @@ impl Plan<'_> {
 
     /// Adds the space before the function of the module that a call goes to, behind the first `count` sites.
     fn place_pad(&mut self, count: usize, call: Option<(Branch, [u8; 6])>, number: usize) -> Result<(), ModuleError> {
-        let call = call.filter(|(branch, _)| branch.action == Action::Call);
+        let call = call.filter(|(branch, _)| branch.action == Action::Call && branch.length == 5);
         let function = call.and_then(|(branch, _)| self.layout.find(branch.target));
         let Some((Kind::Text, offset)) = function else { return Ok(()) };
         let length = self.pad_length();
@@ -191,9 +191,9 @@ impl Plan<'_> {
             // Functions that are called often fill the room.
             self.sites.get_mut(count..).unwrap_or_default().sort_unstable_by(Site::cmp);
             self.sites.dedup();
-            let pads = self.sites.len() - count;
-            if self.sites.capacity() - self.sites.len() < pads.max(64) {
-                self.sites.try_reserve_exact(pads.max(64)).map_err(|_| OutOfMemory)?;
+            let enough = ((self.sites.len() - count) / 8).max(64);
+            if self.sites.capacity() - self.sites.len() < enough {
+                self.sites.try_reserve_exact(2 * enough).map_err(|_| OutOfMemory)?;
             }
         }
         self.sites.push(pad);
