@@ -41,11 +41,20 @@ const FLOORS: &[(&str, Floors)] = &[
             &["keys", "module"],
             &["kernel_info", "kexec", "patch_info", "pe"],
             &["blocklist", "der", "elf", "ksymtab", "signature"],
-            &["bytes", "error"],
+            &["addresses", "bytes", "error", "heap"],
         ],
     ),
     ("vsm_macros", &[&["functions", "handler"], &["errors"], &["codes", "documentation"]]),
-    ("vsm_sim", &[&["map", "stress"], &["run"], &["hosted", "machine"], &["validate", "vtl0"], &["engine", "hv"]]),
+    (
+        "vsm_sim",
+        &[
+            &["map", "trials"],
+            &["trials::run"],
+            &["hosted", "machine"],
+            &["trials::validate", "vtl0"],
+            &["engine", "hv", "random"],
+        ],
+    ),
     // On top the targets.
     ("fuzz", &[&[], &["explainable", "fixtures", "machine", "tampered"]]),
     (
