@@ -10,7 +10,7 @@ use crate::address::{FrameRange, PAGE_SIZE, PhysAddr};
 use crate::error::VsmError;
 use crate::platform::Platform;
 
-use super::refuse_vtl1;
+use super::refuse::refuse_vtl1;
 
 /// A half-open span of physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::hardware::Hardware;
 use crate::owner::Owner;
 use crate::platform::Platform;
 
-use super::refuse_vtl1;
+use super::refuse::refuse_vtl1;
 
 #[cfg(test)]
 #[path = "ptr_tests.rs"]
