@@ -12,7 +12,7 @@ use litebox_platform_lvbs::frames::{FrozenView, Permission, Transaction};
 use litebox_platform_lvbs::hardware::{AlignedPage, ViewPiece};
 use litebox_platform_lvbs::heki::CheckedRange;
 use litebox_platform_lvbs::owner::Owner;
-use litebox_platform_lvbs::sort::heap_sort;
+use vsm_integrity::heap::{TryPush, with_room};
 
 use crate::objects::{ObjectKind, Objects};
 
@@ -23,14 +23,12 @@ pub(crate) struct NamedFrames(Vec<FrameRange>);
 impl NamedFrames {
     /// Names frames.
     pub(crate) fn push(&mut self, frames: FrameRange) -> Result<(), VsmError> {
-        self.0.try_reserve(1).map_err(out_of_memory)?;
-        self.0.push(frames);
-        Ok(())
+        Ok(self.0.try_push(frames)?)
     }
 
     /// Refuses frames that are named twice, or of which something else has been fetched.
     pub(crate) fn check(mut self, fetched: &mut FetchOnce<'_>) -> Result<(), VsmError> {
-        heap_sort(&mut self.0, |one, other| one.start() < other.start());
+        self.0.sort_unstable_by_key(|frames| frames.start());
         fetched.note_frames(&self.0)
     }
 }
@@ -41,8 +39,7 @@ pub(crate) struct Pieces<'a>(Vec<ViewPiece<'a>>);
 impl<'a> Pieces<'a> {
     /// Those of `runs`, one after another.
     pub(crate) fn of_frames(runs: &[FrameRange]) -> Result<Self, VsmError> {
-        let mut pieces = Vec::new();
-        pieces.try_reserve_exact(runs.len()).map_err(out_of_memory)?;
+        let mut pieces = with_room(runs.len())?;
         pieces.extend(runs.iter().map(|frames| ViewPiece::Frozen(*frames)));
         Ok(Self(pieces))
     }
@@ -88,7 +85,7 @@ impl File {
         let mut file = Self { pieces: Vec::new(), copies: Vec::new(), first: 0, size: 0 };
         let first_va = objects.ranges(kind).next().map(CheckedRange::va);
         let first_va = first_va.ok_or_else(|| kind.refuse(0, "the file must be on the list"))?;
-        file.first = usize::try_from(first_va % PAGE_SIZE).map_err(out_of_memory)?;
+        file.first = usize::try_from(first_va % PAGE_SIZE).map_err(|_| OUT)?;
         let mut open = false;
         for range in objects.ranges(kind) {
             let joins = range.va() % PAGE_SIZE == range.start() % PAGE_SIZE;
@@ -120,26 +117,22 @@ impl File {
 
     /// Copies the bytes `start..end`, all of one page, to their place in a page of VTL1's.
     fn copy(&mut self, start: u64, end: u64, fetched: &mut FetchOnce<'_>) -> Result<(), VsmError> {
-        self.copies.try_reserve(1).map_err(out_of_memory)?;
-        self.copies.push(AlignedPage::ZEROED);
+        self.copies.try_push(AlignedPage::ZEROED)?;
         let page = self.copies.last_mut().ok_or(OUT)?;
-        let offset = usize::try_from(start % PAGE_SIZE).map_err(out_of_memory)?;
-        let bytes = usize::try_from(end - start).map_err(out_of_memory)?;
+        let offset = usize::try_from(start % PAGE_SIZE).map_err(|_| OUT)?;
+        let bytes = usize::try_from(end - start).map_err(|_| OUT)?;
         let place = page.0.get_mut(offset..).and_then(|rest| rest.get_mut(..bytes)).ok_or(OUT)?;
         fetched.fetch(PhysAddr::new(start)?, place)?;
         self.push(FilePiece::Copied(self.copies.len() - 1))
     }
 
     fn push(&mut self, piece: FilePiece) -> Result<(), VsmError> {
-        self.pieces.try_reserve(1).map_err(out_of_memory)?;
-        self.pieces.push(piece);
-        Ok(())
+        Ok(self.pieces.try_push(piece)?)
     }
 
     /// All pages, for a view.
     pub(crate) fn pieces(&self) -> Result<Pieces<'_>, VsmError> {
-        let mut pieces = Vec::new();
-        pieces.try_reserve_exact(self.pieces.len()).map_err(out_of_memory)?;
+        let mut pieces = with_room(self.pieces.len())?;
         for piece in &self.pieces {
             pieces.push(match piece {
                 FilePiece::Frozen(frames) => ViewPiece::Frozen(*frames),
@@ -166,7 +159,3 @@ impl File {
 }
 
 const OUT: VsmError = VsmError::OutOfMemory("frozen memory");
-
-fn out_of_memory<T>(_: T) -> VsmError {
-    OUT
-}

@@ -8,8 +8,8 @@ use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::access::FetchOnce;
 use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE, PhysAddr};
 use litebox_platform_lvbs::frames::Transaction;
-use litebox_platform_lvbs::sort::heap_sort;
 use litebox_platform_lvbs::vtl0::KexecSlot;
+use vsm_integrity::heap::{OutOfMemory, TryPush, with_room};
 use vsm_integrity::kexec::page_list::{self, PageListError};
 use vsm_integrity::kexec::{Kimage, PageList, Segment, Step};
 
@@ -31,16 +31,13 @@ pub(super) struct FrameSet(Vec<FrameRange>);
 impl FrameSet {
     /// Adds frames, which may be in it already.
     pub(super) fn push(&mut self, frames: FrameRange) -> Result<(), VsmError> {
-        self.0.try_reserve(1).map_err(out_of_memory)?;
-        self.0.push(frames);
-        Ok(())
+        Ok(self.0.try_push(frames)?)
     }
 
     /// Puts the set in order: ascending runs that do not touch.
     pub(super) fn settle(&mut self) -> Result<(), VsmError> {
-        heap_sort(&mut self.0, |one, other| one.start() < other.start());
-        let mut settled: Vec<FrameRange> = Vec::new();
-        settled.try_reserve_exact(self.0.len()).map_err(out_of_memory)?;
+        self.0.sort_unstable_by_key(|frames| frames.start());
+        let mut settled: Vec<FrameRange> = with_room(self.0.len())?;
         for frames in &self.0 {
             match settled.last_mut() {
                 Some(last) if frames.start() <= last.end() => {
@@ -161,10 +158,7 @@ impl Sources {
 fn append(runs: &mut Vec<FrameRange>, frame: FrameRange) -> Result<(), VsmError> {
     match runs.last_mut() {
         Some(last) if last.end() == frame.start() => *last = FrameRange::from_gfns(last.start(), frame.end())?,
-        _ => {
-            runs.try_reserve(1).map_err(out_of_memory)?;
-            runs.push(frame);
-        }
+        _ => runs.try_push(frame)?,
     }
     Ok(())
 }
@@ -172,9 +166,8 @@ fn append(runs: &mut Vec<FrameRange>, frame: FrameRange) -> Result<(), VsmError>
 /// The pages that the page list names as sources, in its order.
 fn walk(kimage: &Kimage, frozen: &FrameSet, transaction: &Transaction<'_>) -> Result<Vec<u64>, VsmError> {
     let total = kimage.segments().iter().fold(0_u64, |sum, segment| sum.saturating_add(segment.pages()));
-    let total = usize::try_from(total).map_err(out_of_memory)?;
-    let mut sources: Vec<u64> = Vec::new();
-    sources.try_reserve_exact(total).map_err(out_of_memory)?;
+    let total = usize::try_from(total).map_err(|_| OutOfMemory)?;
+    let mut sources: Vec<u64> = with_room(total)?;
     let mut links: Vec<u64> = Vec::new();
     let mut list = PageList::new(kimage);
     let mut step = list.step(kimage.head).map_err(refuse)?;
@@ -188,8 +181,7 @@ fn walk(kimage: &Kimage, frozen: &FrameSet, transaction: &Transaction<'_>) -> Re
         if kimage.segment_at(link).is_some() {
             return Err(Part::Pages.refuse(link, "a page of the page list lies where a segment goes"));
         }
-        links.try_reserve(1).map_err(out_of_memory)?;
-        links.push(link);
+        links.try_push(link)?;
         let pieces = Pieces::of_frames(&page)?;
         let view = pieces.view(transaction)?;
         let (entries, _) = view.as_chunks::<8>();
@@ -202,8 +194,7 @@ fn walk(kimage: &Kimage, frozen: &FrameSet, transaction: &Transaction<'_>) -> Re
                     if source != destination && kimage.segment_at(source).is_some() {
                         return Err(Part::Pages.refuse(source, "a source lies where another page goes"));
                     }
-                    sources.try_reserve(1).map_err(out_of_memory)?;
-                    sources.push(source);
+                    sources.try_push(source)?;
                 }
                 Step::Done => {
                     refuse_twice(&sources, links)?;
@@ -231,9 +222,9 @@ fn checked_page(address: u64, rule: &'static str, frozen: &FrameSet) -> Result<F
 /// Refuses a page that has two uses: what is copied first may leave something else in it for the second.
 fn refuse_twice(sources: &[u64], links: Vec<u64>) -> Result<(), VsmError> {
     let mut pages = links;
-    pages.try_reserve_exact(sources.len()).map_err(out_of_memory)?;
+    pages.try_reserve_exact(sources.len()).map_err(|_| OutOfMemory)?;
     pages.extend_from_slice(sources);
-    heap_sort(&mut pages, |one, other| one < other);
+    pages.sort_unstable();
     match pages.array_windows().find(|[one, other]| one == other) {
         Some([page, _]) => Err(Part::Pages.refuse(*page, "a page of the image is used twice")),
         None => Ok(()),
@@ -245,7 +236,7 @@ fn refuse_twice(sources: &[u64], links: Vec<u64>) -> Result<(), VsmError> {
 fn refuse_overwritten(kimage: &Kimage, sources: &[u64], frozen: &FrameSet) -> Result<(), VsmError> {
     let mut rest = sources;
     for segment in kimage.segments() {
-        let pages = usize::try_from(segment.pages()).map_err(out_of_memory)?;
+        let pages = usize::try_from(segment.pages()).map_err(|_| OutOfMemory)?;
         let (own, after) = rest.split_at_checked(pages).unwrap_or((rest, &[]));
         rest = after;
         let destinations = (segment.start..segment.end).step_by(ZEROS.len());
@@ -261,8 +252,4 @@ fn refuse_overwritten(kimage: &Kimage, sources: &[u64], frozen: &FrameSet) -> Re
 
 fn refuse(error: PageListError) -> VsmError {
     Part::Pages.refuse(error.entry, error.rule)
-}
-
-fn out_of_memory<T>(_: T) -> VsmError {
-    VsmError::OutOfMemory("a kexec image")
 }

@@ -9,6 +9,7 @@ use litebox_platform_lvbs::frames::{Permission, Transaction};
 use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
 use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vtl0::modules::MemoryContainer;
+use vsm_integrity::heap::{TryPush, with_room};
 
 use super::parts::Part;
 use crate::frozen::NamedFrames;
@@ -31,8 +32,7 @@ pub(super) fn claim(
     named: &mut NamedFrames,
     transaction: &mut Transaction<'_>,
 ) -> Result<Vec<MemoryContainer>, VsmError> {
-    let mut parts: Vec<MemoryContainer> = Vec::new();
-    parts.try_reserve_exact(ModuleMemoryKind::COUNT).map_err(out_of_memory)?;
+    let mut parts: Vec<MemoryContainer> = with_room(ModuleMemoryKind::COUNT)?;
     for part in Part::ALL {
         let Some(kind) = part.memory() else { continue };
         let mut ranges = objects.ranges(*part).peekable();
@@ -44,8 +44,7 @@ pub(super) fn claim(
             let run = part.frames(range)?;
             named.push(run)?;
             transaction.stage(run, owner, owner, permission)?;
-            frames.try_reserve(1).map_err(out_of_memory)?;
-            frames.push(run);
+            frames.try_push(run)?;
         }
         parts.push(MemoryContainer { kind, va, frames });
     }
@@ -65,8 +64,4 @@ pub(super) fn promote(
         }
     }
     Ok(())
-}
-
-fn out_of_memory<T>(_: T) -> VsmError {
-    VsmError::OutOfMemory("a module")
 }

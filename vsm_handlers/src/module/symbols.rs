@@ -8,6 +8,7 @@ use core::cell::Cell;
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vtl0::{ModuleMemoryMetadataMap, SymbolTable};
+use vsm_integrity::heap::{filled, with_room};
 use vsm_integrity::module::{Export, Resolver};
 
 /// The symbols, and whose have been asked for.
@@ -20,18 +21,14 @@ pub(super) struct KnownSymbols<'a> {
 
 impl<'a> KnownSymbols<'a> {
     pub(super) fn new(kernel: &'a SymbolTable, modules: &'a ModuleMemoryMetadataMap) -> Result<Self, VsmError> {
-        let mut used = Vec::new();
-        used.try_reserve_exact(modules.len()).map_err(out_of_memory)?;
-        used.resize(modules.len(), Cell::new(false));
-        Ok(Self { kernel, modules, used })
+        Ok(Self { kernel, modules, used: filled(modules.len(), Cell::new(false))? })
     }
 
     /// The modules whose symbols have been found.
     pub(super) fn used(&self) -> Result<Vec<Token>, VsmError> {
-        let mut tokens = Vec::new();
-        tokens.try_reserve_exact(self.used.iter().filter(|used| used.get()).count()).map_err(out_of_memory)?;
-        tokens
-            .extend(self.modules.iter().zip(&self.used).filter(|(_, used)| used.get()).map(|(module, _)| module.token));
+        let mut tokens = with_room(self.used.iter().filter(|used| used.get()).count())?;
+        let used = self.modules.iter().zip(&self.used).filter(|(_, used)| used.get());
+        tokens.extend(used.map(|(module, _)| module.token));
         Ok(tokens)
     }
 }
@@ -48,8 +45,4 @@ impl Resolver for KnownSymbols<'_> {
         let symbol = self.kernel.find(name).or_else(of_module)?;
         Some(Export { value: symbol.value, gpl: symbol.gpl, namespace: symbol.namespace.as_bytes() })
     }
-}
-
-fn out_of_memory<T>(_: T) -> VsmError {
-    VsmError::OutOfMemory("a module's symbols")
 }
