@@ -117,6 +117,18 @@ impl<'a> Elf<'a> {
         text(self.symbol_names, symbol.name, MAX_SYMBOL_NAME)
     }
 
+    /// The name of each symbol and the section that it is defined in, if any, with no more said of it.
+    pub fn symbol_names(&self) -> impl Iterator<Item = (&'a [u8], Option<usize>)> {
+        let names = self.symbol_names;
+        let count = self.section_count();
+        self.symbols.as_chunks().0.iter().map(move |bytes: &[u8; symbol::BYTES]| {
+            let [a, b, c, d, _, _, low, high, ..] = *bytes;
+            let name = text(names, u32::from_le_bytes([a, b, c, d]), MAX_SYMBOL_NAME).unwrap_or_default();
+            let section = usize::from(u16::from_le_bytes([low, high]));
+            (name, (1..count).contains(&section).then_some(section))
+        })
+    }
+
     /// The relocations in a section of that type.
     pub fn relocations(&self, section: &Section<'_>) -> Relocations<'a> {
         Relocations::new(self.bytes(section))

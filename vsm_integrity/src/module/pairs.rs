@@ -38,10 +38,10 @@ pub fn within_alternative(class: Class) -> bool {
 }
 
 /// Leaves one of two neighbours at a place of which the second alone counts: to be called with each pair of sites.
-pub fn replaces(second: &Site, first: &mut Site) -> bool {
-    let replaces = first.same_place(*second) && together(first.class(), second.class()) == Some(Pair::Second);
+pub fn replaces(second: Site, first: &mut Site) -> bool {
+    let replaces = first.same_place(second) && together(first.class(), second.class()) == Some(Pair::Second);
     if replaces {
-        *first = *second;
+        *first = second;
     }
     replaces
 }

@@ -67,7 +67,7 @@ impl<'a> Plan<'a> {
         let relocations = RelocationIndex::new(&elf)?;
         let source = Source { elf: &elf, layout: &layout, symbols: &symbols, relocations: &relocations };
         let (mut sites, tables) = sites::collect(source)?;
-        sites.dedup_by(|second, first| pairs::replaces(second, first));
+        sites.dedup_by(|second, first| pairs::replaces(*second, first));
         let address = |name: &[u8]| resolver.find(name).map(|export| export.value);
         let per_cpu = elf.sections().find(|section| layout.place(section.index) == Place::PerCpu);
         let text = elf.sections().find(|section| section.name == b".text");

@@ -70,21 +70,15 @@ impl Layout {
 /// The most bytes of DATA: its sections, and the symbols that stay.
 fn most_data(layout: &Layout, elf: &Elf<'_>, info: &ModInfo<'_>) -> u64 {
     let livepatch = info.get(b"livepatch").is_some();
-    let stays = |index: usize| {
-        index == 0
-            || livepatch
-            || elf.symbol(index).is_ok_and(|symbol| match symbol.place {
-                elf::Place::Section(section) if symbol.name != 0 => match layout.place(section) {
-                    Place::Range(kind, _) => !kind.is_init(),
-                    Place::PerCpu => true,
-                    Place::Nowhere => false,
-                },
-                _ => false,
-            })
+    let stays = |section: usize| match layout.place(section) {
+        Place::Range(kind, _) => !kind.is_init(),
+        Place::PerCpu => true,
+        Place::Nowhere => false,
     };
-    let name = |index: usize| elf.symbol(index).and_then(|symbol| elf.symbol_name(&symbol)).unwrap_or_default();
-    let symbols = (0..elf.symbol_count()).filter(|index| stays(*index));
-    let added = symbols.fold(0, |sum: u64, index| sum.saturating_add(SYMBOL + name(index).len() as u64 + 1 + 1));
+    let added = elf.symbol_names().enumerate().fold(0, |sum: u64, (index, (name, section))| {
+        let kept = index == 0 || livepatch || !name.is_empty() && section.is_some_and(stays);
+        sum.saturating_add(if kept { SYMBOL + name.len() as u64 + 1 + 1 } else { 0 })
+    });
     sections(layout, info, Kind::Data).next_multiple_of(symbol_align(elf)).saturating_add(added)
 }
 

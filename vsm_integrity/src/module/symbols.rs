@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use super::error::{ModuleError, Name};
 use super::layout::{Layout, Place};
 use super::modinfo::ModInfo;
-use crate::elf::{self, Binding, Elf};
+use crate::elf::{self, Binding, Elf, Symbol};
 use crate::heap::{self, TryPush};
 
 /// The most symbols that a module may need from others.
@@ -67,53 +67,32 @@ impl Symbols {
         layout: &Layout,
         resolver: &impl Resolver,
     ) -> Result<Self, ModuleError> {
-        let undefined = Self::resolve(elf, info, resolver)?;
-        let mut symbols = Self { undefined, values: Vec::new() };
-        let ready = elf.symbol_count().min(READY);
-        let mut values = heap::with_room(ready)?;
-        for index in 0..ready {
-            values.push(match symbols.look_up(elf, layout, index) {
-                Ok(Value::Number(value)) => value,
-                _ => UNKNOWN,
-            });
-        }
-        symbols.values = values;
-        Ok(symbols)
-    }
-
-    /// Index and value of each symbol that others must define.
-    fn resolve(elf: &Elf<'_>, info: &ModInfo<'_>, resolver: &impl Resolver) -> Result<Vec<(u32, u64)>, ModuleError> {
         let gpl = info.is_gpl_compatible();
-        let mut undefined = Vec::new();
-        for index in 1..elf.symbol_count() {
-            let refused = |name: &[u8], rule| Err(ModuleError::Symbol { symbol: Name::new(name), rule });
-            let symbol = match elf.symbol(index) {
-                Ok(symbol) if symbol.place == elf::Place::Undefined => symbol,
-                Ok(_) => continue,
-                Err(rule) => return refused(b"", rule),
-            };
-            let name = match elf.symbol_name(&symbol) {
-                Ok(name) => name,
-                Err(rule) => return refused(b"", rule),
-            };
-            let value = match resolver.find(name) {
-                Some(export) if export.gpl && !gpl => {
-                    return refused(name, "the symbol is for GPL-compatible modules only");
+        let ready = elf.symbol_count().min(READY);
+        let mut symbols = Self { undefined: Vec::new(), values: heap::with_room(ready)? };
+        for index in 0..elf.symbol_count() {
+            let refused = |name: &[u8], rule| ModuleError::Symbol { symbol: Name::new(name), rule };
+            let symbol = elf.symbol(index).map_err(|rule| refused(b"", rule))?;
+            let value = if symbol.place == elf::Place::Undefined && index != 0 {
+                let name = elf.symbol_name(&symbol).map_err(|rule| refused(b"", rule))?;
+                let value = resolve(&symbol, name, gpl, info, resolver).map_err(|rule| refused(name, rule))?;
+                if symbols.undefined.len() >= MAX_UNDEFINED {
+                    return Err(refused(name, "a module must not need more than 65536 symbols"));
                 }
-                Some(export) if !export.namespace.is_empty() && !info.imports(export.namespace) => {
-                    return refused(name, "the module must import the symbol's namespace");
+                let index = u32::try_from(index).map_err(|_| ModuleError::OutOfMemory)?;
+                symbols.undefined.try_push((index, value))?;
+                value
+            } else {
+                match symbols.defined(&symbol, layout, index) {
+                    Ok(Value::Number(value)) => value,
+                    _ => UNKNOWN,
                 }
-                Some(export) => export.value,
-                None if symbol.binding == Binding::Weak => symbol.value,
-                None => return refused(name, "neither the kernel nor an accepted module exports the symbol"),
             };
-            if undefined.len() >= MAX_UNDEFINED {
-                return refused(name, "a module must not need more than 65536 symbols");
+            if symbols.values.len() < ready {
+                symbols.values.push(value);
             }
-            let index = u32::try_from(index).map_err(|_| ModuleError::OutOfMemory)?;
-            undefined.try_push((index, value))?;
         }
-        Ok(undefined)
+        Ok(symbols)
     }
 
     /// What the symbol of that index stands for.
@@ -135,7 +114,10 @@ impl Symbols {
     }
 
     fn look_up(&self, elf: &Elf<'_>, layout: &Layout, index: usize) -> Result<Value, &'static str> {
-        let symbol = elf.symbol(index)?;
+        self.defined(&elf.symbol(index)?, layout, index)
+    }
+
+    fn defined(&self, symbol: &Symbol, layout: &Layout, index: usize) -> Result<Value, &'static str> {
         match symbol.place {
             elf::Place::Absolute => Ok(Value::Number(symbol.value)),
             elf::Place::Section(section) => match (layout.place(section), layout.address(section)) {
@@ -163,5 +145,24 @@ impl Symbols {
         }
         let at = self.undefined.binary_search_by_key(&index, |(index, _)| *index).ok()?;
         self.undefined.get(at).map(|(_, value)| *value)
+    }
+}
+
+/// The value of a symbol that others must define.
+fn resolve(
+    symbol: &Symbol,
+    name: &[u8],
+    gpl: bool,
+    info: &ModInfo<'_>,
+    resolver: &impl Resolver,
+) -> Result<u64, &'static str> {
+    match resolver.find(name) {
+        Some(export) if export.gpl && !gpl => Err("the symbol is for GPL-compatible modules only"),
+        Some(export) if !export.namespace.is_empty() && !info.imports(export.namespace) => {
+            Err("the module must import the symbol's namespace")
+        }
+        Some(export) => Ok(export.value),
+        None if symbol.binding == Binding::Weak => Ok(symbol.value),
+        None => Err("neither the kernel nor an accepted module exports the symbol"),
     }
 }

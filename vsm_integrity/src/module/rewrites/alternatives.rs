@@ -280,14 +280,14 @@ impl Search<'_, '_, '_> {
             counts = true;
             if self.calls & *option != 0 {
                 let solution = Solution { applied, inner: self.inner_class(before.starts_with(code)) };
-                self.compare(attempt, &inner_options, *option, solution, code);
+                self.compare(attempt, inner_options, *option, solution, code);
             }
         }
         // Without a call the counting makes no difference.
         let options = if counts { calls::KEPT } else { u8::MAX };
         if self.calls & options != 0 {
             let solution = Solution { applied, inner: self.inner_class(true) };
-            self.compare(attempt, &inner_options, options, solution, buffer.get_mut(..self.group.original.len())?);
+            self.compare(attempt, inner_options, options, solution, buffer.get_mut(..self.group.original.len())?);
         }
         Some(())
     }
@@ -319,7 +319,7 @@ impl Search<'_, '_, '_> {
     fn compare(
         &mut self,
         attempt: &Attempt,
-        inner_options: &[u8; MAX_PARTS],
+        inner_options: [u8; MAX_PARTS],
         call_options: u8,
         solution: Solution,
         code: &mut [u8],
@@ -360,7 +360,7 @@ impl Search<'_, '_, '_> {
     }
 
     /// Notes an attempt that fits.
-    fn fits(&mut self, attempt: &Attempt, inner_options: &[u8; MAX_PARTS]) {
+    fn fits(&mut self, attempt: &Attempt, inner_options: [u8; MAX_PARTS]) {
         let fit = &mut self.fit;
         fit.any = true;
         fit.versions |= attempt.option;

@@ -16,7 +16,7 @@ use super::nops::NOPS;
 use crate::generation::KernelGeneration;
 use crate::heap::OutOfMemory;
 use crate::module::error::ModuleError;
-use crate::module::habits::Choice;
+use crate::module::habits::{Choice, Habits};
 use crate::module::kind::Kind;
 use crate::module::layout::Place;
 use crate::module::plan::Plan;
@@ -62,6 +62,15 @@ impl Template {
 /// Whether all bytes are NOPs of one byte.
 fn are_nops(space: &[u8]) -> bool {
     space.iter().all(|byte| *byte == NOPS[1][0])
+}
+
+impl Habits {
+    /// Whether this kernel's modules have shown that it counts calls (`retbleed=stuff`): it then writes to functions that are
+    /// sealed whenever it changes a static call, which no patch protocol covers.
+    #[must_use]
+    pub fn counts_calls(&self) -> bool {
+        self.options(Choice::Call) & KEPT == 0
+    }
 }
 
 impl Plan<'_> {
@@ -154,6 +163,7 @@ impl Plan<'_> {
                     let replacement = self.alternative(site.index()).map(|entry| entry.replacement);
                     let place = replacement.and_then(|va| self.layout.find(va)).filter(|(kind, _)| kind.is_text());
                     let code = place.and_then(|(kind, offset)| Site::new(kind.is_init(), offset, Class::Call, 0));
+                    self.place_pad(count, self.branch_at(site), 1)?;
                     self.place_pad(count, code.and_then(|code| self.branch_at(code)), 1)?;
                 }
                 _ => {}
@@ -169,8 +179,8 @@ impl Plan<'_> {
     fn may_be_replaced(&self, at: usize) -> bool {
         let Some(site) = self.sites.get(at) else { return false };
         let covers = |other: &Site| {
-            let length = self.alternative(other.index()).map_or(0, |entry| u32::from(entry.length));
-            other.class() == Class::Alternative && site.offset() < other.offset() + length
+            let entry = (other.class() == Class::Alternative).then(|| self.alternative(other.index())).flatten();
+            entry.is_some_and(|entry| site.offset() < other.offset() + u32::from(entry.length))
         };
         let near = |other: &&Site| other.kind() == site.kind() && other.offset() + 256 > site.offset();
         let before = self.sites.get(..at).unwrap_or_default().iter().rev().take_while(near);

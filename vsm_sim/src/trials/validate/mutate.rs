@@ -181,8 +181,12 @@ impl Changing<'_, '_> {
         if self.plan.check(&memory, &mut self.habits.clone(), kind, place).is_err() {
             return Ok(false);
         }
-        // A branch to a page of thunks elsewhere counts only with that page, which VTL1 compares as well.
+        // A branch to a page of thunks elsewhere counts only with that page, which VTL1 compares as well. Where per-CPU
+        // variables are is VTL0's choice: with one reference only, any change of it is another choice.
         let explained = self.plan.explain(&memory, &self.habits);
-        Ok(explained.is_ok_and(|explained| explained.thunk_pages == self.explained.thunk_pages))
+        let same = |other: Explained| {
+            other.thunk_pages == self.explained.thunk_pages && other.per_cpu == self.explained.per_cpu
+        };
+        Ok(explained.is_ok_and(same))
     }
 }
