@@ -34,6 +34,9 @@ pub(super) const SINT_VECTOR: u8 = 0xf3;
 /// VTL0's hypercall page and the page of its hypercall input, at the very start of its memory.
 const VTL0_HYPERCALL_PAGE: u64 = 0;
 const VTL0_HYPERCALL_INPUT: u64 = 0x1000;
+/// What lies in reserved fields of VTL0's hypercalls, for its driver never clears their page: bytes that were seen (LVBS
+/// contract §11.12).
+const STALE: [u8; 6] = [0x2f, 0xba, 0x81, 0x2f, 0xba, 0x81];
 
 /// VTL0's kernel, with SMEP.
 const KERNEL: Mode = Mode { user: false, smep_disabled: false };
@@ -297,7 +300,7 @@ impl HostedMachine {
             partition: PARTITION_ID_SELF,
             target_vtl: 1,
             flags: EnablePartitionVtl::ENABLE_MBEC,
-            reserved: [0; 6],
+            reserved: STALE,
         };
         let control = HypercallControl::new(HypercallCode::ENABLE_PARTITION_VTL);
         let result = self.vtl0_hypercall(0, control, enable.as_bytes());
@@ -306,7 +309,7 @@ impl HostedMachine {
             partition: PARTITION_ID_SELF,
             vp_index: VP_INDEX_SELF,
             target_vtl: 1,
-            reserved: [0; 3],
+            reserved: [STALE[0], STALE[1], STALE[2]],
             context: context(self.layout.region.start() << 12, 0),
         };
         let control = HypercallControl::new(HypercallCode::ENABLE_VP_VTL);

@@ -67,6 +67,8 @@ impl Vtl0 {
         state.tr = Segment { base: guest::tss(vp), limit: 103, selector: 0x18, attributes: 0x8b };
         // OSXSAVE and SMEP, as Linux has them.
         state.cr4 |= 1 << 18 | 1 << 20;
+        // What was in the hypercall input page before it became that.
+        bytes::write(machine.ram(), guest::exchange(vp), &[0x81; 4096])?;
         let processor = Processor::new(Arc::clone(machine), vp, &state)?;
         let mut vtl0 = Self { processor, shared, call: 0, vtl_call: 0 };
         let ram = machine.ram().clone();
@@ -173,10 +175,23 @@ impl Vtl0 {
         input: &[u8],
         output: usize,
     ) -> Result<(HypercallResult, Vec<u8>)> {
+        self.hypercall_with(control, &[(0, input)], output)
+    }
+
+    /// The same with an input of which only some fields are written: the rest is what the last hypercall left, as with the
+    /// driver, which never clears its input page (LVBS contract §11.12).
+    fn hypercall_with(
+        &mut self,
+        control: HypercallControl,
+        fields: &[(u64, &[u8])],
+        output: usize,
+    ) -> Result<(HypercallResult, Vec<u8>)> {
         let ram = self.processor.machine().ram().clone();
         // The processor's exchange pages serve: one for the input, the next for the output.
         let at = guest::exchange(self.processor.vp());
-        bytes::write(&ram, at, input)?;
+        for (offset, field) in fields {
+            bytes::write(&ram, at + offset, field)?;
+        }
         let registers = SharedState {
             rax: guest::HYPERCALL_PAGE,
             rcx: control.raw(),
@@ -193,10 +208,9 @@ impl Vtl0 {
 
     /// Reads a register of this VTL and processor.
     pub fn get_register(&mut self, name: HvRegisterName) -> Result<u64> {
-        let mut input = header(SELF_VP);
-        input.extend_from_slice(&name.0.to_le_bytes());
         let control = HypercallControl::new(HypercallCode::GET_VP_REGISTERS).with_reps(1);
-        let (result, output) = self.hypercall(control, &input, 16)?;
+        let (result, output) =
+            self.hypercall_with(control, &[(0, &header(SELF_VP, 0)), (16, &name.0.to_le_bytes())], 16)?;
         ensure!(result.status().is_success(), "VTL0 reading {name}: {}", result.status());
         Ok(u64::from_le_bytes(output[..8].try_into()?))
     }
@@ -206,10 +220,10 @@ impl Vtl0 {
         const VTL1_ENABLED: u64 = 1 << 1;
         const VTL1_MBEC: u64 = 1 << 21;
         if self.get_register(HvRegisterName::VSM_PARTITION_STATUS)? & VTL1_ENABLED == 0 {
-            let mut input = SELF_PARTITION.to_le_bytes().to_vec();
             // Target VTL 1, flags: enable MBEC.
-            input.extend_from_slice(&[1, 1, 0, 0, 0, 0, 0, 0]);
-            let (result, _) = self.hypercall(HypercallControl::new(HypercallCode::ENABLE_PARTITION_VTL), &input, 0)?;
+            let fields = [(0, &SELF_PARTITION.to_le_bytes()[..]), (8, &[1, 1])];
+            let control = HypercallControl::new(HypercallCode::ENABLE_PARTITION_VTL);
+            let (result, _) = self.hypercall_with(control, &fields, 0)?;
             ensure!(result.status().is_success(), "HvCallEnablePartitionVtl: {}", result.status());
         }
         let status = self.get_register(HvRegisterName::VSM_PARTITION_STATUS)?;
@@ -225,11 +239,8 @@ impl Vtl0 {
     /// Makes HvCallEnableVpVtl; its status.
     pub fn enable_vp_vtl1(&mut self, vp: u32, start: &Start) -> Result<HvStatus> {
         use zerocopy::IntoBytes;
-        let mut input = SELF_PARTITION.to_le_bytes().to_vec();
-        input.extend_from_slice(&vp.to_le_bytes());
-        input.extend_from_slice(&[1, 0, 0, 0]);
-        input.extend_from_slice(start.context.as_bytes());
-        let (result, _) = self.hypercall(HypercallControl::new(HypercallCode::ENABLE_VP_VTL), &input, 0)?;
+        let fields = [(0, &header(vp, 1)[..]), (16, start.context.as_bytes())];
+        let (result, _) = self.hypercall_with(HypercallControl::new(HypercallCode::ENABLE_VP_VTL), &fields, 0)?;
         Ok(result.status())
     }
 
@@ -289,10 +300,7 @@ impl Vtl0 {
     }
 }
 
-/// The header of the register hypercalls: own partition, VP, own VTL.
-fn header(vp: u32) -> Vec<u8> {
-    let mut header = SELF_PARTITION.to_le_bytes().to_vec();
-    header.extend_from_slice(&vp.to_le_bytes());
-    header.extend_from_slice(&[0; 4]);
-    header
+/// The fields with which the hypercalls about a processor begin: own partition, VP, VTL; not the reserved bytes behind them.
+fn header(vp: u32, vtl: u8) -> Vec<u8> {
+    [&SELF_PARTITION.to_le_bytes()[..], &vp.to_le_bytes(), &[vtl]].concat()
 }

@@ -117,7 +117,8 @@ impl Stage {
         let (kernel, _) = KernelData::made_up(40, 1);
         let kernel = KernelData { trampoline_pages: 0, ..kernel };
         let mut ranges = kernel.write(self.machine.memory(), kdata::consecutive(RODATA.start, RODATA.end))?;
-        ranges.push(lists::Range::direct(TRAMPOLINE.start, TRAMPOLINE.end, kind::KEXEC_TRAMPOLINE));
+        let place = ranges.iter().position(|range| range.attributes == kind::KERNEL_INFO).unwrap_or(ranges.len());
+        ranges.insert(place, lists::Range::direct(TRAMPOLINE.start, TRAMPOLINE.end, kind::KEXEC_TRAMPOLINE));
         write_list(self.machine.memory(), &mut self.scratch, &ranges)
     }
 

@@ -37,6 +37,8 @@ pub mod kind {
 const RODATA: u64 = 0xffff_ffff_8200_0000;
 /// Where the other objects appear in VTL0's virtual memory: Linux's vmalloc area.
 const VMALLOC: u64 = 0xffff_c900_0000_0000;
+/// What a made-up trampoline consists of: RET.
+const TRAMPOLINE: u8 = 0xc3;
 /// Bytes of a blacklist record.
 const RECORD: usize = 133;
 
@@ -108,22 +110,19 @@ impl KernelData {
         (kernel, exports)
     }
 
-    /// The objects that are sent, each with its kind and VTL0's virtual address of its first byte. They begin anywhere
-    /// within a page, as a kernel's objects do.
-    fn objects(&self) -> Vec<(u64, u64, &[u8])> {
+    /// The objects that are sent, in the driver's order (LVBS contract §11.3), each with its kind and VTL0's virtual address of
+    /// its first byte. They begin anywhere within a page, as a kernel's objects do.
+    fn objects<'a>(&'a self, trampoline: &'a [u8]) -> Vec<(u64, u64, &'a [u8])> {
         let objects = [
-            (kind::SYSTEM_CERTS, VMALLOC + 0x123, &self.certificates),
+            (kind::SYSTEM_CERTS, VMALLOC + 0x123, self.certificates.as_slice()),
             (kind::REVOCATION_CERTS, VMALLOC + 0x0100_0ff0, &self.revoked),
             (kind::BLACKLIST_HASHES, VMALLOC + 0x0200_0800, &self.blocklist),
+            (kind::KEXEC_TRAMPOLINE, VMALLOC + 0x0500_0000, trampoline),
             (kind::KERNEL_INFO, VMALLOC + 0x0300_0040, &self.info),
             (kind::KERNEL_DATA, self.rodata_va, &self.rodata),
             (kind::PATCH_INFO, VMALLOC + 0x0400_0010, &self.patches),
         ];
-        objects
-            .into_iter()
-            .filter(|(.., bytes)| !bytes.is_empty())
-            .map(|(kind, va, bytes)| (kind, va, bytes.as_slice()))
-            .collect()
+        objects.into_iter().filter(|(.., bytes)| !bytes.is_empty()).collect()
     }
 
     /// Writes the objects to pages that `page` hands out, and returns the ranges of the list: pages that happen to be
@@ -133,7 +132,8 @@ impl KernelData {
     /// When `page` has none left, or hands out what is not RAM.
     pub fn write(&self, memory: &dyn GuestMemory, mut page: impl FnMut() -> Result<u64>) -> Result<Vec<Range>> {
         let mut ranges: Vec<Range> = Vec::new();
-        for (kind, va, object) in self.objects() {
+        let trampoline = vec![TRAMPOLINE; usize::try_from(self.trampoline_pages * PAGE)?];
+        for (kind, va, object) in self.objects(&trampoline) {
             let mut done = 0;
             while done < object.len() {
                 let at = va + done as u64;
@@ -143,11 +143,6 @@ impl KernelData {
                 append(&mut ranges, Range { va: at, pa, epa: pa + size as u64, attributes: kind });
                 done += size;
             }
-        }
-        for index in 0..self.trampoline_pages {
-            let pa = page()?;
-            let va = VMALLOC + 0x0500_0000 + index * PAGE;
-            append(&mut ranges, Range { va, pa, epa: pa + PAGE, attributes: kind::KEXEC_TRAMPOLINE });
         }
         Ok(ranges)
     }

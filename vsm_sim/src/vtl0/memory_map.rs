@@ -3,6 +3,8 @@
 //! The map is that of a Hyper-V generation 2 guest: RAM from 0 up to a hole for devices below 4 GiB, the rest above.
 //! VTL0 reserves VTL1's region from the top of low memory, as `memblock` does (LVBS contract §2.1).
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 
 /// A run of RAM.
@@ -16,6 +18,8 @@ pub struct RamSlot {
 
 /// First byte of the device hole below 4 GiB.
 pub const LOW_RAM_END: u64 = 0xF800_0000;
+/// Video memory and ROMs of a PC, which a machine may have where other RAM would be.
+pub const LEGACY_HOLE: Range<u64> = 0xa_0000..0x10_0000;
 const HIGH_RAM_START: u64 = 1 << 32;
 const PAGE: u64 = 4096;
 /// The region is 2 MiB aligned (contract §2.1).
@@ -39,6 +43,8 @@ pub struct MemoryMap {
     pub region_start: u64,
     /// Its size in bytes.
     pub region_size: u64,
+    /// Whether the PC's hole for video memory and ROMs lies in low memory.
+    has_legacy_hole: bool,
 }
 
 /// The size VTL0 reserves for VTL1 unless told otherwise: 16 MiB and 4 MiB a possible processor.
@@ -58,7 +64,7 @@ impl MemoryMap {
             None => low_end.saturating_sub(region_size) / REGION_ALIGN * REGION_ALIGN,
         };
         ensure!(start.is_multiple_of(REGION_ALIGN), "the region's start {start:#x} is not 2 MiB aligned");
-        let map = Self { total, region_start: start, region_size };
+        let map = Self { total, region_start: start, region_size, has_legacy_hole: false };
         let end = start.checked_add(region_size);
         let inside =
             map.slots().iter().any(|slot| start >= slot.gpa && end.is_some_and(|end| end <= slot.gpa + slot.size));
@@ -67,10 +73,22 @@ impl MemoryMap {
         Ok(map)
     }
 
+    /// The same map without the RAM of [`LEGACY_HOLE`], whose bytes are then fewer than `total` by that much.
+    #[must_use]
+    pub fn with_legacy_hole(self) -> Self {
+        Self { has_legacy_hole: true, ..self }
+    }
+
     /// The runs of RAM, ascending.
     #[must_use]
     pub fn slots(&self) -> Vec<RamSlot> {
-        let mut slots = vec![RamSlot { gpa: 0, size: self.total.min(LOW_RAM_END) }];
+        let low_end = self.total.min(LOW_RAM_END);
+        let mut slots = if self.has_legacy_hole {
+            let Range { start, end } = LEGACY_HOLE;
+            vec![RamSlot { gpa: 0, size: start }, RamSlot { gpa: end, size: low_end - end }]
+        } else {
+            vec![RamSlot { gpa: 0, size: low_end }]
+        };
         if self.total > LOW_RAM_END {
             slots.push(RamSlot { gpa: HIGH_RAM_START, size: self.total - LOW_RAM_END });
         }
@@ -100,6 +118,14 @@ mod tests {
         assert_eq!(map.slots().iter().map(|slot| slot.size).sum::<u64>(), 8 << 30);
         assert_eq!(map.region_end(), LOW_RAM_END);
         assert_eq!(map.end_of_ram(), (8 << 30) + (4 << 30) - LOW_RAM_END);
+    }
+
+    #[test]
+    fn a_pc_has_no_ram_where_its_video_memory_is() {
+        let map = MemoryMap::new(1 << 30, None, default_region_size(2)).unwrap().with_legacy_hole();
+        let slots = [RamSlot { gpa: 0, size: 0xa_0000 }, RamSlot { gpa: 0x10_0000, size: (1 << 30) - 0x10_0000 }];
+        assert_eq!(map.slots(), slots);
+        assert_eq!(map.end_of_ram(), 1 << 30);
     }
 
     #[test]

@@ -20,7 +20,8 @@
 //! | [`patcher`] | the steps of a text poke |
 //! | [`optee`] | how Linux looks for OP-TEE |
 //! | [`log_reader`] | follows VTL1's log in the ring |
-//! | [`ranges`] | the protections a real machine's VTL0 asks for at boot |
+//! | [`ranges`] | the protections that VTL0 asks for at boot |
+//! | [`records`] | the records of patch sites that HEKI keeps for modules |
 
 pub mod authenticode;
 pub mod bytes;
@@ -36,5 +37,6 @@ pub mod modules;
 pub mod optee;
 pub mod patcher;
 pub mod ranges;
+pub mod records;
 pub mod signed;
 pub mod signer;

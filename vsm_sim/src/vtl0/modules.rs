@@ -102,14 +102,28 @@ impl Module {
     /// # Errors
     /// When there are no frames left, or a frame is not RAM.
     pub fn place(&self, memory: &dyn GuestMemory, frames: &mut Frames, file_start: u64) -> Result<Placed> {
-        let mut placed = Placed::default();
-        for part in &self.parts {
-            placed.put(memory, frames, part.kind.number() as u64, part.va, &part.bytes)?;
-        }
-        placed.put(memory, frames, FILE, FILE_VA + file_start % PAGE, &self.file)?;
+        let mut placed = self.place_memory(memory, frames, file_start)?;
         if !self.labels.is_empty() {
-            let sites: Vec<Site> = self.labels.iter().map(|label| placed.site(label)).collect::<Result<_>>()?;
+            let sites = placed.sites(self)?;
             placed.put(memory, frames, PATCHES, PATCHES_VA, &patch_record(&sites))?;
+        }
+        Ok(placed)
+    }
+
+    /// The same without its patch sites.
+    pub(super) fn place_memory(
+        &self,
+        memory: &dyn GuestMemory,
+        frames: &mut Frames,
+        file_start: u64,
+    ) -> Result<Placed> {
+        let mut placed = Placed::default();
+        // The driver's order: the file, the memory by its kinds, the sites (LVBS contract §11.3).
+        placed.put(memory, frames, FILE, FILE_VA + file_start % PAGE, &self.file)?;
+        let mut parts: Vec<&Part> = self.parts.iter().collect();
+        parts.sort_by_key(|part| part.kind.number());
+        for part in parts {
+            placed.put(memory, frames, part.kind.number() as u64, part.va, &part.bytes)?;
         }
         Ok(placed)
     }
@@ -204,10 +218,17 @@ impl Placed {
         })
     }
 
-    fn site(&self, label: &Label) -> Result<Site> {
-        let mut jump = [0; 5];
-        jump[..label.jump.len()].copy_from_slice(&label.jump);
-        Ok(Site { jump, ..self.place_of(label.va, label.jump.len())? })
+    /// Where the jump labels of the module, which has been placed here, lie.
+    ///
+    /// # Errors
+    /// When one is not in its memory.
+    pub fn sites(&self, module: &Module) -> Result<Vec<Site>> {
+        let site = |label: &Label| {
+            let mut jump = [0; 5];
+            jump[..label.jump.len()].copy_from_slice(&label.jump);
+            Ok(Site { jump, ..self.place_of(label.va, label.jump.len())? })
+        };
+        module.labels.iter().map(site).collect()
     }
 
     /// Where a site of `size` bytes at `va` lies; its jump is left out.
@@ -291,14 +312,14 @@ mod tests {
         };
         let placed = module.place(&memory, &mut Frames::consecutive(0x1_0000, 0x2_0000), 0x900).unwrap();
         let ranges: Vec<_> = placed.ranges.iter().map(|range| (range.pa, range.epa, range.attributes)).collect();
-        assert_eq!(ranges, [(0x1_0000, 0x1_3000, 0), (0x1_3900, 0x1_5100, 7), (0x1_6040, 0x1_6088, 8)]);
+        assert_eq!(ranges, [(0x1_0900, 0x1_2100, 7), (0x1_3000, 0x1_6000, 0), (0x1_6040, 0x1_6088, 8)]);
         let mut site = [0; 24];
         bytes::read(&memory, 0x1_6040 + 48, &mut site).unwrap();
-        assert_eq!(site[..16], [0x1_0ffe_u64.to_le_bytes(), 0x1_1000_u64.to_le_bytes()].concat());
+        assert_eq!(site[..16], [0x1_3ffe_u64.to_le_bytes(), 0x1_4000_u64.to_le_bytes()].concat());
         let backwards = Frames { free: [0x9000, 0x8000, 0x7000, 0x6000, 0x5000, 0x4000, 0x3000].into() };
         let placed = module.place(&memory, &mut backwards.clone(), 0).unwrap();
         assert_eq!(placed.ranges.len(), 3 + 2 + 1);
-        assert_eq!(placed.physical(0xffff_ffff_c000_1234), Some(0x8234));
-        assert_eq!(placed.memory().map(|(_, page)| page).collect::<Vec<_>>(), [0x9000, 0x8000, 0x7000]);
+        assert_eq!(placed.physical(0xffff_ffff_c000_1234), Some(0x6234));
+        assert_eq!(placed.memory().map(|(_, page)| page).collect::<Vec<_>>(), [0x7000, 0x6000, 0x5000]);
     }
 }

@@ -7,6 +7,9 @@ const PAGE: u64 = 4096;
 /// INT3.
 pub const INT3: u8 = 0xcc;
 
+/// Sites of a batch at most: Linux's `TP_VEC_MAX`, a page of `struct text_poke_loc`.
+pub const BATCH: usize = 4096 / 16;
+
 /// What a site is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -81,4 +84,39 @@ pub fn poke(site: &Site, form: Form) -> [Patch; 3] {
 /// When there are more than 6.
 pub fn poke_code(site: &Site, code: &[u8]) -> [Patch; 3] {
     [write_at(site, 0, &[INT3]), write_at(site, 1, &code[1..]), write_at(site, 0, &code[..1])]
+}
+
+/// The steps that give each site its new code, as `text_poke_bp_batch` makes them of up to [`BATCH`] sites: INT3 at all, then
+/// the rest of all, then the first byte of all (LVBS contract §11.7).
+///
+/// # Panics
+/// As [`poke_code`].
+#[must_use]
+pub fn poke_batch(sites: &[(Site, Vec<u8>)]) -> Vec<Patch> {
+    let batch = |sites: &[(Site, Vec<u8>)]| {
+        let pokes: Vec<[Patch; 3]> = sites.iter().map(|(site, code)| poke_code(site, code)).collect();
+        (0..3).flat_map(|phase| pokes.iter().map(|steps| steps[phase]).collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    sites.chunks(BATCH).flat_map(batch).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_goes_phase_by_phase_over_all_its_sites() {
+        let site = |index: u64| Site { pa: 0x1000 * index, next_page: 0, jump: [0xe9, 1, 2, 3, 4], size: 5 };
+        let sites: Vec<_> = (0..300).map(|index| (site(index), bytes_of(&site(index), Form::Nop))).collect();
+        let steps = poke_batch(&sites);
+        assert_eq!(steps.len(), 900);
+        for (start, count) in [(0, BATCH), (BATCH, 300 - BATCH)] {
+            for (phase, first) in [INT3, 0x1f, 0x0f].into_iter().enumerate() {
+                let at = 3 * start + phase * count;
+                assert!(steps[at..at + count].iter().all(|step| step.code[0] == first), "phase {phase} from {at}");
+                let places: Vec<u64> = steps[at..at + count].iter().map(|step| step.pa[0] / 0x1000).collect();
+                assert!(places.iter().copied().eq(start as u64..(start + count) as u64), "{places:?}");
+            }
+        }
+    }
 }

@@ -11,7 +11,7 @@ use litebox_platform_lvbs::{Errno, Platform};
 use vsm_handlers::{GATE, VSM_TABLE};
 use vsm_sim::hosted::HostedMemory;
 use vsm_sim::vtl0::kdata::KernelData;
-use vsm_sim::vtl0::lists::{Range, Scratch, write_list};
+use vsm_sim::vtl0::lists::{Filling, Range, Scratch, write_list_filled};
 use vsm_sim::vtl0::modules::Frames;
 
 use crate::counting::{Counted, NEVER, counted};
@@ -67,7 +67,8 @@ impl Linux {
     }
 
     pub fn call_with_list(&self, function: VsmFunction, ranges: &[Range], a3: u64, refuse: usize) -> Counted<i64> {
-        let list = write_list(&*self.memory, &mut Scratch::default(), ranges).unwrap();
+        // In full pages, for some name more ranges than VTL0's scratch memory has room for in the driver's pages.
+        let list = write_list_filled(&*self.memory, &mut Scratch::default(), ranges, Filling::Full).unwrap();
         self.call(function, [list.pa, list.nranges, a3], refuse)
     }
 

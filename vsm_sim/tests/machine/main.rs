@@ -16,6 +16,7 @@
 //! | [`failure`] | a broken VTL1 says so, and no processor hangs |
 //! | [`processors`] | several processors, one after the other and at once |
 //! | [`signal`] | BootAPs: processors that come, and one that never does |
+//! | [`story`] | a VTL0 that never gives it a kernel to protect |
 //! | [`waiting`] | a wait for a processor on which VTL1 fails ends |
 //! | [`address_space`] | VTL1's own page tables and control registers |
 //! | [`locked`] | writes of locked registers by real instructions |
@@ -53,5 +54,6 @@ mod ring;
 mod setup;
 mod signal;
 mod state;
+mod story;
 mod stress;
 mod waiting;

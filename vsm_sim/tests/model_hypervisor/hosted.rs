@@ -9,8 +9,9 @@ use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, HvStatus, Hyper
 use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_TABLE_LEN, VsmFunction};
 use vsm_sim::hosted::{HostedConfig, HostedMachine, RacePoint};
 use vsm_sim::hv::{Access, GuestMemory, Injection, Refusal, TraceEvent, Verdict};
-use vsm_sim::vtl0::lists::{Range, Scratch, write_list};
-use vsm_sim::vtl0::ranges::{READ_EXECUTE, READ_WRITE};
+use vsm_sim::vtl0::lists::{Range, Scratch, write_cpu_mask, write_list};
+use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
+use vsm_sim::vtl0::ranges::{CODE_START, Kernel, READ_EXECUTE, READ_ONLY, READ_WRITE, kernel_ranges, last_attributes};
 
 #[test]
 fn boots_within_the_specification_and_protects_itself() {
@@ -205,5 +206,39 @@ fn the_end_of_boot_closes_what_it_can_however_the_hypervisor_refuses() {
             let expected = if gfn == 0x205 { MapFlags::ALL } else { MapFlags::READ_WRITE };
             assert_eq!(machine.partition().protection(gfn), expected, "{refusal:?}, frame {gfn:#x}");
         }
+    }
+}
+
+#[test]
+fn of_a_real_kernels_list_the_last_naming_of_a_frame_counts() {
+    let map = MemoryMap::new(1 << 30, None, default_region_size(2)).unwrap();
+    let frames = |start, end| FrameRange::from_bytes(start, end).unwrap();
+    let machine = HostedMachine::new(HostedConfig {
+        ram: vec![frames(0, map.total)],
+        vtl1_region: frames(map.region_start, map.region_end()),
+        vps: 2,
+    });
+    let mut scratch = Scratch::default();
+    let mask = write_cpu_mask(machine.memory(), &mut scratch, 0..2).unwrap();
+    assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), mask, 0, 0), 0);
+    machine.first_entry(1).unwrap();
+    // This machine has RAM where a PC has a hole; of what is no RAM only the ioremapped frames remain.
+    let mut ranges = kernel_ranges(&map, Kernel::Kaslr, CODE_START + 0x1000);
+    ranges.retain(|range| range.pa < map.total);
+    let list = write_list(machine.memory(), &mut scratch, &ranges).unwrap();
+    for vp in 0..2 {
+        assert_eq!(machine.vtl_call(vp, VsmFunction::LockRegs.id(), 0, 0, 0), 0);
+    }
+    assert_eq!(machine.vtl_call(1, VsmFunction::ProtectMemory.id(), list.pa, list.nranges, 0), 0);
+    assert_eq!(machine.vtl_call(1, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
+    for pa in (0..map.total).step_by(4096) {
+        let expected = match last_attributes(&ranges, pa) {
+            _ if (map.region_start..map.region_end()).contains(&pa) => MapFlags::NONE,
+            Some(READ_ONLY) => MapFlags::READ_ONLY,
+            Some(READ_WRITE) => MapFlags::READ_WRITE,
+            Some(READ_EXECUTE) => MapFlags::READ_EXECUTE,
+            other => panic!("{pa:#x} ends with {other:?}"),
+        };
+        assert_eq!(machine.partition().protection(pa >> 12), expected, "{pa:#x}");
     }
 }

@@ -1,13 +1,13 @@
 //! The kernel data that a run's VTL0 hands over, and the modules that it loads: a real kernel's where a capture is there,
 //! made-up ones otherwise.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::machine::Vtl0;
 use crate::trials::validate::set::Set;
 use crate::vtl0::captures::{self, Capture};
-use crate::vtl0::kdata::KernelData;
-use crate::vtl0::lists::{List, Range, write_list};
+use crate::vtl0::kdata::{KernelData, kind};
+use crate::vtl0::lists::{List, write_list};
 use crate::vtl0::made_up::MadeUpKernel;
 use crate::vtl0::memory_map::SCRATCH_END;
 use crate::vtl0::modules::{self, Module};
@@ -45,10 +45,9 @@ pub(super) fn prepare(vtl0: &mut Vtl0) -> Result<Prepared> {
     kernel.certificates.extend(kernels.iter().flat_map(|signer| signer.certificate().iter()));
     let machine = vtl0.machine().clone();
     vtl0.with_scratch(|scratch| {
-        let kernel_ranges = KernelData { trampoline_pages: 0, ..kernel }.write(machine.ram(), || scratch.pages(1))?;
-        let trampoline = scratch.pages(1)?;
-        let mut ranges = kernel_ranges;
-        ranges.push(Range::direct(trampoline, trampoline + 4096, crate::vtl0::kdata::kind::KEXEC_TRAMPOLINE));
+        let ranges = KernelData { trampoline_pages: 1, ..kernel }.write(machine.ram(), || scratch.pages(1))?;
+        let trampoline = ranges.iter().find(|range| range.attributes == kind::KEXEC_TRAMPOLINE);
+        let trampoline = trampoline.context("a trampoline")?.pa;
         Ok(Prepared { list: write_list(machine.ram(), scratch, &ranges)?, trampoline, source, kernels, modules })
     })
 }

@@ -30,6 +30,7 @@ use anyhow::Result;
 use crate::machine::{Machine, MachineConfig};
 use crate::vtl0::loader::Generation;
 use crate::vtl0::memory_map::{MemoryMap, default_region_size};
+use crate::vtl0::ranges::Kernel;
 
 pub use report::Report;
 
@@ -55,8 +56,21 @@ pub struct Options {
     pub trace: bool,
     /// Print VTL1's console as it comes.
     pub echo: bool,
-    /// About how many ranges ProtectMemory gets.
+    /// About how many ranges ProtectMemory gets, where they are many.
     pub ranges: u64,
+    /// What VTL0 has protected.
+    pub heki: Heki,
+}
+
+/// What VTL0 has VTL1 protect as its boot ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heki {
+    /// Nothing, with `heki=0` on its command line: it boots VTL1, but never gives it a kernel to protect.
+    Off,
+    /// Very many ranges, all of them RAM: for the figures.
+    Many,
+    /// What a real kernel names, which is not all RAM.
+    Kernel(Kernel),
 }
 
 impl Default for Options {
@@ -71,6 +85,7 @@ impl Default for Options {
             trace: false,
             echo: false,
             ranges: 40_000,
+            heki: Heki::Many,
         }
     }
 }
@@ -85,7 +100,8 @@ impl Options {
     /// The memory map these options describe.
     pub fn map(&self) -> Result<MemoryMap> {
         let size = self.region_size.unwrap_or_else(|| default_region_size(self.cpus));
-        MemoryMap::new(self.memory, self.region_base, size)
+        let map = MemoryMap::new(self.memory, self.region_base, size)?;
+        Ok(if matches!(self.heki, Heki::Kernel(_)) { map.with_legacy_hole() } else { map })
     }
 
     /// A machine as these options describe it.

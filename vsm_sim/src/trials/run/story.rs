@@ -10,20 +10,26 @@ use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_RESERVED, VsmFunction as F};
 
 use super::report::{Report, show_result};
 use super::stage::Stage;
-use super::{Options, kernel_data, story_calls, story_kexec, story_modules, story_optee};
+use super::{Heki, Options, kernel_data, story_calls, story_kexec, story_modules, story_optee};
 use crate::machine::driver::CallResult;
+use crate::machine::guest::HYPERCALL_PAGE;
 use crate::machine::start::Arrival;
 use crate::machine::{Machine, Vtl0};
 use crate::vtl0::bytes;
-use crate::vtl0::lists::{List, write_cpu_mask, write_list};
+use crate::vtl0::lists::{Filling, List, write_cpu_mask, write_list, write_list_filled};
 use crate::vtl0::loader::Generation;
 use crate::vtl0::log_reader::{LogLine, LogReader};
-use crate::vtl0::ranges::boot_ranges;
+use crate::vtl0::modules::Frames;
+use crate::vtl0::ranges::{boot_ranges, kernel_ranges};
+use crate::vtl0::signed::MADE_UP;
 
 /// CR4.SMEP, which LockRegs pins.
 const CR4_SMEP: u32 = 1 << 20;
 /// Size of the log ring: room for every line of a run.
 const RING_BYTES: u64 = 256 << 10;
+
+/// Pages that hold a made-up module.
+const MODULE_PAGES: u64 = 32;
 
 /// Plays the life.
 pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mut Report) -> Result<()> {
@@ -38,6 +44,9 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     boot_vp.check_mbec()?;
     let mut others = start_others(options, &mut stage, &mut boot_vp)?;
 
+    if options.heki == Heki::Off {
+        return without_heki(&mut stage, others.last_mut().unwrap_or(&mut boot_vp));
+    }
     for vtl0 in std::iter::once(&mut boot_vp).chain(&mut others) {
         stage.call(vtl0, F::LockRegs, [0; 3], "0")?;
     }
@@ -47,12 +56,14 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "0")?;
     stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "-EBUSY")?;
     let kernel_data = kernel_data::prepare(&mut boot_vp)?;
-    let list = kernel_data.list;
-    stage.noted_call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "0", &kernel_data.source)?;
-    stage.call(&mut boot_vp, F::LoadKData, [list.pa, list.nranges, 0], "-EBUSY")?;
-    let list = protect_list(options, &mut boot_vp)?;
-    stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "0")?;
-    stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "0")?;
+    let objects = kernel_data.list;
+    // The driver's thread is still on the last processor that it moved to for LockRegs (contract §11.3).
+    let caller = others.last_mut().unwrap_or(&mut boot_vp);
+    stage.noted_call(caller, F::LoadKData, [objects.pa, objects.nranges, 0], "0", &kernel_data.source)?;
+    stage.call(caller, F::LoadKData, [objects.pa, objects.nranges, 0], "-EBUSY")?;
+    let list = protect_list(options, caller)?;
+    stage.call(caller, F::ProtectMemory, [list.pa, list.nranges, 0], "0")?;
+    stage.call(caller, F::SignalEndOfBoot, [0; 3], "0")?;
 
     // Calls that the end of boot has closed, ids that are no calls, a call that is not implemented.
     stage.call(&mut boot_vp, F::LockRegs, [0; 3], "-EPERM")?;
@@ -76,6 +87,20 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
         log.poll(machine)?;
         Ok(log.compare(&machine.console_lines()[before_ring..]))
     })
+}
+
+/// A VTL0 with `heki=0`: it has registered the hypervisor and asks for its modules, which VTL1 has no keys for; no boot ever
+/// ends (contract §11.11).
+fn without_heki(stage: &mut Stage<'_>, vtl0: &mut Vtl0) -> Result<()> {
+    let module = &MADE_UP[0];
+    let start = vtl0.with_scratch(|scratch| scratch.pages(MODULE_PAGES))?;
+    let placed = module.place(stage.machine.ram(), &mut Frames::consecutive(start, start + MODULE_PAGES * 4096), 0)?;
+    let machine = vtl0.machine();
+    let list = vtl0.with_scratch(|scratch| write_list(machine.ram(), scratch, &placed.ranges))?;
+    for _ in 0..2 {
+        stage.noted_call(vtl0, F::ValidateModule, [list.pa, list.nranges, 0], "-ENOKEY", &module.name)?;
+    }
+    Ok(())
 }
 
 /// VTL0 as a reader of VTL1's log.
@@ -166,8 +191,14 @@ fn first_call(
 /// The list of a real machine's protections.
 fn protect_list(options: &Options, vtl0: &mut Vtl0) -> Result<List> {
     let machine = vtl0.machine();
-    let ranges = boot_ranges(&machine.config().map, options.ranges / 2, 1);
-    vtl0.with_scratch(|scratch| write_list(machine.ram(), scratch, &ranges)).context("the list of ranges")
+    let map = &machine.config().map;
+    let (ranges, filling) = match options.heki {
+        Heki::Kernel(kernel) => (kernel_ranges(map, kernel, HYPERCALL_PAGE), Filling::Driver),
+        // As full as they get: the driver's pages of so many ranges would not fit VTL0's scratch memory.
+        _ => (boot_ranges(map, options.ranges / 2, 1), Filling::Full),
+    };
+    vtl0.with_scratch(|scratch| write_list_filled(machine.ram(), scratch, &ranges, filling))
+        .context("the list of ranges")
 }
 
 /// What VTL0 must not be able to do from here on.

@@ -6,6 +6,7 @@ use iced_x86::code_asm::{al, byte_ptr, qword_ptr, rax, rbx};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 use vsm_integrity::module::Kind;
 
+use super::report::show_result;
 use super::stage::Stage;
 use crate::engine::SharedState;
 use crate::machine::{Stop, Vtl0};
@@ -13,13 +14,15 @@ use crate::vtl0::bytes;
 use crate::vtl0::kdata::Site;
 use crate::vtl0::lists::{List, write_list};
 use crate::vtl0::modules::{Call, Frames, Module, Placed};
-use crate::vtl0::patcher::{Form, INT3, Patch, poke, poke_code, write_at};
+use crate::vtl0::patcher::{BATCH, Form, INT3, Patch, bytes_of, poke, poke_batch, poke_code, write_at};
 
 /// Pages of VTL0's scratch memory for modules and their files.
 const PAGES: u64 = 1536;
 const PAGE: u64 = 4096;
 /// What `scripts/sign-file` appends behind the message.
 const TRAILER: usize = 40;
+/// Sites that are switched at once at most: more than a batch.
+const FLIPS: usize = BATCH + 50;
 /// CALL with a displacement of 32 bits.
 const CALL: u8 = 0xe8;
 
@@ -61,6 +64,9 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
     let site = loaded.iter().zip(modules).find_map(|((placed, _), module)| site_in(module, placed));
     if let Some(site) = &site {
         patch(stage, vtl0, site)?;
+    }
+    for _ in 0..2 {
+        flip_all(stage, vtl0, loaded.iter().map(|(placed, _)| placed).zip(modules))?;
     }
     let call = loaded.iter().zip(modules).find_map(|((placed, _), module)| call_in(module, placed));
     if let Some((site, call)) = &call {
@@ -124,15 +130,48 @@ fn poke_call(stage: &mut Stage<'_>, vtl0: &mut Vtl0, site: &Site, call: &Call) -
 
 /// Switches a jump label as Linux does, and tries what it does not do.
 fn patch(stage: &mut Stage<'_>, vtl0: &mut Vtl0, site: &Site) -> Result<()> {
-    let mut first = [0];
-    bytes::read(stage.machine.ram(), site.pa, &mut first)?;
-    let form = if first[0] == site.jump[0] { Form::Nop } else { Form::Jump };
-    let [int3, tail, head] = poke(site, form);
+    let [int3, tail, head] = poke(site, other_form(stage, site)?);
     request(stage, vtl0, tail, "-EINVAL", "the tail out of turn")?;
     for (step, what) in [(int3, "INT3"), (tail, "the tail"), (head, "the first byte")] {
         request(stage, vtl0, step, "0", what)?;
     }
     request(stage, vtl0, write_at(site, 1, &[INT3]), "-EINVAL", "INT3 over a second byte")
+}
+
+/// Switches the jump labels in the text of all modules, phase by phase, as Linux does when one key changes.
+fn flip_all<'m>(
+    stage: &mut Stage<'_>,
+    vtl0: &mut Vtl0,
+    modules: impl Iterator<Item = (&'m Placed, &'m Module)>,
+) -> Result<()> {
+    let mut sites = Vec::new();
+    for (placed, module) in modules {
+        for (label, site) in module.labels.iter().zip(placed.sites(module)?) {
+            if in_text(module, label.va) && sites.len() < FLIPS {
+                sites.push((site, bytes_of(&site, other_form(stage, &site)?)));
+            }
+        }
+    }
+    let at = vtl0.with_scratch(|scratch| scratch.pages(1))?;
+    let shown = format!("{:#x} ({at:#x}, 0x0, 0x0): {} sites, phase by phase", F::PatchText.id(), sites.len());
+    stage.step(vtl0, F::PatchText.name(), &shown, "0", |vtl0| {
+        let machine = vtl0.machine();
+        for patch in poke_batch(&sites) {
+            bytes::write(machine.ram(), at, &patch.to_bytes())?;
+            match vtl0.vtl_call(F::PatchText.id(), at, 0, 0)?.value {
+                0 => {}
+                error => return Ok(format!("{} for {patch:x?}", show_result(error))),
+            }
+        }
+        Ok("0".to_owned())
+    })
+}
+
+/// The form that a site does not have now.
+fn other_form(stage: &Stage<'_>, site: &Site) -> Result<Form> {
+    let mut first = [0];
+    bytes::read(stage.machine.ram(), site.pa, &mut first)?;
+    Ok(if first[0] == site.jump[0] { Form::Nop } else { Form::Jump })
 }
 
 fn request(stage: &mut Stage<'_>, vtl0: &mut Vtl0, patch: Patch, expected: &str, what: &str) -> Result<()> {

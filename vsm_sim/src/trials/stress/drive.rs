@@ -101,9 +101,9 @@ pub fn run(options: &Options, image: Option<&[u8]>) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// What VTL0 does first, on its first processor: mostly what Linux does, so that there is something to attack.
+/// What VTL0 does first: mostly what Linux does, so that there is something to attack.
 fn opening(random: &mut SplitMix) -> Vec<&'static Kind> {
-    ["LoadKData of a sound kernel", "a ring", "ProtectMemory of all memory", "LockRegs"]
+    ["LockRegs", "LoadKData of a sound kernel", "a ring", "ProtectMemory of all memory"]
         .into_iter()
         .filter(|_| !random.next().is_multiple_of(6))
         .map(named)
@@ -130,18 +130,26 @@ fn begin(options: &Options, image: Option<&[u8]>, seed: u64, left: u64) -> Resul
         heap: options.heap,
     };
     let entered = |vp: u32| vp == 0;
-    let opening = |vp: u32| if vp == 0 { opening.clone() } else { Vec::new() };
+    // The driver locks one processor after the other and then goes on from the last of them (LVBS contract §11.3).
+    let last = options.vps.saturating_sub(1);
+    let opening = |vp: u32| {
+        let mine = opening.iter().filter(|kind| vp == last || kind.name == "LockRegs");
+        mine.copied().collect::<Vec<_>>()
+    };
     match options.layer {
         Layer::Hosted => {
             let world = HostedWorld::boot(options.vps)?;
             let layout = world.layout().clone();
             let cpus: Vec<_> = (0..options.vps).map(|vp| world.cpu(vp, lockstep)).collect();
-            // All memory is data; an unused part of it is text.
+            // All memory is data; an unused part of it is text. One of its frames is named again, and the last one counts.
             let text = layout.target + 0x18;
+            let named = |start: u64, end: u64, attributes| Range::direct(start << 12, end << 12, attributes);
             parts.boot_ranges = vec![
-                Range::direct(0, text << 12, READ_WRITE),
-                Range::direct(text << 12, (text + 8) << 12, READ_EXECUTE),
-                Range::direct((text + 8) << 12, layout.ram_end << 12, READ_WRITE),
+                named(0, text, READ_WRITE),
+                named(text, text + 8, READ_EXECUTE),
+                named(text + 8, layout.ram_end, READ_WRITE),
+                named(text + 1, text + 2, READ_WRITE),
+                named(text + 1, text + 2, READ_EXECUTE),
             ];
             let life = Arc::new(Life::new(parts, Box::new(world)));
             let player = |cpu: super::hosted::HostedCpu| {

@@ -3,7 +3,7 @@
 use super::input::Input;
 use super::layout::{BUFFER_FRAMES, Layout};
 use crate::hv::GuestMemory;
-use crate::vtl0::lists::{DIRECT_MAP, Range};
+use crate::vtl0::lists::{DIRECT_MAP, Filling, Range, list_pages};
 
 /// Most pages of a chain.
 const MAX_PAGES: u64 = 6;
@@ -85,15 +85,7 @@ pub fn kdata_range(input: &mut Input<'_>, layout: &Layout) -> Range {
 
 /// Writes the list of `ranges` to the pages from physical address `start` on, as far as VTL0 may.
 pub fn write_list(memory: &dyn GuestMemory, start: u64, ranges: &[Range]) {
-    let count = ranges.chunks(127).count();
-    for (index, (at, chunk)) in (start..).step_by(4096).zip(ranges.chunks(127)).enumerate() {
-        let mut page = [0; 4096];
-        let next = if index + 1 == count { 0 } else { at + 4096 };
-        let words = chunk.iter().flat_map(|range| [range.va, range.pa, range.epa, range.attributes]);
-        let words = [0, next, chunk.len() as u64].into_iter().chain(words);
-        for (place, word) in page.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            *place = word.to_le_bytes();
-        }
+    for (at, page) in (start..).step_by(4096).zip(list_pages(start, ranges, Filling::Driver)) {
         let _ = memory.write(at, &page);
     }
 }

@@ -14,7 +14,7 @@ use vsm_handlers::{GATE, VSM_TABLE};
 use vsm_sim::hosted::{HostedMachine, RacePoint};
 use vsm_sim::hv::{GuestMemory, Injection};
 use vsm_sim::vtl0::kdata::{Export, KernelData, backwards, blocklist, consecutive, der, kind, patch_record};
-use vsm_sim::vtl0::lists::{List, Range, Scratch, write_list};
+use vsm_sim::vtl0::lists::{Filling, List, Range, Scratch, write_list, write_list_filled};
 
 const MODIFY: HypercallCode = HypercallCode::MODIFY_VTL_PROTECTION_MASK;
 
@@ -345,7 +345,8 @@ fn no_byte_is_fetched_twice_and_little_of_the_kernel_at_all() {
         } else {
             write(&machine, &kernel)
         };
-        let list = list(&machine, &ranges);
+        // In full pages: it is the objects that are counted.
+        let list = write_list_filled(machine.memory(), &mut Scratch::default(), &ranges, Filling::Full).unwrap();
         machine.memory().count_fetches();
         assert_eq!(machine.vtl_call(0, VsmFunction::LoadKData.id(), list.pa, list.nranges, 0), 0);
         let fetches = machine.memory().take_fetches();
