@@ -76,7 +76,8 @@ impl File {
     /// Claims the whole pages of the file that `objects` have as `kind`, and copies what is left of it. The claim by `owner`
     /// only keeps it from changing, until [`Self::release`] or the end of the transaction.
     pub(crate) fn claim<K: ObjectKind>(
-        (objects, kind): (&Objects<K>, K),
+        objects: &Objects<K>,
+        kind: K,
         owner: Owner,
         fetched: &mut FetchOnce<'_>,
         named: &mut NamedFrames,

@@ -34,7 +34,7 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList, slot: KexecSlot) 
     let mut images = platform.vtl0().kexec().lock();
     let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
     let mut named = NamedFrames::default();
-    let file = File::claim((&objects, Part::Kernel), owner, &mut fetched, &mut named, &mut transaction)?;
+    let file = File::claim(&objects, Part::Kernel, owner, &mut fetched, &mut named, &mut transaction)?;
     let (described, size) = description(&objects)?;
     named.push(described)?;
     named.check(&mut fetched)?;

@@ -46,7 +46,7 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     let mut named = NamedFrames::default();
     let parts = memory::claim(&objects, token, &mut named, &mut transaction)?;
     let owner = Owner::Module { token, kind: ModuleMemoryKind::RoData };
-    let file = File::claim((&objects, Part::File), owner, &mut fetched, &mut named, &mut transaction)?;
+    let file = File::claim(&objects, Part::File, owner, &mut fetched, &mut named, &mut transaction)?;
     named.check(&mut fetched)?;
     drop((objects, fetched));
     if let Some(other) = parts.iter().find_map(|part| modules.at(part.va, part.size())) {
