@@ -14,6 +14,8 @@ use crate::setup::{booted_counting, is_fault};
 /// Where the kernel's text is taken to lie: beyond everything that VTL0 uses here.
 const TEXT: u64 = 0x1000_0000;
 
+/// Where scattered objects lie: the scratch memory is for their list, with a page for each range.
+const SCATTERED: u64 = 0x2000_0000;
 /// Pages that hold any of the kernels' objects.
 const PAGES: u64 = 4096;
 
@@ -23,8 +25,7 @@ fn load(what: &str, kernel: &KernelData, scattered: bool) -> Result<String> {
     let machine = vtl0.machine();
     let (list, trampoline) = vtl0.with_scratch(|scratch| {
         let ranges = if scattered {
-            let start = scratch.pages(PAGES)?;
-            kernel.write(machine.ram(), backwards(start, start + PAGES * 4096))?
+            kernel.write(machine.ram(), backwards(SCATTERED, SCATTERED + PAGES * 4096))?
         } else {
             kernel.write(machine.ram(), || scratch.pages(1))?
         };
