@@ -60,10 +60,8 @@ impl Vtl0KernelInfo {
     /// Does `check` with the keys, and with the part of the heap that is kept for the arithmetic of signatures.
     pub fn with_keys<R>(&self, hardware: &dyn Hardware, check: impl FnOnce(&mut KeyStore) -> R) -> R {
         let mut keys = self.keys.lock();
-        hardware.hold_heap_reserve(true);
-        let result = check(&mut keys);
-        hardware.hold_heap_reserve(false);
-        result
+        let _reserve = hardware.heap_reserve();
+        check(&mut keys)
     }
 
     /// Who may sign; nobody before LoadKData. Where the registry's lock is needed too, that one comes first.
