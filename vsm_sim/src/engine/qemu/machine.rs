@@ -1,9 +1,9 @@
 //! One emulated machine: its memory layout, requests to the stub on each CPU, the wake-up line, and changes of rights that every CPU must see.
 
+use super::config::Config;
 use super::layout::{self, control};
 use super::npt::{AddressSpace, Pool};
 use super::process::{self, LOW_MEMORY, Process, Started, machine_address};
-use super::{Config, check_context};
 use crate::engine::CONTEXTS;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::exit::Access;
@@ -378,4 +378,8 @@ impl Machine {
         let ignores = !matches!(leaf, 4 | 7 | 0xb | 0xd | 0x14 | 0x1f);
         self.cpuid.get(&(leaf, if ignores { 0 } else { subleaf })).copied().unwrap_or_default()
     }
+}
+
+fn check_context(context: usize) -> Result<()> {
+    if context < CONTEXTS { Ok(()) } else { Err(EngineError::BadContext(context)) }
 }

@@ -3,6 +3,7 @@
 //! | file | purpose |
 //! |---|---|
 //! | `stub`, `pvh`, `layout` | the code that runs outside guests; the file QEMU gets it in; where everything lies |
+//! | `config` | what machine to build |
 //! | `process` | starting and ending the emulator |
 //! | `machine` | requests to CPUs, wake-ups, the address spaces |
 //! | `npt`, `vmcb` | the two kinds of hardware structures |
@@ -18,6 +19,7 @@
 //! closed; string I/O is reported but not taken apart; the time-stamp counter and TSC_AUX are not per context.
 
 mod calibrate;
+mod config;
 mod exits;
 mod layout;
 mod machine;
@@ -28,53 +30,14 @@ mod stub;
 mod vcpu;
 mod vmcb;
 
-use super::error::{EngineError, Result};
+use super::error::Result;
 use super::exit::Access;
-use super::ram::{GuestRam, Slot};
-use super::{CONTEXTS, Engine, Vcpu};
+use super::ram::GuestRam;
+use super::{Engine, Vcpu};
 use machine::Machine;
 use std::sync::Arc;
-use std::time::Duration;
 
-pub use process::PROGRAM;
-
-/// What machine to build.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Number of VPs, 1 to 16.
-    pub vps: u32,
-    /// RAM: any number of slots that do not overlap. Memory costs host RAM only where it is touched.
-    pub slots: Vec<Slot>,
-    /// Count instructions. All VPs then share one host thread.
-    pub count_instructions: bool,
-    /// Let all VPs share one host thread. With several, QEMU 7.2 can go on with the old translation of code that another
-    /// VP has changed, which Linux's text patching does not survive.
-    pub one_thread: bool,
-    /// Host time that one `run` may take before it fails with [`EngineError::Watchdog`].
-    pub watchdog: Duration,
-    /// The emulator program.
-    pub program: String,
-}
-
-impl Config {
-    /// `vps` VPs, one slot of `ram` bytes at 0, no counting, a thread for each VP, 20 s.
-    pub fn new(vps: u32, ram: u64) -> Self {
-        let slots = vec![Slot { gpa: 0, size: ram }];
-        Self {
-            vps,
-            slots,
-            count_instructions: false,
-            one_thread: false,
-            watchdog: Duration::from_secs(20),
-            program: PROGRAM.to_owned(),
-        }
-    }
-
-    /// Whether one host thread runs all VPs.
-    fn shares_thread(&self) -> bool {
-        self.vps == 1 || self.count_instructions || self.one_thread
-    }
-}
+pub use config::{Config, PROGRAM};
 
 /// A machine in an emulator process of its own. The process ends when this and all its [`Vcpu`]s are dropped, or when this process dies.
 pub struct QemuEngine {
@@ -128,8 +91,4 @@ impl Engine for QemuEngine {
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
         self.machine.cpuid(leaf, subleaf)
     }
-}
-
-fn check_context(context: usize) -> Result<()> {
-    if context < CONTEXTS { Ok(()) } else { Err(EngineError::BadContext(context)) }
 }

@@ -2,7 +2,7 @@
 //! be left behind. The process must not outlive us: a thread of its own starts it (the parent-death signal fires when the *thread* that started a
 //! child ends) and kills it when told, or when this process dies.
 
-use super::Config;
+use super::config::Config;
 use super::layout;
 use super::pvh::pvh_elf;
 use crate::engine::error::{EngineError, Result};
@@ -15,8 +15,6 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-/// Debian's name of the program.
-pub const PROGRAM: &str = "qemu-system-x86_64";
 /// Where RAM above the engine's own starts: in the memory file, and in the emulated machine ("max-ram-below-4g").
 pub const LOW_MEMORY: u64 = 1 << 30;
 const FOUR_GIB: u64 = 4 << 30;
