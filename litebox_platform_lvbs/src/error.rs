@@ -4,6 +4,7 @@
 //! exactly one place, [`VsmError::errno`]; VTL0's driver sees that number, so the values are ABI (LVBS contract).
 
 use thiserror::Error;
+use vsm_integrity::heap::OutOfMemory;
 use vsm_integrity::module::ModuleError;
 use vsm_integrity::signature::{ErrorClass, SignatureError};
 
@@ -264,6 +265,12 @@ impl From<AddressError> for VsmError {
             AddressError::NotPageAligned(raw) => Self::NotPageAligned(raw),
             AddressError::InvalidRange { start, end, rule } => Self::InvalidRange { start, end, rule },
         }
+    }
+}
+
+impl From<OutOfMemory> for VsmError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory("the call")
     }
 }
 

@@ -12,7 +12,6 @@ use litebox_platform_lvbs::frames::{FrozenView, Permission, Transaction};
 use litebox_platform_lvbs::hardware::{AlignedPage, ViewPiece};
 use litebox_platform_lvbs::heki::CheckedRange;
 use litebox_platform_lvbs::owner::Owner;
-use litebox_platform_lvbs::sort::heap_sort;
 
 use crate::objects::{ObjectKind, Objects};
 
@@ -30,7 +29,7 @@ impl NamedFrames {
 
     /// Refuses frames that are named twice, or of which something else has been fetched.
     pub(crate) fn check(mut self, fetched: &mut FetchOnce<'_>) -> Result<(), VsmError> {
-        heap_sort(&mut self.0, |one, other| one.start() < other.start());
+        self.0.sort_unstable_by_key(|frames| frames.start());
         fetched.note_frames(&self.0)
     }
 }

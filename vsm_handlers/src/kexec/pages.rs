@@ -8,7 +8,6 @@ use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::access::FetchOnce;
 use litebox_platform_lvbs::address::{FrameRange, PAGE_SIZE, PhysAddr};
 use litebox_platform_lvbs::frames::Transaction;
-use litebox_platform_lvbs::sort::heap_sort;
 use litebox_platform_lvbs::vtl0::KexecSlot;
 use vsm_integrity::kexec::page_list::{self, PageListError};
 use vsm_integrity::kexec::{Kimage, PageList, Segment, Step};
@@ -38,7 +37,7 @@ impl FrameSet {
 
     /// Puts the set in order: ascending runs that do not touch.
     pub(super) fn settle(&mut self) -> Result<(), VsmError> {
-        heap_sort(&mut self.0, |one, other| one.start() < other.start());
+        self.0.sort_unstable_by_key(|frames| frames.start());
         let mut settled: Vec<FrameRange> = Vec::new();
         settled.try_reserve_exact(self.0.len()).map_err(out_of_memory)?;
         for frames in &self.0 {
@@ -233,7 +232,7 @@ fn refuse_twice(sources: &[u64], links: Vec<u64>) -> Result<(), VsmError> {
     let mut pages = links;
     pages.try_reserve_exact(sources.len()).map_err(out_of_memory)?;
     pages.extend_from_slice(sources);
-    heap_sort(&mut pages, |one, other| one < other);
+    pages.sort_unstable();
     match pages.array_windows().find(|[one, other]| one == other) {
         Some([page, _]) => Err(Part::Pages.refuse(*page, "a page of the image is used twice")),
         None => Ok(()),
