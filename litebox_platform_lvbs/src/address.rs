@@ -6,6 +6,7 @@
 use core::fmt;
 
 use thiserror::Error;
+pub use vsm_integrity::addresses::is_canonical;
 
 /// Size of a page and of a frame, in bytes.
 pub const PAGE_SIZE: u64 = 4096;
@@ -202,15 +203,6 @@ impl fmt::Display for FrameRange {
     }
 }
 
-/// Whether `va` is canonical with 48-bit virtual addresses (Intel SDM vol. 1 §3.3.7.1).
-///
-/// A VTL0 that runs with 57-bit addresses still keeps its kernel mappings within the 48-bit halves.
-#[must_use]
-pub const fn is_canonical(va: u64) -> bool {
-    let top = va >> 47;
-    top == 0 || top == 0x1_ffff
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,13 +237,5 @@ mod tests {
         assert!(range.overlaps(FrameRange::from_gfns(2, 9).unwrap()));
         assert!(!range.overlaps(FrameRange::from_gfns(3, 9).unwrap()));
         assert!(FrameRange::from_gfns(0, (1 << 40) + 1).is_err());
-    }
-
-    #[test]
-    fn canonical_is_48_bits() {
-        assert!(is_canonical(0x7fff_ffff_ffff));
-        assert!(!is_canonical(0x8000_0000_0000));
-        assert!(is_canonical(0xffff_8000_0000_0000));
-        assert!(!is_canonical(0xffff_7fff_ffff_ffff));
     }
 }

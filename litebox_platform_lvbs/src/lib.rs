@@ -27,7 +27,6 @@
 //! | 1 | [`failure`] | whether VTL1 has failed | image, host |
 //! | 1 | [`address`] | checked physical addresses and frame ranges | image, host |
 //! | 1 | [`sha_extensions`] | SHA-256 by the processor | image, host |
-//! | 1 | [`sort`] | sorting on a small stack | image, host |
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;
@@ -49,7 +48,6 @@ pub mod owner;
 pub mod phase;
 pub mod platform;
 pub mod sha_extensions;
-pub mod sort;
 pub mod sync;
 pub mod token;
 pub mod vsm;

@@ -7,6 +7,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use vsm_integrity::heap::{OutOfMemory, with_room};
+
 use crate::address::FrameRange;
 use crate::error::VsmError;
 use crate::frames::FrameRegistry;
@@ -34,7 +36,7 @@ pub struct PlatformConfig {
 pub struct Processor {
     /// The register values LockRegs recorded; `None` until the processor is locked.
     pub locked: Mutex<Option<ControlRegMap>>,
-    /// Set once `locked` is: what the way back to VTL0 looks at, each time.
+    /// Set once `locked` is: checked at each return to VTL0.
     pub is_locked: AtomicBool,
     /// Set once the processor has been to VTL1: from then on it can be stopped at its VTL0's violations.
     pub has_entered: AtomicBool,
@@ -64,9 +66,8 @@ impl Platform {
         if config.boot_vp >= config.possible_cpus {
             return Err(VsmError::InvalidParameter { name: "possible_cpus", value: u64::from(config.possible_cpus) });
         }
-        let mut processors = Vec::new();
-        let count = usize::try_from(config.possible_cpus).map_err(|_| VsmError::OutOfMemory("processors"))?;
-        processors.try_reserve_exact(count).map_err(|_| VsmError::OutOfMemory("processors"))?;
+        let count = usize::try_from(config.possible_cpus).map_err(|_| OutOfMemory)?;
+        let mut processors = with_room(count)?;
         processors.resize_with(count, Processor::default);
         Ok(Self {
             hardware,
@@ -110,8 +111,8 @@ impl Platform {
         &self.log_ring
     }
 
-    /// Which of LockRegs' attempts the hypervisor has taken on the processors locked so far: the first one that is worth
-    /// making on another.
+    /// Which of LockRegs' attempts the hypervisor has accepted on the processors locked so far: the first one to make on
+    /// another.
     #[must_use]
     pub fn lock_attempt(&self) -> &AtomicUsize {
         &self.lock_attempt
@@ -123,7 +124,7 @@ impl Platform {
         &self.lock_reference
     }
 
-    /// Counts something that VTL0 caused on processor `vp`; whether it is to be logged.
+    /// Counts something that VTL0 caused on processor `vp`. `None`: do not log it.
     pub fn count_event(&self, vp: u32, kind: LogKind) -> Option<Logged> {
         self.processor(vp).ok()?.log_limits.count(kind)
     }

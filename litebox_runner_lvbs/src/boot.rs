@@ -9,12 +9,12 @@ extern crate alloc;
 use alloc::boxed::Box;
 
 use litebox_platform_lvbs::address::FrameRange;
-use litebox_platform_lvbs::arch::bare_metal::{self, BareMetal};
+use litebox_platform_lvbs::arch::bare_metal::BareMetal;
 use litebox_platform_lvbs::arch::hyperv::HypervError;
 use litebox_platform_lvbs::arch::layout::{self, VTL1_BASE};
 use litebox_platform_lvbs::arch::vp::{self, VpState};
 use litebox_platform_lvbs::arch::{
-    cpu, exceptions, heap, hyperv, logger, paging, panic as failure, platform, segments, vtl0_memory,
+    cpu, exceptions, heap, hyperv, kernel, logger, paging, panic as failure, platform, segments, start, vtl0_memory,
 };
 use litebox_platform_lvbs::loader::{BootInfo, MAX_REGION_SIZE, MIN_REGION_SIZE};
 use litebox_platform_lvbs::platform::PlatformConfig;
@@ -105,7 +105,7 @@ fn set_up_memory(info: &BootInfo) -> Result<u32, VsmError> {
         heap::add_span(at(MIN_REGION_SIZE), at(mapped));
     }
     let index = hyperv::vp_index();
-    bare_metal::ensure_area(index)?;
+    start::ensure_area(index)?;
     // SAFETY: the area has just been made, with the segments filled; this processor has no TSS of ours yet.
     unsafe {
         segments::load(index);
@@ -132,7 +132,7 @@ fn start_serving(vp: &VpState, info: &BootInfo) -> Result<(), HypervError> {
     )?;
     platform.frames().lock().close_vtl1(&BareMetal)?;
     platform.set_entered(vp.index);
-    bare_metal::set_platform(platform);
+    kernel::set_platform(platform);
     let reserve = heap::usage();
     info!(
         "ready: loader {:?}, region {:#x}..{end:#x} closed to VTL0, {} possible processors, {} of {} KiB in use",

@@ -9,7 +9,6 @@ use alloc::vec::Vec;
 use litebox_platform_lvbs::access::{FetchOnce, refuse_vtl1};
 use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
 use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
-use litebox_platform_lvbs::sort::heap_sort;
 use litebox_platform_lvbs::{Platform, VsmError};
 
 /// What a range is part of; its attribute word is an index into [`ObjectKind::ALL`].
@@ -80,7 +79,7 @@ impl<K: ObjectKind> Objects<K> {
             refuse_vtl1(platform, PhysAddr::new(range.start())?, range.byte_count())?;
             ranges.push((kind, range));
         }
-        heap_sort(&mut ranges, |(kind, range), (other, after)| (*kind, range.va()) < (*other, after.va()));
+        ranges.sort_unstable_by_key(|(kind, range)| (*kind, range.va()));
         let objects = Self { ranges };
         K::ALL.iter().try_for_each(|kind| objects.check(*kind))?;
         Ok(objects)

@@ -1,8 +1,8 @@
 //! VTL1's heap: the region's memory that the image does not occupy.
 //!
-//! Allocation can fail and callers that act for VTL0 must ask with `try_reserve`; an infallible allocation that
-//! fails ends in VTL1's panic. The arithmetic of RSA, from a crate, makes such allocations: the last [`RESERVE`] bytes are
-//! for the one processor that is at it, and nobody else gets them, however VTL0 has filled the heap.
+//! Allocation can fail, and callers that act for VTL0 must ask with `try_reserve`; an infallible allocation that
+//! fails ends in VTL1's panic. The RSA crate makes such allocations: the last [`RESERVE`] bytes are for the one processor
+//! that checks a signature and for no other, however VTL0 has filled the heap.
 
 use alloc::boxed::Box;
 use core::alloc::{GlobalAlloc, Layout};
@@ -12,17 +12,18 @@ use talc::{ErrOnOom, Span, Talc, Talck};
 
 use super::vp::VpState;
 use crate::error::VsmError;
+use crate::hardware::HeapReserve;
 use crate::sync::Mutex;
 
 /// Bytes that only the processor with the reserve may allocate; a check with RSA-4096 takes 23 KiB.
 const RESERVE: usize = 96 << 10;
-/// No processor.
-const NOBODY: u32 = u32::MAX;
+/// The holder when no processor has the reserve.
+const NO_PROCESSOR: u32 = u32::MAX;
 
 #[global_allocator]
 static HEAP: Heap = Heap(Talc::new(ErrOnOom).lock());
 /// Index of the processor with the reserve.
-static RESERVE_OF: AtomicU32 = AtomicU32::new(NOBODY);
+static RESERVE_OF: AtomicU32 = AtomicU32::new(NO_PROCESSOR);
 
 /// The allocator, which keeps a reserve.
 struct Heap(Talck<Mutex<()>, ErrOnOom>);
@@ -32,7 +33,7 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let holder = RESERVE_OF.load(Ordering::Relaxed);
         // A processor has its state, and so an index, long before the first one holds the reserve.
-        if holder == NOBODY || VpState::current().index != holder {
+        if holder == NO_PROCESSOR || VpState::current().index != holder {
             let left = self.0.lock().get_counters().available_bytes;
             if left.saturating_sub(RESERVE) < layout.size() {
                 return core::ptr::null_mut();
@@ -48,9 +49,10 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// Lets the calling processor have the reserve, or takes it back. The caller sees to it that one at a time has it.
-pub fn hold_reserve(hold: bool) {
-    RESERVE_OF.store(if hold { VpState::current().index } else { NOBODY }, Ordering::Relaxed);
+/// Lets the calling processor use the reserve until the guard is dropped. The caller makes sure that one at a time does.
+pub fn reserve() -> HeapReserve {
+    RESERVE_OF.store(VpState::current().index, Ordering::Relaxed);
+    HeapReserve::new(|| RESERVE_OF.store(NO_PROCESSOR, Ordering::Relaxed))
 }
 
 /// How much of the reserve the heap has and uses.
@@ -62,10 +64,10 @@ pub struct HeapUsage {
     pub used: usize,
 }
 
-/// Gives the bytes `start..end` of the linear map to the heap. Spans too small to be of use are left alone.
+/// Gives the bytes `start..end` of the linear map to the heap. Does nothing with less than a page.
 ///
 /// # Safety
-/// The span is mapped and writable, belongs to VTL1's region, is used by nobody else and stays so for ever.
+/// The span is mapped and writable, belongs to VTL1's region, and from now on only the heap uses it.
 pub unsafe fn add_span(start: u64, end: u64) {
     if end.saturating_sub(start) < crate::address::PAGE_SIZE {
         return;
@@ -75,7 +77,7 @@ pub unsafe fn add_span(start: u64, end: u64) {
     debug_assert!(claimed.is_ok(), "a span of a page or more can be claimed");
 }
 
-/// A box that says when there is no memory for it.
+/// [`Box::new`] that can fail.
 ///
 /// # Errors
 /// [`VsmError::OutOfMemory`].
@@ -94,7 +96,7 @@ pub fn try_box<T>(value: T) -> Result<Box<T>, VsmError> {
     }
 }
 
-/// The heap's present size and use.
+/// The heap's current size and use.
 #[must_use]
 pub fn usage() -> HeapUsage {
     let talc = HEAP.0.lock();

@@ -6,7 +6,7 @@ use core::hint::spin_loop;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use super::bare_metal::platform_if_ready;
+use super::kernel::platform_if_ready;
 use super::serial::Serial;
 use crate::logging::{Level, Line};
 use crate::sync::{Mutex, MutexGuard};

@@ -12,7 +12,7 @@ use x86_64::structures::paging::{
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::layout::{self, VTL1_BASE};
-use super::vp::allocate_page;
+use super::pages::allocate_page;
 use crate::address::PAGE_SIZE;
 use crate::error::VsmError;
 use crate::sync::{Mutex, MutexGuard};

@@ -5,7 +5,6 @@
 //! [`VpState`] for as long as the processor runs VTL1 code, so that the VTL switch can save VTL0's registers before
 //! it has a register to spare.
 
-use alloc::alloc::{Layout, alloc_zeroed};
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use x86_64::structures::paging::PageTableFlags as Flags;
 
 use super::layout;
+use super::pages::allocate_page;
 use super::paging::{self, Pte};
 use crate::address::PAGE_SIZE;
 use crate::error::VsmError;
@@ -161,7 +161,7 @@ pub const fn ist_top(vp: u32, stack: u64) -> u64 {
     area_page(vp, page::IST + stack * (page::IST_PAGES + 1) + page::IST_PAGES)
 }
 
-/// Maps `vp`'s area and prepares its state. Called once per processor, under the area lock of `bare_metal`.
+/// Maps `vp`'s area and prepares its state. Called once per processor, under the lock of `start`.
 ///
 /// # Errors
 /// [`VsmError::OutOfMemory`]; pages mapped by then stay mapped and are used by the next attempt. A page for which there was
@@ -201,20 +201,6 @@ pub fn create_area(vp: u32) -> Result<(), VsmError> {
         (&raw mut (*state).shared).write(shared);
     }
     Ok(())
-}
-
-/// A zeroed page of the reserve; its physical address.
-pub(super) fn allocate_page() -> Result<u64, VsmError> {
-    const PAGE: Layout = match Layout::from_size_align(4096, 4096) {
-        Ok(layout) => layout,
-        Err(_) => unreachable!(),
-    };
-    // SAFETY: the layout has a non-zero size.
-    let memory = unsafe { alloc_zeroed(PAGE) };
-    if memory.is_null() {
-        return Err(VsmError::OutOfMemory("a page"));
-    }
-    layout::virt_to_phys(memory as u64).ok_or(VsmError::OutOfMemory("a page of the region"))
 }
 
 impl VpState {

@@ -30,6 +30,23 @@ pub struct HypercallOutcome {
     pub reps_done: u16,
 }
 
+/// The right to the last of the heap, given back when this is dropped.
+#[must_use]
+pub struct HeapReserve(fn());
+
+impl HeapReserve {
+    /// The right that `release` takes away.
+    pub fn new(release: fn()) -> Self {
+        Self(release)
+    }
+}
+
+impl Drop for HeapReserve {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// The primitives VTL1's logic needs from the machine. All of them act for the calling virtual processor.
 pub trait Hardware: Send + Sync {
     /// Issues a hypercall. `input` (at most one page) and `output` (at most one page) go through the calling
@@ -57,10 +74,10 @@ pub trait Hardware: Send + Sync {
         false
     }
 
-    /// Lets the calling processor have the last of the heap, or takes it back: for arithmetic whose allocations cannot fail
-    /// otherwise than by a panic. Called under the keys' lock, so that one processor at a time has it.
-    fn hold_heap_reserve(&self, hold: bool) {
-        let _ = hold;
+    /// Lets the calling processor use the last of the heap until the guard is dropped: for arithmetic whose allocations
+    /// panic when they fail. Called under the keys' lock, so that one processor at a time has it.
+    fn heap_reserve(&self) -> HeapReserve {
+        HeapReserve::new(|| ())
     }
 
     /// The SHA-256 block function of a processor that has instructions for it.

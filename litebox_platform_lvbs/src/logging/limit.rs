@@ -1,22 +1,22 @@
 //! How much of the log VTL0 can cause.
 //!
-//! VTL0 can be refused, and can be stopped at what it must not do, as often as it likes. Each processor counts those
+//! VTL0 can make calls that are refused, and try what it must not do, as often as it likes. Each processor counts those
 //! events by kind; the first [`FIRST`] of a kind are logged, then the 16th, the 32nd, the 64th and so on, each with
-//! the number of those left out. However long a storm lasts, its lines grow with the logarithm of its length. Counted
-//! are events and not time, because time is VTL0's to make.
+//! the number of those left out. However long a storm lasts, its lines grow with the logarithm of its length. It counts
+//! events and does not measure time, because VTL0 controls the time.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::vsm::function::{VSM_BASE, VSM_TABLE_LEN};
 
-/// So many events of a kind are logged one by one.
+/// How many events of a kind are logged one by one.
 pub const FIRST: u64 = 8;
 
 /// A kind of event that VTL0 can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogKind {
-    /// A refused call; the id it was made with. All ids that are none of a call count as one kind.
+    /// A refused call, with its id. All ids that are no call's count as one kind.
     RefusedCall(u64),
     /// An access to memory beyond its permission.
     MemoryViolation,
@@ -24,15 +24,15 @@ pub enum LogKind {
     RegisterViolation,
     /// An access to an MSR.
     MsrViolation,
-    /// An intercept that says too little, or comes where none was asked for.
+    /// An intercept with too little information, or one that VTL1 did not ask for.
     OddIntercept,
-    /// A write that VTL1 let through and the hypervisor refused.
+    /// A write that VTL1 allowed and the hypervisor refused.
     RefusedWrite,
     /// An intercept whose handling failed.
     FailedIntercept,
     /// A processor that could not be locked.
     FailedLock,
-    /// A control of such a processor that could not be taken back.
+    /// A control of such a processor that could not be undone.
     FailedUnlock,
     /// What is wrong with a module.
     RefusedModule,
@@ -40,33 +40,40 @@ pub enum LogKind {
     SignedModule,
     /// What became of a kexec image.
     KexecImage,
-    /// An entry for no known reason.
+    /// An entry for an unknown reason.
     OddEntry,
 }
 
-/// Kinds of event.
-const KINDS: usize = VSM_TABLE_LEN + 13;
+/// Kinds of event: the calls, then the others, of which [`LogKind::OddEntry`] is the last.
+const KINDS: usize = VSM_TABLE_LEN + LogKind::OddEntry.behind_calls() + 1;
 const _: () = assert!(FIRST.is_power_of_two());
 
 impl LogKind {
+    /// The kind's number among those that are not a call's. The ids that are no call's have the first one.
+    const fn behind_calls(self) -> usize {
+        match self {
+            Self::RefusedCall(_) => 0,
+            Self::MemoryViolation => 1,
+            Self::RegisterViolation => 2,
+            Self::MsrViolation => 3,
+            Self::OddIntercept => 4,
+            Self::RefusedWrite => 5,
+            Self::FailedIntercept => 6,
+            Self::FailedLock => 7,
+            Self::FailedUnlock => 8,
+            Self::RefusedModule => 9,
+            Self::SignedModule => 10,
+            Self::KexecImage => 11,
+            Self::OddEntry => 12,
+        }
+    }
+
     fn index(self) -> usize {
-        let other = |index: usize| VSM_TABLE_LEN + index;
         match self {
             Self::RefusedCall(id) => {
-                usize::try_from(id.wrapping_sub(VSM_BASE)).map_or(other(0), |index| index.min(other(0)))
+                usize::try_from(id.wrapping_sub(VSM_BASE)).unwrap_or(usize::MAX).min(VSM_TABLE_LEN)
             }
-            Self::MemoryViolation => other(1),
-            Self::RegisterViolation => other(2),
-            Self::MsrViolation => other(3),
-            Self::OddIntercept => other(4),
-            Self::RefusedWrite => other(5),
-            Self::FailedIntercept => other(6),
-            Self::FailedLock => other(7),
-            Self::FailedUnlock => other(8),
-            Self::RefusedModule => other(9),
-            Self::SignedModule => other(10),
-            Self::KexecImage => other(11),
-            Self::OddEntry => other(12),
+            other => VSM_TABLE_LEN + other.behind_calls(),
         }
     }
 }
@@ -82,7 +89,7 @@ impl Default for LogLimits {
 }
 
 impl LogLimits {
-    /// Counts an event; whether it is to be logged.
+    /// Counts an event. `None`: do not log it.
     pub fn count(&self, kind: LogKind) -> Option<Logged> {
         let count = self.0.get(kind.index())?;
         // Only this processor counts here; wrapping takes longer than any machine runs.
@@ -94,7 +101,7 @@ impl LogLimits {
     }
 }
 
-/// The end of the line about an event that is logged: how many like it were not since the last one that was.
+/// The end of the line about an event: how many events like it were not logged since the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logged {
     /// That many.

@@ -5,14 +5,12 @@
 
 use core::fmt::{self, Write};
 
-use super::ring::{MAX_RECORD, OVERHEAD};
-
-/// Most characters of a line; what is longer ends in [`CUT`].
-pub const MAX_TEXT: usize = MAX_RECORD - OVERHEAD;
+/// Most characters of a line; what is longer ends in [`CUT`]. With it a record of the ring has 512 bytes.
+pub const MAX_TEXT: usize = 473;
 /// The end of a line that was too long.
 const CUT: &[u8] = b"...";
 
-/// How grave a line is.
+/// How serious a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// VTL1 itself is broken; the last line of the processor that says so.
@@ -25,12 +23,12 @@ pub enum Level {
     Info,
     /// What a developer may want to know.
     Debug,
-    /// Every step.
+    /// Each step.
     Trace,
 }
 
 impl Level {
-    /// The letter that stands for the level in a ring's record.
+    /// The letter of the level in a ring's record.
     #[must_use]
     pub const fn letter(self) -> u8 {
         match self {
@@ -43,7 +41,7 @@ impl Level {
         }
     }
 
-    /// What stands before the text on the console. Nothing for [`Self::Info`], which most lines are.
+    /// The prefix of the text on the console. Empty for [`Self::Info`], the level of most lines.
     #[must_use]
     pub const fn prefix(self) -> &'static str {
         match self {
@@ -78,7 +76,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// The line that `text` makes.
+    /// A line with this text.
     #[must_use]
     pub fn new(level: Level, text: fmt::Arguments<'_>) -> Self {
         let mut line = Self { level, text: [0; MAX_TEXT], len: 0 };
@@ -93,7 +91,7 @@ impl Line {
         line
     }
 
-    /// How grave it is.
+    /// How serious it is.
     #[must_use]
     pub fn level(&self) -> Level {
         self.level
@@ -106,7 +104,7 @@ impl Line {
     }
 }
 
-/// As on the console, without the end of the line.
+/// As on the console, without the newline.
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.level.prefix())?;

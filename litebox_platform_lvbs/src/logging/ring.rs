@@ -1,6 +1,6 @@
 //! The log as a stream of records in memory that VTL1 writes and VTL0 only reads.
 //!
-//! There is no header and no write index: a reader finds its way by the records alone, at any time and after any number
+//! There is no header and no write index: the records alone are enough for a reader, at any time and after any number
 //! of wraps. The stream's byte number `p`, counted from the ring's start of life, lies at offset `p mod size`. A record
 //! says at which `p` it starts, so that an old one, a torn one, or a piece of text cannot be taken for it:
 //!
@@ -19,12 +19,11 @@ use core::fmt;
 
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 
-use super::line::Line;
+use super::line::{Line, MAX_TEXT};
 
 /// Bytes of the longest record.
-pub const MAX_RECORD: usize = 512;
-/// Bytes of a record without its text.
-pub(super) const OVERHEAD: usize = HEADER + CRC_FIELD;
+pub const MAX_RECORD: usize = HEADER + MAX_TEXT + CRC_FIELD;
+const _: () = assert!(MAX_RECORD == 512);
 /// First byte of a record.
 const RECORD_MARK: u8 = 0x1E;
 /// First byte of what follows the newest record.
@@ -39,11 +38,11 @@ const END: usize = 1 + POSITION + 1;
 
 static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
 
-/// Memory that VTL1 has mapped for its ring. Dropping it takes the mapping away.
+/// Memory that VTL1 has mapped for its ring. Dropping it removes the mapping.
 ///
-/// Writes do not map, unmap or make a hypercall. They cannot fail: memory that has gone away swallows them.
+/// Writes do not map, unmap or make a hypercall. They cannot fail: writes to memory that has gone are lost.
 pub trait RingMemory: Send {
-    /// Copies `bytes` to `offset` in the ring. Whoever calls keeps within the ring's size.
+    /// Copies `bytes` to `offset` in the ring. The caller stays within the ring's size.
     fn write(&mut self, offset: usize, bytes: &[u8]);
 
     /// Stores one byte, which no reader sees before it sees everything written before.
@@ -172,7 +171,7 @@ struct Buffer {
 }
 
 impl Buffer {
-    /// Appends; every record fits, because a line's text is at most [`super::MAX_TEXT`] long.
+    /// Appends; every record fits, because a line's text is at most [`MAX_TEXT`] long.
     fn push(&mut self, bytes: &[u8]) {
         let end = self.len + bytes.len();
         if let Some(place) = self.bytes.get_mut(self.len..end) {

@@ -1,15 +1,16 @@
 //! Where functions start in VTL0's virtual memory: those that its kernel exports, and all of the modules that VTL1 has
 //! accepted. A static call may lead there and nowhere else.
 //!
-//! All of it follows from what VTL0's kernel said during boot and from signed files. Looked up by address, in logarithmic time.
+//! All of it follows from what VTL0's kernel said during boot and from signed files. A look-up takes logarithmic time.
 
 use alloc::vec::Vec;
 
+use vsm_integrity::heap::with_room;
+
 use crate::error::VsmError;
-use crate::sort::heap_sort;
 use crate::token::Token;
 
-use super::modules::MemoryContainer;
+use super::container::MemoryContainer;
 use super::symbols::SymbolTable;
 
 /// Where Linux maps its kernel: the last 2 GiB (`__START_KERNEL_map`, arch/x86/include/asm/page_64_types.h).
@@ -31,10 +32,9 @@ impl KernelFunctions {
     pub fn new(symbols: &SymbolTable, end: u64) -> Result<Self, VsmError> {
         let offset = |value: u64| value.checked_sub(KERNEL).filter(|_| value < end);
         let offsets = || symbols.iter().filter_map(|symbol| u32::try_from(offset(symbol.value)?).ok());
-        let mut all = Vec::new();
-        all.try_reserve_exact(offsets().count()).map_err(|_| VsmError::OutOfMemory("the kernel's functions"))?;
+        let mut all = with_room(offsets().count())?;
         all.extend(offsets());
-        heap_sort(&mut all, |one, other| one < other);
+        all.sort_unstable();
         Ok(Self { offsets: all })
     }
 
@@ -56,7 +56,7 @@ pub struct ModuleFunctions {
 }
 
 impl ModuleFunctions {
-    /// Functions at these offsets of a module's text, and of its text for initialisation; ascending.
+    /// Functions at these offsets in a module's text, and in its text for initialisation; ascending.
     #[must_use]
     pub fn new(text: Vec<u32>, init: Vec<u32>) -> Self {
         Self { text, init }
@@ -84,7 +84,7 @@ pub(super) struct ModuleText {
     pub init: bool,
 }
 
-/// The texts of all modules. No two of them share a byte, for no two modules do.
+/// The texts of all modules. No two of them share a byte, because no two modules do.
 #[derive(Debug, Default)]
 pub(super) struct ModuleTexts {
     /// By address.
@@ -92,12 +92,12 @@ pub(super) struct ModuleTexts {
 }
 
 impl ModuleTexts {
-    /// Makes room for those of one module.
+    /// Makes room for the texts of one module.
     pub fn reserve(&mut self) -> Result<(), VsmError> {
         self.texts.try_reserve(2).map_err(|_| VsmError::OutOfMemory("another module"))
     }
 
-    /// Adds those among a module's parts, for which [`Self::reserve`] has made room.
+    /// Adds the texts among a module's parts, for which [`Self::reserve`] has made room.
     pub fn insert(&mut self, token: Token, parts: &[MemoryContainer]) {
         for part in parts.iter().filter(|part| part.kind.is_text()) {
             let text = ModuleText {

@@ -3,6 +3,7 @@
 //! All of it was said during boot, follows from signed files, or has been checked. VTL0's memory is reached through
 //! `access`, never from here.
 
+pub mod container;
 pub mod control_regs;
 pub mod functions;
 pub mod kdata;
@@ -11,11 +12,12 @@ pub mod modules;
 pub mod patches;
 pub mod symbols;
 
+pub use container::MemoryContainer;
 pub use control_regs::ControlRegMap;
 pub use functions::{KernelFunctions, ModuleFunctions};
 pub use kdata::KernelData;
 pub use kexec::{KexecImages, KexecMemoryMetadata, KexecSlot};
-pub use modules::{MemoryContainer, ModuleMemory, ModuleMemoryMetadataMap};
+pub use modules::{ModuleMemory, ModuleMemoryMetadataMap};
 pub use patches::{PatchData, PatchDataMap, SiteKind};
 pub use symbols::{Symbol, SymbolTable, SymbolTableBuilder};
 
@@ -49,7 +51,7 @@ impl Vtl0KernelInfo {
         self.kernel_data.get()
     }
 
-    /// Checks that LoadKData has brought nothing yet. The registry's lock, which the caller shows to hold, keeps it so.
+    /// Checks that LoadKData has brought nothing yet. The registry's lock, which the caller proves to hold, keeps it so.
     ///
     /// # Errors
     /// [`VsmError::AlreadySet`].
@@ -57,16 +59,14 @@ impl Vtl0KernelInfo {
         if self.kernel_data.is_completed() { Err(VsmError::AlreadySet("the system certificates")) } else { Ok(()) }
     }
 
-    /// Does `check` with the keys, and with the part of the heap that is kept for the arithmetic of signatures.
+    /// Runs `check` with the keys and the part of the heap that is kept for the arithmetic of signatures.
     pub fn with_keys<R>(&self, hardware: &dyn Hardware, check: impl FnOnce(&mut KeyStore) -> R) -> R {
         let mut keys = self.keys.lock();
-        hardware.hold_heap_reserve(true);
-        let result = check(&mut keys);
-        hardware.hold_heap_reserve(false);
-        result
+        let _reserve = hardware.heap_reserve();
+        check(&mut keys)
     }
 
-    /// Who may sign; nobody before LoadKData. Where the registry's lock is needed too, that one comes first.
+    /// The keys that may sign; none before LoadKData. Where the registry's lock is needed too, that one comes first.
     #[must_use]
     pub fn keys(&self) -> &Mutex<KeyStore> {
         &self.keys
@@ -86,7 +86,7 @@ impl Vtl0KernelInfo {
         &self.kexec
     }
 
-    /// Keeps what LoadKData brought. Allocates nothing, and cannot fail once [`Self::check_no_kernel_data`] has said yes
+    /// Keeps what LoadKData brought. Allocates nothing, and cannot fail once [`Self::check_no_kernel_data`] has succeeded
     /// under the same lock.
     ///
     /// # Errors

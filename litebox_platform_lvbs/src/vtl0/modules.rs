@@ -1,4 +1,4 @@
-//! The kernel modules that VTL1 has accepted: where their memory lies, what they export, and whom they use.
+//! The kernel modules that VTL1 has accepted: where their memory lies, what they export, and which others they use.
 //!
 //! All of it is VTL1's own: resolved from signed files and VTL1's own addresses, not from what VTL0 has in memory. A
 //! module is known by a token, which is never that of another one while it lives.
@@ -7,11 +7,10 @@ use alloc::vec::Vec;
 
 use vsm_integrity::module::Habits;
 
-use crate::address::{FrameRange, PAGE_SIZE};
 use crate::error::VsmError;
-use crate::owner::ModuleMemoryKind;
 use crate::token::Token;
 
+use super::container::MemoryContainer;
 use super::functions::{ModuleFunctions, ModuleTexts};
 use super::patches::{PatchData, PatchDataMap};
 use super::symbols::SymbolTable;
@@ -21,43 +20,10 @@ pub const MODULE_VALIDATION_MAX_SIZE: u64 = 64 << 20;
 /// The most modules. A distribution's kernel loads some hundred.
 pub const MAX_MODULES: usize = 4096;
 
-/// A part of a module's memory: contiguous in VTL0's virtual memory, anywhere in physical memory.
-#[derive(Debug)]
-pub struct MemoryContainer {
-    /// What it is for.
-    pub kind: ModuleMemoryKind,
-    /// VTL0's virtual address of its first byte.
-    pub va: u64,
-    /// Its frames, in the order of virtual addresses.
-    pub frames: Vec<FrameRange>,
-}
-
-impl MemoryContainer {
-    /// How many bytes.
-    #[must_use]
-    pub fn size(&self) -> u64 {
-        self.frames.iter().fold(0_u64, |sum, frames| sum.saturating_add(frames.count())).saturating_mul(PAGE_SIZE)
-    }
-
-    /// The physical address of the byte at virtual address `va`, if it is one of this part.
-    #[must_use]
-    pub fn physical(&self, va: u64) -> Option<u64> {
-        let mut offset = va.checked_sub(self.va)?;
-        for frames in &self.frames {
-            let bytes = frames.count().saturating_mul(PAGE_SIZE);
-            if offset < bytes {
-                return frames.start().checked_mul(PAGE_SIZE)?.checked_add(offset);
-            }
-            offset -= bytes;
-        }
-        None
-    }
-}
-
 /// A module.
 #[derive(Debug)]
 pub struct ModuleMemory {
-    /// What VTL0 knows it by.
+    /// The number by which VTL0 names it.
     pub token: Token,
     /// Its parts; those for initialisation go with FreeModuleInit.
     pub parts: Vec<MemoryContainer>,
@@ -141,7 +107,7 @@ impl ModuleMemoryMetadataMap {
     }
 
     /// Whether a function starts at VTL0's virtual address `va` that code of the module `caller` may call, or code of it that
-    /// is for initialisation only: nobody else calls what goes when its module has been initialised.
+    /// is for initialisation only: other code must not call what goes when its module has been initialised.
     #[must_use]
     pub fn has_function(&self, va: u64, caller: Token, caller_is_init: bool) -> bool {
         let Some(text) = self.texts.at(va) else { return false };

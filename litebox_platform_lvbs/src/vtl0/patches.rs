@@ -1,21 +1,21 @@
 //! Where VTL0's text may be patched: the jump labels of its kernel, as LoadKData found them, and the jump labels and static
 //! calls of a module, as its signed file has them.
 //!
-//! Sites are kept by physical address, for that is how VTL0 names them when it asks. No two of them share a byte, so that a
-//! patch of one is never half of another. What a site may become is `patch_step`'s to say.
+//! Sites are kept by physical address, as VTL0 names them. No two of them share a byte, so that a patch of one never changes
+//! another. What a site may become is decided by the handler of PatchText.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
+use vsm_integrity::heap::with_room;
 use vsm_integrity::module::Shape;
 
 use crate::address::{PAGE_SIZE, PhysAddr};
 use crate::error::VsmError;
-use crate::sort::heap_sort;
 
 /// The most bytes of a site: those of a conditional jump.
 pub const MAX_SITE: usize = 6;
-/// The most sites of a module; the largest that were seen have some 1,500.
+/// The most sites of a module; the largest known modules have some 1,500.
 pub const MAX_MODULE_SITES: usize = 1 << 16;
 
 /// What a site is.
@@ -143,14 +143,11 @@ impl PatchDataMap {
     /// [`VsmError::InvalidRange`] when two sites share a byte, [`VsmError::OutOfMemory`].
     pub fn new(sites: Vec<PatchData>) -> Result<Self, VsmError> {
         let mut sites = trimmed(sites);
-        heap_sort(&mut sites, |one, other| one.start < other.start);
-        let mut spans = Vec::new();
+        sites.sort_unstable_by_key(|site| site.start);
         let second_pages = sites.iter().filter(|site| site.next_page().is_some()).count();
-        spans
-            .try_reserve_exact(sites.len().saturating_add(second_pages))
-            .map_err(|_| VsmError::OutOfMemory("the patch sites"))?;
+        let mut spans = with_room(sites.len().saturating_add(second_pages))?;
         spans.extend(sites.iter().flat_map(PatchData::spans));
-        heap_sort(&mut spans, |one, other| one < other);
+        spans.sort_unstable();
         for pair in spans.windows(2) {
             if let &[(_, end), (start, last)] = pair
                 && start < end
@@ -159,11 +156,9 @@ impl PatchDataMap {
             }
         }
         let torn_site = |site: &PatchData| site.next_page().filter(|_| site.start.page_offset() == PAGE_SIZE - 1);
-        let mut torn = Vec::new();
-        torn.try_reserve_exact(sites.iter().filter_map(torn_site).count())
-            .map_err(|_| VsmError::OutOfMemory("the patch sites"))?;
+        let mut torn = with_room(sites.iter().filter_map(torn_site).count())?;
         torn.extend(sites.iter().filter_map(|site| Some((torn_site(site)?, site.start))));
-        heap_sort(&mut torn, |one, other| one < other);
+        torn.sort_unstable();
         Ok(Self { sites, torn })
     }
 
@@ -227,10 +222,10 @@ type Compare<'a> = dyn FnMut(&PhysAddr, &PhysAddr) -> Ordering + 'a;
 
 /// The same sites in a buffer of their own size, if there is memory for that: they are kept for long.
 fn trimmed(sites: Vec<PatchData>) -> Vec<PatchData> {
-    let mut exact = Vec::new();
-    if sites.capacity() == sites.len() || exact.try_reserve_exact(sites.len()).is_err() {
+    if sites.capacity() == sites.len() {
         return sites;
     }
+    let Ok(mut exact) = with_room(sites.len()) else { return sites };
     exact.extend_from_slice(&sites);
     exact
 }

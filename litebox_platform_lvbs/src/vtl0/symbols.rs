@@ -1,12 +1,12 @@
 //! The symbols VTL0's kernel exports, as LoadKData found them: names sorted, for both export tables.
 //!
-//! The table holds VTL1's own copies. Its content is what VTL0's kernel said during boot; nothing VTL0 does later
-//! changes it. All names lie in one buffer, without separators.
+//! The table holds VTL1's own copies of what VTL0's kernel said during boot; nothing VTL0 does later changes it. All names lie in one buffer, without separators.
 
 use alloc::vec::Vec;
 
+use vsm_integrity::heap::{OutOfMemory, TryPush, with_room};
+
 use crate::error::VsmError;
-use crate::sort::heap_sort;
 
 /// The names' buffer grows by this many bytes, so that it never has much more than it needs.
 const NAMES_STEP: usize = 64 << 10;
@@ -107,9 +107,7 @@ impl SymbolTableBuilder {
     /// # Errors
     /// [`VsmError::OutOfMemory`].
     pub fn new(symbols: usize) -> Result<Self, VsmError> {
-        let mut table = SymbolTable::default();
-        table.entries.try_reserve_exact(symbols).map_err(out_of_memory)?;
-        Ok(Self { table })
+        Ok(Self { table: SymbolTable { entries: with_room(symbols)?, ..SymbolTable::default() } })
     }
 
     /// How many symbols have been added.
@@ -130,14 +128,13 @@ impl SymbolTableBuilder {
     /// [`VsmError::OutOfMemory`], also for a name or a table too long to count.
     pub fn push(&mut self, name: &[u8], value: u64, gpl: bool) -> Result<(), VsmError> {
         let SymbolTable { names, entries, .. } = &mut self.table;
-        let name_len = u16::try_from(name.len()).map_err(out_of_memory)?;
-        let at = u32::try_from(names.len()).map_err(out_of_memory)?;
+        let name_len = u16::try_from(name.len()).map_err(|_| OutOfMemory)?;
+        let at = u32::try_from(names.len()).map_err(|_| OutOfMemory)?;
         if names.capacity() - names.len() < name.len() {
-            names.try_reserve_exact(name.len().max(NAMES_STEP)).map_err(out_of_memory)?;
+            names.try_reserve_exact(name.len().max(NAMES_STEP)).map_err(|_| OutOfMemory)?;
         }
-        entries.try_reserve(1).map_err(out_of_memory)?;
+        entries.try_push(Entry { value, name: at, name_len, gpl, namespace: 0 })?;
         names.extend_from_slice(name);
-        entries.push(Entry { value, name: at, name_len, gpl, namespace: 0 });
         Ok(())
     }
 
@@ -150,16 +147,14 @@ impl SymbolTableBuilder {
         let index = if let Some(index) = namespaces.iter().position(|known| known == name) {
             index
         } else {
-            let mut copy = Vec::new();
-            copy.try_reserve_exact(name.len()).map_err(out_of_memory)?;
+            let mut copy = with_room(name.len())?;
             copy.extend_from_slice(name);
-            namespaces.try_reserve(1).map_err(out_of_memory)?;
             // Not kept beyond what can be counted.
-            u8::try_from(namespaces.len() + 1).map_err(out_of_memory)?;
-            namespaces.push(copy);
+            u8::try_from(namespaces.len() + 1).map_err(|_| OutOfMemory)?;
+            namespaces.try_push(copy)?;
             namespaces.len() - 1
         };
-        u8::try_from(index + 1).map_err(out_of_memory)
+        Ok(u8::try_from(index + 1).map_err(|_| OutOfMemory)?)
     }
 
     /// Puts the symbol that was added as number `symbol`, counted from 0, into a namespace.
@@ -173,27 +168,23 @@ impl SymbolTableBuilder {
     #[must_use]
     pub fn finish(self) -> SymbolTable {
         let SymbolTable { names, mut entries, namespaces } = self.table;
-        heap_sort(&mut entries, |left, right| {
-            let key = |entry: &Entry| (name_of(&names, entry), entry.gpl, entry.value);
-            key(left) < key(right)
+        entries.sort_unstable_by(|left, right| {
+            let [left, right] = [left, right].map(|entry| (name_of(&names, entry), entry.gpl, entry.value));
+            left.cmp(&right)
         });
         SymbolTable { names: trimmed(names), entries, namespaces }
     }
 }
 
-/// The same names in a buffer of their own size, where much of the present one is not used: a module has few. As they are
-/// where there is no memory for that.
+/// The same names in a buffer of their own size if at least half of the present one is unused, as for a module, and if there
+/// is memory for it.
 fn trimmed(names: Vec<u8>) -> Vec<u8> {
-    let mut exact = Vec::new();
-    if names.capacity() / 2 < names.len() || exact.try_reserve_exact(names.len()).is_err() {
+    if names.capacity() / 2 < names.len() {
         return names;
     }
+    let Ok(mut exact) = with_room(names.len()) else { return names };
     exact.extend_from_slice(&names);
     exact
-}
-
-fn out_of_memory<T>(_: T) -> VsmError {
-    VsmError::OutOfMemory("the kernel's symbols")
 }
 
 #[cfg(test)]

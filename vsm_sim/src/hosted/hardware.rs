@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
-use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
-use litebox_platform_lvbs::hardware::{MappedView, ViewPiece};
+use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MappedView, MemoryFault, ViewPiece};
 use litebox_platform_lvbs::hv::{
     HvStatus, HypercallControl, InitialVpContext, MapFlags, SegmentRegister, TableRegister, Vtl, msr,
 };
@@ -115,6 +114,7 @@ impl Hardware for HostedHardware {
 
     fn read_vtl0(&self, from: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
         let (gpa, len) = (from.as_u64(), into.len());
+        fetches::check_is_vtl0s(gpa, self.layout.region);
         self.memory.race_at(RacePoint::BeforeRead { gpa, len });
         if self.memory.faults() {
             return Err(MemoryFault(from));
@@ -128,6 +128,7 @@ impl Hardware for HostedHardware {
 
     fn write_vtl0(&self, to: PhysAddr, from: &[u8]) -> Result<(), MemoryFault> {
         let gpa = to.as_u64();
+        fetches::check_is_vtl0s(gpa, self.layout.region);
         self.memory.race_at(RacePoint::BeforeWrite { gpa, len: from.len() });
         if self.memory.faults() {
             return Err(MemoryFault(to));

@@ -7,7 +7,7 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`memory`] | sparse guest memory, access counts, the racing VTL0 |
-//! | `fetches` | the witness against double fetches, in every call |
+//! | `fetches` | the witness against double fetches, and against reads past `access`, in every call |
 //! | [`hardware`] | the platform's `Hardware` over the model |
 //! | [`ring`] | the log ring's mapping |
 //! | [`view`] | VTL0's frozen memory, read in place |

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::address::PhysAddr;
-use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
-use litebox_platform_lvbs::hardware::{MappedView, ViewPiece};
+use litebox_platform_lvbs::hardware::{Hardware, HeapReserve, HypercallOutcome, MappedView, MemoryFault, ViewPiece};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
 use vsm_sim::hosted::HostedMemory;
 use vsm_sim::hv::GuestMemory;
@@ -33,8 +32,9 @@ impl Hardware for Quiet {
         Err(VsmError::NoSuchProcessor(vp))
     }
 
-    fn hold_heap_reserve(&self, hold: bool) {
-        counting::spare(hold);
+    fn heap_reserve(&self) -> HeapReserve {
+        counting::spare(true);
+        HeapReserve::new(|| counting::spare(false))
     }
 
     fn map_view(&self, pieces: &[ViewPiece<'_>]) -> Result<Box<dyn MappedView>, VsmError> {

@@ -10,6 +10,7 @@
 //! | `text` | length, first paragraph, forbidden macros and attributes, machine paths, scripts |
 //! | `dependencies` | which crate may depend on which |
 //! | `floors` | which module of a crate may import which |
+//! | `vtl0_memory` | where VTL0's memory may be read and written |
 //! | `boundary` | the tests that the boundary's page names |
 
 mod boundary;
@@ -19,6 +20,7 @@ mod ratchet;
 mod text;
 mod tree;
 mod unsafety;
+mod vtl0_memory;
 
 use std::fmt;
 

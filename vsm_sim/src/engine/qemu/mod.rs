@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config` | what machine to build |
 //! | `stub`, `pvh`, `layout` | the code that runs outside guests; the file QEMU gets it in; where everything lies |
+//! | `config` | what machine to build |
 //! | `process` | starting and ending the emulator |
 //! | `machine` | requests to CPUs, wake-ups, the address spaces |
 //! | `npt`, `vmcb` | the two kinds of hardware structures |
