@@ -8,7 +8,7 @@ use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::frames::{Permission, Transaction};
 use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
 use litebox_platform_lvbs::token::Token;
-use litebox_platform_lvbs::vtl0::modules::MemoryContainer;
+use litebox_platform_lvbs::vtl0::MemoryContainer;
 use vsm_integrity::heap::{TryPush, with_room};
 
 use super::parts::Part;

@@ -45,14 +45,15 @@ fn with_range_at(placed: &Placed, kind: u64, (first, count): (u64, u64)) -> Vec<
 #[test]
 fn a_module_takes_only_what_is_nobodys() {
     for (owner, permission) in OWNERS {
-        for place in PLACES {
-            for kind in 0..=FILE {
+        for kind in 0..=FILE {
+            let pages = prepared(owner, permission).1.pages(kind).len() as u64;
+            for place in PLACES.into_iter().chain([(OWNED, pages)]) {
                 let (machine, placed) = prepared(owner, permission);
                 let before = snapshot(&machine);
                 let result = validate(&machine, &with_range_at(&placed, kind, place));
                 let what = format!("{owner} {permission}, part {kind} in {place:x?}: {result}");
-                // As many pages as it needs, or for two of them more than that.
-                let data = (kind == 1 && place.1 > 1) || kind == 5 || (kind == 3 && place.1 == 1);
+                // DATA, RO_AFTER_INIT and INIT_DATA, in exactly as many pages as the file needs.
+                let data = matches!(kind, 1 | 3 | 5) && place.1 == pages;
                 if owner == Owner::Nobody && data {
                     // Data may be anywhere that is nobody's, and hold anything.
                     assert_eq!(result, 1, "{what}");
