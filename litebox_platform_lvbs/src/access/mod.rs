@@ -11,6 +11,7 @@
 
 mod fetch;
 mod ptr;
+mod span_set;
 
 pub use fetch::FetchOnce;
 pub use ptr::{PhysConstPtr, PhysMutPtr};
