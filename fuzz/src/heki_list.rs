@@ -105,13 +105,8 @@ fn rights(ranges: &[Range]) -> Option<Vec<MapFlags>> {
     if !ranges.iter().all(sound) {
         return None;
     }
-    // Beyond RAM only what changes nothing can be asked for. The last range that names a frame counts.
+    // The last range that names a frame counts. What is beyond RAM is left as it is.
     let named = |gfn: u64| ranges.iter().rev().find(|range| (range.pa >> 12..range.epa >> 12).contains(&gfn));
-    let edges = ranges.iter().flat_map(|range| [range.pa >> 12, range.epa >> 12]).chain([RAM]);
-    let beyond = |gfn: u64| named(gfn).is_some_and(|range| flags(range.attributes) != MapFlags::ALL);
-    if edges.filter(|gfn| *gfn >= RAM).any(beyond) {
-        return None;
-    }
     let right = |gfn: u64| {
         if VTL1.contains(&gfn) {
             MapFlags::NONE

@@ -3,30 +3,31 @@
 //! Nothing that is missing, and nothing that does not work, makes the end of boot fail.
 
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::{FrameRegistry, Permission};
 use litebox_platform_lvbs::hardware::Hardware;
-use litebox_platform_lvbs::hardware::calls::{get_vp_register, set_vp_register};
-use litebox_platform_lvbs::hv::{HvRegisterName, InputVtl, VsmCapabilities, VsmPartitionConfig};
+use litebox_platform_lvbs::hardware::calls::{get_vp_register, set_vp_register, vtl0_hypercall_register};
+use litebox_platform_lvbs::hv::{HvRegisterName, InputVtl, VsmCapabilities, VsmPartitionConfig, msr};
 use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
 
-/// Attempts to close frames that the end of boot makes at most, so that it ends soon whatever VTL0 has declared.
-const ATTEMPTS: u32 = 4096;
-
-/// Takes execution from the kernel's frames that VTL0 can also write, then logs the state: one line, and a warning for
+/// Takes writing from the kernel's frames that VTL0 can also execute, then logs the state: one line, and a warning for
 /// each thing that VTL0 left open.
 pub(crate) fn close(platform: &Platform) {
     info!("end of boot: {}", State(platform));
-    let Closing { closed, open, first_open } = Closing::run(platform);
+    let Closing { closed, open, first_open, open_hypercall_page } = Closing::run(platform);
     if closed != 0 {
-        warn!("end of boot: {closed} frames of the kernel were writable and executable: now only writable");
+        warn!("end of boot: {closed} frames of the kernel were writable and executable: now only executable");
     }
     if open != 0 {
         warn!("end of boot: {open} frames of the kernel stay writable and executable, the first at {first_open:#x}");
+    }
+    if let Some(page) = open_hypercall_page {
+        warn!("end of boot: one of them is VTL0's hypercall page at {page:#x}, over which the hypervisor's own lies");
     }
     match deny_startup(platform.hardware()) {
         Ok(true) => {}
@@ -62,61 +63,65 @@ fn deny_startup(hardware: &dyn Hardware) -> Result<bool, VsmError> {
 /// What became of the frames of the kernel that were writable and executable.
 #[derive(Default)]
 struct Closing {
-    /// So many are only writable now.
+    /// So many are only executable now.
     closed: u64,
     /// So many the hypervisor would not change: most likely they are no memory.
     open: u64,
     /// Address of the first of them.
     first_open: u64,
+    /// Address of VTL0's hypercall page, if that is one of those that stay open.
+    open_hypercall_page: Option<u64>,
 }
 
 impl Closing {
     /// From now on no frame of the kernel is writable and executable, as far as the hypervisor agrees.
-    ///
-    /// What it refuses is tried again in halves, so that one frame it will not change keeps no other open.
     fn run(platform: &Platform) -> Self {
-        let mut done = Self::default();
         let mut registry = platform.frames().lock();
-        let mut next = registry.write_and_execute(0);
-        let mut attempts = 0;
-        while let Some(frames) = next {
-            let (mut at, mut size) = (frames.start(), frames.count());
-            while at < frames.end() {
-                if attempts == ATTEMPTS {
-                    done.leave(at, frames.end());
-                    break;
-                }
-                attempts += 1;
-                let end = at.saturating_add(size).min(frames.end());
-                match close_frames(platform, &mut registry, at, end) {
-                    Ok(()) => {
-                        done.closed = done.closed.saturating_add(end - at);
-                        (at, size) = (end, size.saturating_mul(2));
-                    }
-                    Err(_) if end - at > 1 => size = (end - at) / 2,
-                    Err(_) => {
-                        done.leave(at, end);
-                        at = end;
-                    }
-                }
+        let frames = open_frames(&registry).fold(0, |sum: u64, frames| sum.saturating_add(frames.count()));
+        if frames == 0 {
+            return Self::default();
+        }
+        if let Err(error) = close_frames(platform, &mut registry) {
+            warn!("end of boot: {error}");
+        }
+        let mut done = Self::default();
+        for frames in open_frames(&registry) {
+            if done.open == 0 {
+                done.first_open = frames.start() << 12;
             }
-            next = registry.write_and_execute(frames.end());
+            done.open = done.open.saturating_add(frames.count());
+        }
+        done.closed = frames.saturating_sub(done.open);
+        if done.open != 0 {
+            let is_open = |page: &u64| open_frames(&registry).any(|open| open.start() <= *page && *page < open.end());
+            done.open_hypercall_page = hypercall_pages(platform).find(is_open).map(|page| page << 12);
         }
         done
     }
-
-    fn leave(&mut self, from: u64, to: u64) {
-        if self.open == 0 {
-            self.first_open = from << 12;
-        }
-        self.open = self.open.saturating_add(to - from);
-    }
 }
 
-fn close_frames(platform: &Platform, registry: &mut FrameRegistry, from: u64, to: u64) -> Result<(), VsmError> {
+/// The frames that somebody owns and VTL0 can both write and execute.
+fn open_frames(registry: &FrameRegistry) -> impl Iterator<Item = FrameRange> {
+    core::iter::successors(registry.write_and_execute(0), |frames| registry.write_and_execute(frames.end()))
+}
+
+fn close_frames(platform: &Platform, registry: &mut FrameRegistry) -> Result<(), VsmError> {
     let mut transaction = registry.begin(platform.hardware(), Phase::Runtime)?;
-    transaction.stage_write_xor_execute(FrameRange::from_gfns(from, to)?)?;
-    transaction.commit()
+    transaction.stage_write_xor_execute();
+    transaction.commit_leaving_refused(|_| true)?;
+    Ok(())
+}
+
+/// The frames over which VTL0's hypercall pages lie, as the processors that have been to VTL1 have them. The hypervisor puts
+/// a page of its own there, which VTL0 can run and not write (TLFS "Establishing the Hypercall Interface"); the
+/// frame below shows when VTL0 moves it.
+fn hypercall_pages(platform: &Platform) -> impl Iterator<Item = u64> {
+    let entered = (0..platform.config().possible_cpus)
+        .filter(|vp| platform.processor(*vp).is_ok_and(|processor| processor.has_entered.load(Ordering::Acquire)));
+    entered
+        .filter_map(|vp| vtl0_hypercall_register(platform.hardware(), vp).ok())
+        .filter(|value| value & msr::PAGE_ENABLE != 0)
+        .map(|value| value >> 12)
 }
 
 /// The one line.
@@ -165,6 +170,8 @@ impl Unnamed {
         let mut gap = 0_u64;
         for state in registry.intervals() {
             match state.owner {
+                // Named, and no memory.
+                _ if state.refused => {}
                 Owner::Nobody if state.permission == Permission::ALL => gap = gap.saturating_add(state.frames.count()),
                 Owner::Vtl1 => {}
                 _ => {

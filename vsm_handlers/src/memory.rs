@@ -4,18 +4,19 @@
 //! is trusted: that VTL0, during boot, knows what its own kernel needs.
 
 use litebox_platform_lvbs::VsmError;
-use litebox_platform_lvbs::frames::Permission;
+use litebox_platform_lvbs::frames::{Permission, Refused};
 use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
 use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::BootContext;
-use log::{info, warn};
+use log::{error, info, warn};
 use vsm_macros::vsm_handler;
 
 /// Gives ranges of VTL0 memory the permissions that a HEKI list names.
 ///
 /// The list covers all memory that VTL0's direct map does, VTL1's own region included: VTL1's frames, and those that
-/// another call has taken, stay as they are. All or nothing: on an error no permission has changed.
+/// another call has taken, stay as they are. So do frames that the hypervisor refuses to change, for VTL0 names some that are
+/// no memory; the log says how many. On an error no permission has changed.
 #[vsm_handler(
     VsmFunction::ProtectMemory,
     phase = boot,
@@ -25,7 +26,7 @@ use vsm_macros::vsm_handler;
         EACCES = "a later page of the list in a frame of VTL1",
         EINVAL = "a range that is not page-aligned, or attributes that are no permission",
         ENOMEM = "VTL1 has no memory for the registry",
-        EIO = "the hypervisor refuses, as it does where a permission would change and there is no memory",
+        EIO = "the hypervisor lacks memory or time for it",
     ),
 )]
 fn protect_memory(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError> {
@@ -40,8 +41,8 @@ fn protect_memory(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError
         let skipped = transaction.stage_skipping_foreign(frames, Owner::BootProtected, owner, permission)?;
         tally.add(&range, permission, skipped);
     }
-    transaction.commit()?;
-    tally.log();
+    let refused = transaction.commit_leaving_refused(|status| !status.is_lack())?;
+    tally.log(refused);
     Ok(())
 }
 
@@ -76,11 +77,22 @@ impl Tally {
         }
     }
 
-    fn log(&self) {
+    fn log(&self, refused: Refused) {
         let Self { ranges, bytes, skipped, write_and_execute } = self;
         info!("ProtectMemory: {ranges} ranges, {} MiB, {skipped} frames of other owners left alone", bytes >> 20);
         if *write_and_execute != 0 {
             warn!("ProtectMemory: {write_and_execute} ranges are writable and executable");
+        }
+        let Refused { frames, runs, first, status, untried } = refused;
+        if let Some(status) = status {
+            warn!(
+                "ProtectMemory: {frames} frames in {runs} places, the first at {:#x}, are as they were, most likely no \
+                 memory: the hypervisor refuses them ({status})",
+                first << 12
+            );
+        }
+        if untried != 0 {
+            error!("ProtectMemory: {untried} of these frames were not even tried and may be memory: NOT protected");
         }
     }
 }

@@ -123,6 +123,22 @@ impl<K: ObjectKind> Objects<K> {
         rest.get(..rest.partition_point(|(other, _)| *other == kind)).unwrap_or_default()
     }
 
+    /// Where in the bytes of one object, as [`Self::copy`] gives them, a gap in virtual memory lies: how many bytes are before
+    /// it. Ascending, and the length of all bytes last.
+    pub(crate) fn gaps(&self, kind: K) -> Result<Vec<usize>, VsmError> {
+        let mut gaps = Vec::new();
+        let (mut bytes, mut end) = (0, None);
+        for range in self.ranges(kind) {
+            if end.is_some_and(|end| end != range.va()) {
+                keep(&mut gaps, bytes, kind)?;
+            }
+            bytes += usize::try_from(range.byte_count()).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
+            end = virtual_end(range);
+        }
+        keep(&mut gaps, bytes, kind)?;
+        Ok(gaps)
+    }
+
     /// The bytes of one object; none if the list does not name it.
     pub(crate) fn copy(&self, kind: K, memory: &mut FetchOnce<'_>) -> Result<Vec<u8>, VsmError> {
         // Checked above to be few.
@@ -140,6 +156,12 @@ impl<K: ObjectKind> Objects<K> {
         }
         Ok(bytes)
     }
+}
+
+fn keep<K: ObjectKind>(gaps: &mut Vec<usize>, gap: usize, kind: K) -> Result<(), VsmError> {
+    gaps.try_reserve(1).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
+    gaps.push(gap);
+    Ok(())
 }
 
 /// The virtual address after a range's last byte, if all of the range lies in one canonical half and has such an address.

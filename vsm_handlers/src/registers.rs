@@ -8,7 +8,7 @@
 use core::sync::atomic::Ordering;
 
 use litebox_platform_lvbs::hardware::calls::{get_vp_registers, set_vp_registers};
-use litebox_platform_lvbs::hv::{CrInterceptControl, HvRegisterName, HvRegisterValue, HvStatus, InputVtl};
+use litebox_platform_lvbs::hv::{CrInterceptControl, HvRegisterName, HvRegisterValue, InputVtl};
 use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::BootContext;
@@ -18,8 +18,13 @@ use litebox_platform_lvbs::{Platform, VsmError};
 use log::{error, info, warn};
 use vsm_macros::vsm_handler;
 
-/// The accesses VTL1 hears of on every hypervisor: all writes of the registers that are recorded, and of the four
-/// descriptor table registers (LVBS contract, LOCK_REGS: 0x7FD543).
+/// The accesses VTL1 hears of on every hypervisor: all writes of the registers that are recorded, and of three of the four
+/// descriptor table registers (LVBS contract, LOCK_REGS: 0x7FD543, which has LDTR too).
+///
+/// LDTR is VTL0's. Linux loads it whenever it switches to or from a process that has used modify_ldt, which needs no
+/// privilege: a #GP there would let any user kill the guest. And it would protect nothing. LDTs and the GDT lie in memory
+/// that VTL0 writes, so that an entry can change without a load; the most that one can do, a call gate, is to lead to ring 0,
+/// where whoever writes the table is already, and VTL1's permissions hold there.
 const INTERCEPTS: CrInterceptControl = CrInterceptControl::CR0_WRITE
     .union(CrInterceptControl::CR4_WRITE)
     .union(CrInterceptControl::LSTAR_WRITE)
@@ -29,7 +34,6 @@ const INTERCEPTS: CrInterceptControl = CrInterceptControl::CR0_WRITE
     .union(CrInterceptControl::EFER_WRITE)
     .union(CrInterceptControl::GDTR_WRITE)
     .union(CrInterceptControl::IDTR_WRITE)
-    .union(CrInterceptControl::LDTR_WRITE)
     .union(CrInterceptControl::TR_WRITE)
     .union(CrInterceptControl::SYSENTER_CS_WRITE)
     .union(CrInterceptControl::SYSENTER_EIP_WRITE)
@@ -58,8 +62,9 @@ const ATTEMPTS: [u8; 8] = [0b111, 0b110, 0b011, 0b101, 0b010, 0b001, 0b100, 0b00
 /// Pinned bits of CR0: PE, WP, PG (Intel SDM vol. 3 §2.5; LVBS contract).
 const CR0_PINNED: u64 = 1 | 1 << 16 | 1 << 31;
 
-/// Pinned bits of CR4: all but MCE, PGE, PCE and VMXE (Intel SDM vol. 3 §2.5; LVBS contract).
-const CR4_PINNED: u64 = !(1 << 6 | 1 << 7 | 1 << 8 | 1 << 13);
+/// Pinned bits of CR4: all but TSD, MCE, PGE, PCE and VMXE (Intel SDM vol. 3 §2.5; LVBS contract). Linux switches TSD from
+/// process to process, for prctl(PR_SET_TSC) and strict seccomp; it says who may read the time stamp counter, no more.
+const CR4_PINNED: u64 = !(1 << 2 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 13);
 
 /// Pinned bit of IA32_MISC_ENABLE: XD disable, which would make every page executable (Intel SDM vol. 4, MSR 1A0h).
 const MISC_ENABLE_PINNED: u64 = 1 << 34;
@@ -74,8 +79,8 @@ pub(crate) const fn pinned(register: HvRegisterName) -> u64 {
     }
 }
 
-const _: () = assert!(INTERCEPTS.bits() == 0x7f_d543);
-const _: () = assert!(CR0_PINNED == 0x8001_0001 && CR4_PINNED == 0xffff_ffff_ffff_de3f);
+const _: () = assert!(INTERCEPTS.bits() == 0x7d_d543);
+const _: () = assert!(CR0_PINNED == 0x8001_0001 && CR4_PINNED == 0xffff_ffff_ffff_de3b);
 const _: () = assert!(ALWAYS_LOCKED_COUNT + OPTIONAL.len() == LOCKED_REGISTER_COUNT);
 
 /// What one attempt locks.
@@ -164,9 +169,7 @@ fn lock(platform: &Platform, vp: u32, reference: Option<&ControlRegMap>) -> Resu
 /// Whether a hypervisor may answer so to a register or a bit that it does not have: with anything but a lack of something,
 /// for which statuses the TLFS does not say. The last attempt is the contract's, which every hypervisor takes.
 fn is_unknown(error: &VsmError) -> bool {
-    const LACKS: [HvStatus; 4] =
-        [HvStatus::INSUFFICIENT_MEMORY, HvStatus::INSUFFICIENT_BUFFERS, HvStatus::NO_RESOURCES, HvStatus::TIMEOUT];
-    matches!(error, VsmError::Hypercall { status, .. } if !LACKS.contains(status))
+    matches!(error, VsmError::Hypercall { status, .. } if !status.is_lack())
 }
 
 /// Locks what `what` says, or nothing; the values recorded.

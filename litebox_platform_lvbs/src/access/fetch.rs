@@ -4,33 +4,24 @@
 //! says nothing about the second. A call that reads many objects makes one [`FetchOnce`] and reads through it alone:
 //! it remembers what has been fetched and refuses to fetch it again. VTL1's own frames are refused too.
 
-use alloc::vec::Vec;
-
 use crate::address::{FrameRange, PAGE_SIZE, PhysAddr};
 use crate::error::VsmError;
 use crate::platform::Platform;
 
 use super::refuse::refuse_vtl1;
-
-/// A half-open span of physical addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
-    start: u64,
-    end: u64,
-}
+use super::span_set::{NotAdded, Span, SpanSet};
 
 /// The copies of one call.
 pub struct FetchOnce<'a> {
     platform: &'a Platform,
-    /// What has been fetched: ascending, disjoint, neighbours joined.
-    fetched: Vec<Span>,
+    fetched: SpanSet,
 }
 
 impl<'a> FetchOnce<'a> {
     /// Nothing has been fetched yet.
     #[must_use]
     pub fn new(platform: &'a Platform) -> Self {
-        Self { platform, fetched: Vec::new() }
+        Self { platform, fetched: SpanSet::default() }
     }
 
     /// Records that `bytes` from `start` on have been fetched in another way, or are about to be.
@@ -46,65 +37,48 @@ impl<'a> FetchOnce<'a> {
         let last = start.checked_add(bytes - 1)?;
         let span = Span { start: start.as_u64(), end: last.as_u64() + 1 };
         refuse_vtl1(self.platform, start, bytes)?;
-        let at = self.fetched.partition_point(|other| other.end < span.start);
-        let (mut joined, mut count) = (span, 0);
-        for other in self.fetched.get(at..).unwrap_or_default() {
-            if other.start > span.end {
-                break;
-            }
-            if other.start < span.end && span.start < other.end {
-                let rule = "its bytes must not be named twice";
-                return Err(VsmError::InvalidRange { start: span.start, end: span.end, rule });
-            }
-            joined = Span { start: joined.start.min(other.start), end: joined.end.max(other.end) };
-            count += 1;
-        }
-        if count == 0 {
-            self.fetched.try_reserve(1).map_err(|_| VsmError::OutOfMemory("the record of what was fetched"))?;
-            self.fetched.insert(at, joined);
-        } else if let Some(place) = self.fetched.get_mut(at) {
-            *place = joined;
-            self.fetched.drain(at + 1..at + count);
-        }
-        Ok(())
+        self.add(span)
     }
 
-    /// Records whole frames, in ascending order, as [`Self::note`] would one by one; but however many have been fetched above
-    /// them, the time grows with the sum of both. On an error nothing is recorded.
+    fn add(&mut self, span: Span) -> Result<(), VsmError> {
+        self.fetched.add(span).map_err(|error| match error {
+            NotAdded::Overlap => named_twice(span),
+            NotAdded::OutOfMemory => VsmError::OutOfMemory("the record of what was fetched"),
+        })
+    }
+
+    /// Records whole frames, in ascending order, as [`Self::note`] would one by one; but when one of them is refused none is
+    /// recorded.
     ///
     /// # Errors
     /// As [`Self::note`].
     pub fn note_frames(&mut self, frames: &[FrameRange]) -> Result<(), VsmError> {
-        let mut merged: Vec<Span> = Vec::new();
-        let most = self.fetched.len().saturating_add(frames.len());
-        merged.try_reserve_exact(most).map_err(|_| VsmError::OutOfMemory("the record of what was fetched"))?;
-        let mut fetched = self.fetched.iter().copied().peekable();
+        let mut end = 0;
         for frames in frames {
+            let bytes = frames.count() * PAGE_SIZE;
             let start = PhysAddr::new(frames.start() * PAGE_SIZE)?;
-            let last = start.checked_add(frames.count() * PAGE_SIZE - 1)?;
-            let span = Span { start: start.as_u64(), end: last.as_u64() + 1 };
-            refuse_vtl1(self.platform, start, frames.count() * PAGE_SIZE)?;
-            while let Some(below) = fetched.next_if(|other| other.start < span.start) {
-                append(&mut merged, below);
+            let span = Span { start: start.as_u64(), end: start.checked_add(bytes - 1)?.as_u64() + 1 };
+            refuse_vtl1(self.platform, start, bytes)?;
+            if span.start < end || self.fetched.fresh(span.start, bytes) < bytes {
+                return Err(named_twice(span));
             }
-            let above = fetched.peek().is_some_and(|other| other.start < span.end);
-            if above || merged.last().is_some_and(|below| span.start < below.end) {
-                let rule = "its bytes must not be named twice";
-                return Err(VsmError::InvalidRange { start: span.start, end: span.end, rule });
-            }
-            append(&mut merged, span);
+            end = span.end;
         }
-        fetched.for_each(|rest| append(&mut merged, rest));
-        self.fetched = merged;
-        Ok(())
+        frames
+            .iter()
+            .try_for_each(|frames| self.add(Span { start: frames.start() * PAGE_SIZE, end: frames.end() * PAGE_SIZE }))
+    }
+
+    /// In how many places, runs of bytes that follow each other, lies what has been fetched.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.fetched.len()
     }
 
     /// How many of the `bytes` from `start` on, in one piece, have not been fetched.
     #[must_use]
     pub fn fresh(&self, start: PhysAddr, bytes: u64) -> u64 {
-        let start = start.as_u64();
-        let at = self.fetched.partition_point(|span| span.end <= start);
-        self.fetched.get(at).map_or(bytes, |next| next.start.saturating_sub(start).min(bytes))
+        self.fetched.fresh(start.as_u64(), bytes)
     }
 
     /// Fetches physically contiguous bytes, page by page.
@@ -130,12 +104,8 @@ impl<'a> FetchOnce<'a> {
     }
 }
 
-/// Adds a span behind all others; there is room.
-fn append(spans: &mut Vec<Span>, span: Span) {
-    match spans.last_mut() {
-        Some(last) if last.end == span.start => last.end = span.end,
-        _ => spans.push(span),
-    }
+fn named_twice(Span { start, end }: Span) -> VsmError {
+    VsmError::InvalidRange { start, end, rule: "its bytes must not be named twice" }
 }
 
 #[cfg(test)]
@@ -169,7 +139,8 @@ mod tests {
                 if fresh == len {
                     bytes.fill(true);
                 }
-                assert!(once.fetched.windows(2).all(|pair| pair[0].end < pair[1].start));
+                let spans: Vec<Span> = once.fetched.iter().collect();
+                assert!(spans.windows(2).all(|pair| pair[0].end < pair[1].start));
             }
         }
     }
@@ -199,7 +170,7 @@ mod tests {
                 at = start + count - u64::from(random(20) == 0);
                 named.push(frames(start, start + count));
             }
-            let before = once.fetched.clone();
+            let before: Vec<Span> = once.fetched.iter().collect();
             let one_by_one = named
                 .iter()
                 .try_for_each(|frames| other.note(pa(frames.start() * PAGE_SIZE), frames.count() * PAGE_SIZE));
@@ -208,7 +179,8 @@ mod tests {
                 Ok(()) => fine += 1,
                 Err(_) => refused += 1,
             }
-            assert_eq!(once.fetched, if one_by_one.is_ok() { other.fetched } else { before });
+            let after: Vec<Span> = once.fetched.iter().collect();
+            assert_eq!(after, if one_by_one.is_ok() { other.fetched.iter().collect() } else { before });
         }
         assert!(fine > 200 && refused > 200, "{fine} {refused}");
     }

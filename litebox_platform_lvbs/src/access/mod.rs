@@ -12,6 +12,7 @@
 mod fetch;
 mod ptr;
 mod refuse;
+mod span_set;
 
 pub use fetch::FetchOnce;
 pub use ptr::{PhysConstPtr, PhysMutPtr};

@@ -19,9 +19,9 @@ const RESTORE_ATTEMPTS: usize = 3;
 const _: () = assert!(RESTORE_ATTEMPTS < super::list::RESERVED_SPLITS, "each failure may split one interval");
 
 /// Where a stream of frames stopped: everything before `done` has the new permission.
-struct Stopped {
-    done: u64,
-    error: VsmError,
+pub(super) struct Stopped {
+    pub done: u64,
+    pub error: VsmError,
 }
 
 /// The set of permissions as bits of one word.
@@ -142,7 +142,7 @@ impl FrameRegistry {
 }
 
 /// One hypercall; empties the batch.
-fn flush(hardware: &dyn Hardware, permission: Permission, batch: &mut Vec<u64>) -> Result<(), Stopped> {
+pub(super) fn flush(hardware: &dyn Hardware, permission: Permission, batch: &mut Vec<u64>) -> Result<(), Stopped> {
     let result =
         calls::modify_vtl_protection_mask(hardware, permission.map_flags(), batch).map_err(|(done, status)| {
             // The first frame that was not done; all may be, and the hypercall a failure nevertheless.

@@ -17,7 +17,7 @@ pub(super) const END: u64 = 1 << (PHYS_ADDR_BITS - PAGE_SHIFT);
 /// Intervals per chunk: one page of them.
 pub(super) const CHUNK: usize = 128;
 /// Splits that [`IntervalList::split_reserved`] is good for after [`IntervalList::reserve`].
-pub(super) const RESERVED_SPLITS: usize = 4;
+pub(super) const RESERVED_SPLITS: usize = 6;
 /// An insertion this near to the end of a full chunk splits the chunk there and not in the middle, so that a list
 /// filled in ascending or descending order has full chunks.
 const NEAR_END: usize = 4;
@@ -47,13 +47,16 @@ pub(super) struct Interval {
     pub staged_permission: Permission,
     /// What the hypervisor has; equals `permission` outside of a transaction.
     pub in_force: Permission,
+    /// Whether the hypervisor has refused to change it, and has not changed it since.
+    pub refused: bool,
 }
 
 const _: () = assert!(size_of::<Interval>() == 32);
 
 impl Interval {
     fn new(start: u64, State { owner, permission }: State) -> Self {
-        Self { start, owner, staged_owner: owner, permission, staged_permission: permission, in_force: permission }
+        let (staged_owner, staged_permission, in_force) = (owner, permission, permission);
+        Self { start, owner, staged_owner, permission, staged_permission, in_force, refused: false }
     }
 
     /// Stages `state`.

@@ -13,6 +13,7 @@
 
 mod drive;
 mod list;
+mod narrow;
 mod permission;
 mod registry;
 mod spans;
@@ -21,6 +22,7 @@ pub(crate) mod tests;
 mod transaction;
 mod view;
 
+pub use narrow::Refused;
 pub use permission::{MemAttr, Permission};
 pub use registry::{FrameRegistry, FrameState};
 pub use transaction::Transaction;

@@ -15,7 +15,7 @@ use super::permission::Permission;
 use super::transaction::Transaction;
 use crate::owner::Owner;
 
-/// A run of frames with one owner and one permission.
+/// A run of frames with one owner and one permission, of which all or none were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameState {
     /// The frames.
@@ -24,6 +24,8 @@ pub struct FrameState {
     pub owner: Owner,
     /// What VTL0 may do with them.
     pub permission: Permission,
+    /// Whether the hypervisor refused to change them, though VTL0 named them: most likely they are no memory.
+    pub refused: bool,
 }
 
 /// Whether frames in that state break the rule that VTL0 may write what it may execute, or the other way round. Frames
@@ -124,7 +126,12 @@ impl FrameRegistry {
     pub fn intervals(&self) -> impl Iterator<Item = FrameState> {
         self.list.overlapping(0, END).filter_map(|(start, end, interval)| {
             let frames = FrameRange::from_gfns(start, end).ok()?;
-            Some(FrameState { frames, owner: interval.owner, permission: interval.permission })
+            Some(FrameState {
+                frames,
+                owner: interval.owner,
+                permission: interval.permission,
+                refused: interval.refused,
+            })
         })
     }
 

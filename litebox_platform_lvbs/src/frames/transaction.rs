@@ -7,9 +7,11 @@
 use crate::address::{FrameRange, Gfn};
 use crate::error::VsmError;
 use crate::hardware::{Hardware, ViewPiece};
+use crate::hv::HvStatus;
 use crate::phase::Phase;
 
 use super::list::{END, Interval, State};
+use super::narrow::Refused;
 use super::permission::Permission;
 use super::registry::{FrameRegistry, breaks_write_xor_execute};
 use super::spans::Spans;
@@ -168,24 +170,20 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Stages that none of `frames` that somebody owns is both writable and executable for VTL0: execution goes, for what
-    /// VTL0 can still write it cannot have meant to be trusted. Owners stay.
-    ///
-    /// # Errors
-    /// [`VsmError::OutOfMemory`].
-    pub fn stage_write_xor_execute(&mut self, frames: FrameRange) -> Result<(), VsmError> {
-        let (from, to) = (frames.start(), frames.end());
+    /// Stages that no frame that has an owner is both writable and executable for VTL0: writing goes. A frame has both because
+    /// VTL0 maps it twice, as code and as memory like any other (LVBS contract §5.4). VTL0 runs it, its hypercall page with
+    /// every hypercall, and has no reason to write it through the other mapping. Owners stay. Allocates nothing.
+    pub fn stage_write_xor_execute(&mut self) {
+        let is_open = |interval: &Interval| breaks_write_xor_execute(interval.staged_owner, interval.staged_permission);
         let list = &mut self.registry.list;
-        self.touched.add(from, to);
-        list.split(from)?;
-        list.split(to)?;
-        list.change(from, to, |interval| {
-            if breaks_write_xor_execute(interval.staged_owner, interval.staged_permission) {
-                interval.staged_permission.remove(Permission::EXEC);
+        for (from, to, _) in list.overlapping(0, END).filter(|(.., interval)| is_open(interval)) {
+            self.touched.add(from, to);
+        }
+        list.change(0, END, |interval| {
+            if is_open(interval) {
+                interval.staged_permission.remove(Permission::WRITE);
             }
         });
-        list.coalesce(from, to);
-        Ok(())
     }
 
     /// Puts what is staged in force at the hypervisor without committing it: frames can be frozen, read, verified,
@@ -216,13 +214,46 @@ impl<'a> Transaction<'a> {
     /// As [`Self::apply`]; then nothing has changed.
     pub fn commit(mut self) -> Result<(), VsmError> {
         self.apply()?;
+        self.accept();
+        Ok(())
+    }
+
+    /// As [`Self::commit`], but frames that the hypervisor refuses to change stay as they were, with their owner: those for
+    /// which a hypercall fails with a status that `is_refusal`. For what VTL0 names without knowing whether it is memory;
+    /// nothing may have been applied before.
+    ///
+    /// Costs what [`Self::commit`] does, and for each run of refused frames some hypercalls of the logarithm of its length; at
+    /// most some thousands together, after which the rest is left too.
+    ///
+    /// # Errors
+    /// As [`Self::commit`] for other statuses; [`VsmError::OutOfMemory`]. Then nothing has changed.
+    pub fn commit_leaving_refused(mut self, is_refusal: fn(HvStatus) -> bool) -> Result<Refused, VsmError> {
+        self.check_write_xor_execute()?;
+        self.registry.list.reserve()?;
+        self.applied = true;
+        // In as few hypercalls as can be; what that has done is not done again.
+        let first = self.registry.drive(self.hardware, &self.touched, |interval| interval.staged_permission);
+        let result = match first {
+            Ok(()) => Ok(Refused::default()),
+            Err(VsmError::Hypercall { status, .. }) if is_refusal(status) => {
+                self.registry.drive_leaving(self.hardware, &self.touched, is_refusal)
+            }
+            Err(error) => Err(error),
+        };
+        if result.is_ok() {
+            self.accept();
+        }
+        result
+    }
+
+    /// What is staged, and in force, holds from now on.
+    fn accept(&mut self) {
         for span in self.touched.iter() {
             self.registry.list.change(span.from, span.to, Interval::accept);
             self.registry.list.coalesce(span.from, span.to);
         }
         self.touched.clear();
         self.applied = false;
-        Ok(())
     }
 
     fn check_write_xor_execute(&self) -> Result<(), VsmError> {

@@ -85,8 +85,8 @@ fn fill<'a>(page: &'a mut [u8], header: &[u8], list: &[u8]) -> Option<&'a [u8]> 
     Some(used)
 }
 
-fn registers_header(input_vtl: InputVtl) -> VpRegistersHeader {
-    VpRegistersHeader { partition: PARTITION_ID_SELF, vp_index: VP_INDEX_SELF, input_vtl, reserved: [0; 3] }
+fn registers_header(vp_index: u32, input_vtl: InputVtl) -> VpRegistersHeader {
+    VpRegistersHeader { partition: PARTITION_ID_SELF, vp_index, input_vtl, reserved: [0; 3] }
 }
 
 /// Reads registers of this processor into `out`, in one hypercall; `names` and `out` have the same length, at most
@@ -96,6 +96,17 @@ fn registers_header(input_vtl: InputVtl) -> VpRegistersHeader {
 /// [`VsmError::Hypercall`]; `out` is unchanged then.
 pub fn get_vp_registers(
     hw: &dyn Hardware,
+    input_vtl: InputVtl,
+    names: &[HvRegisterName],
+    out: &mut [HvRegisterValue],
+) -> Result<(), VsmError> {
+    get_registers_of(hw, VP_INDEX_SELF, input_vtl, names, out)
+}
+
+/// As [`get_vp_registers`], of processor `vp`: only registers that are no part of a running processor's state.
+fn get_registers_of(
+    hw: &dyn Hardware,
+    vp: u32,
     input_vtl: InputVtl,
     names: &[HvRegisterName],
     out: &mut [HvRegisterValue],
@@ -110,7 +121,7 @@ pub fn get_vp_registers(
         return Ok(());
     }
     let mut page = [0; HEADER + MAX_GET_REGISTERS * size_of::<HvRegisterName>()];
-    let header = registers_header(input_vtl);
+    let header = registers_header(vp, input_vtl);
     let input =
         fill(&mut page, header.as_bytes(), names.as_bytes()).ok_or(refused(HvStatus::INVALID_HYPERCALL_INPUT))?;
     let mut values = [HvRegisterValue::default(); MAX_GET_REGISTERS];
@@ -128,6 +139,17 @@ pub fn get_vp_registers(
 pub fn get_vp_register(hw: &dyn Hardware, input_vtl: InputVtl, name: HvRegisterName) -> Result<u64, VsmError> {
     let mut value = [HvRegisterValue::default()];
     get_vp_registers(hw, input_vtl, &[name], &mut value)?;
+    let [value] = value;
+    Ok(value.low)
+}
+
+/// Reads HvX64RegisterHypercall of VTL0 on processor `vp`: where its hypercall page is.
+///
+/// # Errors
+/// [`VsmError::Hypercall`].
+pub fn vtl0_hypercall_register(hw: &dyn Hardware, vp: u32) -> Result<u64, VsmError> {
+    let mut value = [HvRegisterValue::default()];
+    get_registers_of(hw, vp, InputVtl::VTL0, &[HvRegisterName::HYPERCALL], &mut value)?;
     let [value] = value;
     Ok(value.low)
 }
@@ -168,7 +190,7 @@ fn set_registers(
         return Err(refused(HvStatus::INVALID_HYPERCALL_INPUT));
     }
     let (head, list) = page.split_at_mut(HEADER);
-    head.copy_from_slice(registers_header(input_vtl).as_bytes());
+    head.copy_from_slice(registers_header(VP_INDEX_SELF, input_vtl).as_bytes());
     for (slot, (name, value)) in list.chunks_exact_mut(size_of::<SetRegister>()).zip(values) {
         slot.copy_from_slice(SetRegister { name: *name, reserved: [0; 3], value: *value }.as_bytes());
     }

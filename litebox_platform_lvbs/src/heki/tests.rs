@@ -176,7 +176,7 @@ fn a_cycle_of_any_shape_is_refused_before_a_page_is_fetched_twice() {
 #[test]
 fn pages_in_any_order_are_walked_and_in_too_many_places_refused() {
     // Every second page, so that each is a place of its own; up, down, and from both ends to the middle.
-    let places = 1_u64 << 14;
+    let places = 1_u64 << 16;
     let fake = Fake::new(usize::try_from(BASE / 0x1000 + 2 * places + 8).unwrap());
     let platform = fake.platform(frames(0x80, 0x90));
     for order in [
@@ -196,9 +196,26 @@ fn pages_in_any_order_are_walked_and_in_too_many_places_refused() {
             if fine {
                 assert_eq!(walk(&platform, at(0), count).unwrap().len() as u64, count);
             } else {
-                assert_refused(&platform, at(0), count, Errno::Efault, "2^14 places");
+                assert_refused(&platform, at(0), count, Errno::Efault, "2^16 places");
             }
         }
+    }
+}
+
+/// As VTL0 fills its pages: 127 ranges in the first one, one in each other. Where they lie side by side, in either direction,
+/// they are one place.
+#[test]
+fn lists_of_one_range_a_page_fit() {
+    const RANGES: u64 = 1 << 17;
+    let fake = Fake::new(usize::try_from(BASE / 0x1000 + RANGES).unwrap());
+    let platform = fake.platform(frames(0x80, 0x90));
+    for order in [|index| index, |index| RANGES - 127 - index] {
+        let pages = RANGES - 126;
+        for index in 0..pages {
+            let next = if index + 1 == pages { 0 } else { at(order(index + 1)) };
+            page(&fake, order(index), if index == 0 { 127 } else { 1 }, next);
+        }
+        assert_eq!(HekiList::new(&platform, at(order(0)), RANGES).unwrap().walk(&platform).count() as u64, RANGES);
     }
 }
 

@@ -88,6 +88,7 @@ registers! {
     SFMASK = 0x0008_000b: "SYSCALL flag mask (MSR 0xC0000084).";
     TSC_AUX = 0x0008_007b: "TSC_AUX (MSR 0xC0000103).";
     MISC_ENABLE = 0x0008_00a0: "IA32_MISC_ENABLE (MSR 0x1A0); Intel's processors only.";
+    HYPERCALL = 0x0009_0001: "A VTL's hypercall page (MSR 0x40000001).";
     VSM_CODE_PAGE_OFFSETS = 0x000d_0002: "Where the hypercall page holds the VTL call and return sequences.";
     VSM_VP_STATUS = 0x000d_0003: "Which VTLs the processor has, and which is active.";
     VSM_PARTITION_STATUS = 0x000d_0004: "Which VTLs the partition has.";

@@ -68,6 +68,12 @@ impl HvStatus {
         self.0 == Self::SUCCESS.0
     }
 
+    /// Whether the hypervisor lacked something to do what was asked, which says nothing about the request.
+    #[must_use]
+    pub const fn is_lack(self) -> bool {
+        matches!(self, Self::INSUFFICIENT_MEMORY | Self::INSUFFICIENT_BUFFERS | Self::NO_RESOURCES | Self::TIMEOUT)
+    }
+
     /// `Ok` for a success, the status itself otherwise.
     pub const fn ok(self) -> Result<(), Self> {
         if self.is_success() { Ok(()) } else { Err(self) }

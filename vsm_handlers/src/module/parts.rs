@@ -58,9 +58,15 @@ impl ObjectKind for Part {
 
     fn max_bytes(self) -> u64 {
         match self {
-            // Some 20,000 sites; no module has a thousand.
-            Self::Patches => 128 * PAGE_SIZE,
+            // Some 80,000 sites. Few modules have a thousand; but VTL0 sends the sites of modules that were refused before
+            // along with those of the next one (LVBS contract §11.5).
+            Self::Patches => 512 * PAGE_SIZE,
             _ => MODULE_VALIDATION_MAX_SIZE,
         }
+    }
+
+    /// Each record of patch sites is allocated by itself.
+    fn may_have_gaps(self) -> bool {
+        self == Self::Patches
     }
 }

@@ -12,6 +12,7 @@ use litebox_platform_lvbs::frames::{FrozenView, Transaction};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
+use litebox_platform_lvbs::sort::heap_sort;
 use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vsm::CallContext;
 use litebox_platform_lvbs::vtl0::patches::MAX_MODULE_SITES;
@@ -20,11 +21,12 @@ use litebox_platform_lvbs::vtl0::{
     SymbolTable, SymbolTableBuilder,
 };
 use litebox_platform_lvbs::{Platform, VsmError};
-use log::{info, warn};
+use log::{debug, info, warn};
+use vsm_integrity::ParseError;
 use vsm_integrity::generation::KernelGeneration;
 use vsm_integrity::kernel_info;
 use vsm_integrity::module::{Explained, Kernel, Kind, ModuleError, ModuleMemory, NoSealedText, Plan, Range};
-use vsm_integrity::patch_info;
+use vsm_integrity::patch_info::{self, PatchSite};
 use vsm_integrity::signature::{SignedMessage, trailer};
 
 use super::memory;
@@ -38,7 +40,8 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     let platform = call.platform();
     let mut fetched = FetchOnce::new(platform);
     let objects = Objects::collect(platform, list, &mut fetched)?;
-    let wanted_sites = objects.copy(Part::Patches, &mut fetched)?;
+    let wanted_sites =
+        WantedSites { bytes: objects.copy(Part::Patches, &mut fetched)?, gaps: objects.gaps(Part::Patches)? };
     let mut registry = platform.frames().lock();
     let mut modules = platform.vtl0().modules().lock();
     let token = modules.prepare()?;
@@ -83,7 +86,7 @@ struct Frozen<'a> {
 
 impl Frozen<'_> {
     /// Looks at the file and the memory in place.
-    fn judge(&self, file: &File, wanted_sites: &[u8]) -> Result<Accepted, VsmError> {
+    fn judge(&self, file: &File, wanted_sites: &WantedSites) -> Result<Accepted, VsmError> {
         let file_pieces = file.pieces()?;
         let file_view = file_pieces.view(self.transaction)?;
         let content = verify(self.call.platform(), self.call.vp(), file.bytes(&file_view))?;
@@ -106,7 +109,7 @@ impl Frozen<'_> {
         self.explain(content, &ranges, wanted_sites)
     }
 
-    fn explain(&self, content: &[u8], ranges: &[Range<'_>], wanted_sites: &[u8]) -> Result<Accepted, VsmError> {
+    fn explain(&self, content: &[u8], ranges: &[Range<'_>], wanted_sites: &WantedSites) -> Result<Accepted, VsmError> {
         let refused = |error| self.refused(error);
         let platform = self.call.platform();
         let kernel = platform.vtl0().kernel_data();
@@ -135,7 +138,7 @@ impl Frozen<'_> {
 
     /// Where the module may be patched: the jump labels that VTL0 wants and the signed file has, and all static calls of the
     /// file, of which VTL0 says nothing.
-    fn patches(&self, plan: &Plan<'_>, wanted: &[u8]) -> Result<PatchDataMap, VsmError> {
+    fn patches(&self, plan: &Plan<'_>, wanted: &WantedSites) -> Result<PatchDataMap, VsmError> {
         let refused = |error| self.refused(error);
         let mut labels = Vec::new();
         plan.jump_labels(|label| {
@@ -198,18 +201,47 @@ fn keep(sites: &mut Vec<PatchData>, site: PatchData) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The jump labels that VTL0 wants to patch, each of which the signed file must have.
-fn accepted_sites(signed: &PatchDataMap, wanted: &[u8]) -> Result<Vec<PatchData>, VsmError> {
+/// The records of patch sites that VTL0 sends along.
+struct WantedSites {
+    bytes: Vec<u8>,
+    /// Where one run of records ends and another begins, which may be whole pages each; the last one's end too.
+    gaps: Vec<usize>,
+}
+
+impl WantedSites {
+    /// All sites, run by run.
+    fn iter(&self) -> impl Iterator<Item = Result<PatchSite, VsmError>> {
+        let starts = core::iter::once(0).chain(self.gaps.iter().copied());
+        starts.zip(&self.gaps).flat_map(|(start, end)| {
+            let records = self.bytes.get(start..*end).unwrap_or_default();
+            let refuse = move |error: ParseError| Part::Patches.refuse((start + error.offset) as u64, error.rule);
+            patch_info::sites(records).map(move |site| site.map_err(refuse))
+        })
+    }
+}
+
+/// The jump labels that VTL0 wants to patch, of those that the signed file has.
+///
+/// Others are passed over. Linux finds records by the address of the `struct module`, and keeps that of a module that was
+/// refused: the next one there hands over the sites of the dead one too, or its own twice (LVBS contract §11.5). No site comes
+/// from VTL0 alone.
+fn accepted_sites(signed: &PatchDataMap, wanted: &WantedSites) -> Result<Vec<PatchData>, VsmError> {
     let mut sites = Vec::new();
-    for site in patch_info::sites(wanted) {
-        let site = site.map_err(|error| Part::Patches.refuse(error.offset as u64, error.rule))?;
+    let mut named = 0_usize;
+    for site in wanted.iter() {
+        let site = site?;
+        named = named.saturating_add(1);
         let next_page = if site.next_page == 0 { None } else { Some(PhysAddr::new(site.next_page)?) };
         let wanted = PatchData::new(PhysAddr::new(site.pa)?, next_page, site.jump())?;
-        if signed.at(wanted.start()) != Some(&wanted) {
-            return Err(Part::Patches.refuse(site.pa, "a patch site must be one of the signed file's jump labels"));
+        if signed.at(wanted.start()) == Some(&wanted) {
+            sites.try_reserve(1).map_err(out_of_memory)?;
+            sites.push(wanted);
         }
-        sites.try_reserve(1).map_err(out_of_memory)?;
-        sites.push(wanted);
+    }
+    heap_sort(&mut sites, |one, other| one.start() < other.start());
+    sites.dedup();
+    if named != sites.len() {
+        debug!("ValidateModule: {} patch sites passed over, not the file's or named before", named - sites.len());
     }
     Ok(sites)
 }

@@ -128,6 +128,7 @@ impl Partition {
             N::CR_INTERCEPT_CR0_MASK => vtl1_only(state.vp(target.vp).cr_intercept_masks[0])?,
             N::CR_INTERCEPT_CR4_MASK => vtl1_only(state.vp(target.vp).cr_intercept_masks[1])?,
             N::CR_INTERCEPT_IA32_MISC_ENABLE_MASK => vtl1_only(state.vp(target.vp).cr_intercept_masks[2])?,
+            N::HYPERCALL => state.vtls[target.vtl.index()].hypercall_page,
             N::PENDING_EVENT0 => state.vtl(target.vp, target.vtl).pending_event.0,
             _ => {
                 state.report(caller.vp, caller.vtl, format!("reading {name}, which the model does not have"));

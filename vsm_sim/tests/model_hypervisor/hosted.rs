@@ -203,7 +203,7 @@ fn the_end_of_boot_closes_what_it_can_however_the_hypervisor_refuses() {
         machine.partition().hold_frames(FrameRange::from_gfns(0x205, 0x206).unwrap());
         assert_eq!(machine.vtl_call(0, VsmFunction::SignalEndOfBoot.id(), 0, 0, 0), 0);
         for gfn in 0x200..0x210 {
-            let expected = if gfn == 0x205 { MapFlags::ALL } else { MapFlags::READ_WRITE };
+            let expected = if gfn == 0x205 { MapFlags::ALL } else { MapFlags::READ_EXECUTE };
             assert_eq!(machine.partition().protection(gfn), expected, "{refusal:?}, frame {gfn:#x}");
         }
     }

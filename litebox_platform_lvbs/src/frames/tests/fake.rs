@@ -20,6 +20,12 @@ pub(crate) struct State {
     pub fail: BTreeMap<usize, u8>,
     /// How many have failed.
     pub failed: usize,
+    /// The hypercall that fails for want of memory.
+    pub lack_at: Option<usize>,
+    /// Frames within the RAM that are none.
+    pub holes: Vec<core::ops::Range<u64>>,
+    /// Whether a hypercall that names a frame that is no RAM changes none, rather than those before it.
+    pub all_or_none: bool,
     /// VTL0's memory, page by page; others read as zero.
     pub pages: BTreeMap<u64, Vec<u8>>,
     /// Addresses and sizes of all reads.
@@ -70,6 +76,10 @@ impl Fake {
 }
 
 impl State {
+    fn is_ram(&self, gfn: u64) -> bool {
+        gfn < self.protections.len() as u64 && !self.holes.iter().any(|hole| hole.contains(&gfn))
+    }
+
     fn modify_protection(&mut self, reps: usize, input: &[u8]) -> HypercallOutcome {
         assert_eq!(input.len(), 16 + 8 * reps, "input size and rep count");
         assert!((1..=510).contains(&reps), "rep count");
@@ -82,14 +92,21 @@ impl State {
             self.failed += 1;
         }
         self.calls += 1;
+        if self.lack_at == Some(self.calls - 1) {
+            return HypercallOutcome { status: HvStatus::INSUFFICIENT_MEMORY, reps_done: 0 };
+        }
+        let gfns = input[16..].chunks_exact(8).map(|gfn| u64::from_le_bytes(gfn.try_into().unwrap()));
+        if self.all_or_none && gfns.into_iter().any(|gfn| !self.is_ram(gfn)) {
+            return HypercallOutcome { status: HvStatus::OPERATION_DENIED, reps_done: 0 };
+        }
         let mut done = 0;
         for gfn in input[16..].chunks_exact(8).take(limit) {
             let gfn = u64::from_le_bytes(gfn.try_into().unwrap());
-            let Some(protection) = usize::try_from(gfn).ok().and_then(|gfn| self.protections.get_mut(gfn)) else {
+            if !self.is_ram(gfn) {
                 status = HvStatus::INVALID_PARAMETER;
                 break;
-            };
-            *protection = u8::try_from(flags).unwrap();
+            }
+            self.protections[usize::try_from(gfn).unwrap()] = u8::try_from(flags).unwrap();
             done += 1;
         }
         HypercallOutcome { status, reps_done: done }

@@ -2,6 +2,7 @@
 
 pub(crate) mod fake;
 mod naive;
+mod narrow;
 mod property;
 mod scale;
 mod unit;

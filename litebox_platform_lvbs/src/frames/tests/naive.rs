@@ -42,13 +42,13 @@ impl Naive {
         true
     }
 
-    /// Takes execution from what somebody owns and VTL0 can write; how many frames that are.
+    /// Takes writing from what somebody owns and VTL0 can execute; how many frames that are.
     pub fn stage_write_xor_execute(&mut self) -> usize {
         let mut closed = 0;
         for (owner, permission) in &mut self.staged {
             let owned = *owner != Owner::Nobody && *owner != Owner::Vtl1;
             if owned && permission.contains(Permission::WRITE | Permission::EXEC) {
-                *permission -= Permission::EXEC;
+                *permission -= Permission::WRITE;
                 closed += 1;
             }
         }

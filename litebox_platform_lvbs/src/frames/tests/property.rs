@@ -189,7 +189,7 @@ fn play(step: &Step, transaction: &mut Transaction<'_>, run: &mut Run<'_>) {
         }
         Step::WriteXorExecute => {
             let closed = run.naive.stage_write_xor_execute();
-            transaction.stage_write_xor_execute(frames(0, FRAMES as u64)).unwrap();
+            transaction.stage_write_xor_execute();
             run.tally.closed_frames += closed;
         }
     }

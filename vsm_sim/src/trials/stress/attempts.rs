@@ -20,11 +20,11 @@ pub enum Change {
 }
 
 /// Bits of CR0 and CR4 that VTL0's kernel can change in 64-bit mode without harm to itself. CR0: MP, TS, AM, which are its own,
-/// and WP. CR4: MCE, PGE, PCE, which are its own, and TSD, DE, SMEP.
+/// and WP. CR4: TSD, MCE, PGE, PCE, which are its own, and DE, SMEP.
 const CR0_FREE: [u64; 3] = [1 << 1, 1 << 3, 1 << 18];
 const CR0_PINNED: [u64; 1] = [1 << 16];
-const CR4_FREE: [u64; 3] = [1 << 6, 1 << 7, 1 << 8];
-const CR4_PINNED: [u64; 3] = [1 << 2, 1 << 3, 1 << 20];
+const CR4_FREE: [u64; 4] = [1 << 2, 1 << 6, 1 << 7, 1 << 8];
+const CR4_PINNED: [u64; 2] = [1 << 3, 1 << 20];
 /// Bits of IA32_MISC_ENABLE that are VTL0's: fast strings, MONITOR, xTPR, turbo (Intel SDM vol. 4, MSR 1A0h).
 const MISC_ENABLE_FREE: [u64; 4] = [1, 1 << 18, 1 << 23, 1 << 38];
 /// Components of XCR0 that a processor may have beside x87 and SSE: AVX, PKRU.
@@ -122,7 +122,7 @@ pub fn table(player: &mut Player, input: &mut Input<'_>) -> Result<()> {
         player.quietly("no table yet", |_| {});
         return Ok(());
     }
-    let name = [N::GDTR, N::IDTR, N::LDTR, N::TR][usize::from(input.byte() & 3)];
+    let name = [N::GDTR, N::IDTR, N::TR][usize::from(input.byte()) % 3];
     let outcome = player.attempt("a descriptor table", &Attempt::Table(name))?;
     ensure!(outcome == Outcome::Fault, "VP {} has loaded {name}", player.vp());
     Ok(())

@@ -57,11 +57,11 @@ pub struct Pinned {
 /// IA32_MISC_ENABLE's bit for XD disable (Intel SDM vol. 4, MSR 1A0h).
 pub const XD_DISABLE: u64 = 1 << 34;
 
-/// CR0: PE, WP, PG. CR4: all but MCE, PGE, PCE and VMXE. IA32_MISC_ENABLE: XD disable. Others: all bits. APIC_BASE is not
+/// CR0: PE, WP, PG. CR4: all but TSD, MCE, PGE, PCE and VMXE. IA32_MISC_ENABLE: XD disable. Others: all bits. APIC_BASE is not
 /// written by VTL0 here.
 pub const PINNED: [Pinned; 13] = [
     Pinned { name: HvRegisterName::CR0, msr: None, mask: 0x8001_0001, optional: false },
-    Pinned { name: HvRegisterName::CR4, msr: None, mask: 0xffff_ffff_ffff_de3f, optional: false },
+    Pinned { name: HvRegisterName::CR4, msr: None, mask: 0xffff_ffff_ffff_de3b, optional: false },
     of_msr(HvRegisterName::EFER, msr::EFER),
     of_msr(HvRegisterName::STAR, msr::STAR),
     of_msr(HvRegisterName::LSTAR, msr::LSTAR),

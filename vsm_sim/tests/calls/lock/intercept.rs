@@ -128,9 +128,10 @@ fn the_number_of_sfmask_is_c0000084_and_not_84() {
 
 #[test]
 fn control_registers_are_compared_on_their_pinned_bits() {
-    for (register, recorded, free) in
-        [(HvRegisterName::CR0, CR0, !0x8001_0001_u64), (HvRegisterName::CR4, CR4, 1 << 6 | 1 << 7 | 1 << 8 | 1 << 13)]
-    {
+    for (register, recorded, free) in [
+        (HvRegisterName::CR0, CR0, !0x8001_0001_u64),
+        (HvRegisterName::CR4, CR4, 1 << 2 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 13),
+    ] {
         for bit in 0..64 {
             let value = recorded ^ 1 << bit;
             let verdict = control_write(register, value);

@@ -15,10 +15,10 @@ use zerocopy::FromBytes;
 
 /// Frame of a cpumask with both processors.
 const MASK_GFN: u64 = 0x100;
-/// CR0 mask, CR4 mask (LVBS contract, LOCK_REGS).
-const MASKS: (u64, u64) = (0x8001_0001, 0xffff_ffff_ffff_de3f);
-/// Control word of the contract alone, and what may come to it: writes of XCR0, MISC_ENABLE and TSC_AUX.
-const CONTRACT: u64 = 0x7f_d543;
+/// CR0 mask, CR4 mask (LVBS contract, LOCK_REGS; without TSD).
+const MASKS: (u64, u64) = (0x8001_0001, 0xffff_ffff_ffff_de3b);
+/// Control word of the contract alone, without LDTR, and what may come to it: writes of XCR0, MISC_ENABLE and TSC_AUX.
+const CONTRACT: u64 = 0x7d_d543;
 const XCR0: u64 = 1 << 2;
 const MISC_ENABLE: u64 = 1 << 4;
 const TSC_AUX: u64 = 1 << 23;

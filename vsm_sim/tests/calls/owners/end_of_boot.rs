@@ -1,12 +1,13 @@
-//! SignalEndOfBoot takes no parameter; of its own accord it takes execution from owned frames that VTL0 can also write,
+//! SignalEndOfBoot takes no parameter; of its own accord it takes writing from owned frames that VTL0 can also execute,
 //! and changes nothing else.
 
+use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::Permission;
-use litebox_platform_lvbs::hv::{HvStatus, HypercallCode};
+use litebox_platform_lvbs::hv::{HvStatus, HypercallCode, Vtl, msr};
 use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
 use litebox_platform_lvbs::token::Token;
 use vsm_sim::hosted::HostedMachine;
-use vsm_sim::hv::Injection;
+use vsm_sim::hv::{Access, Injection};
 
 use super::protect::{protect, range};
 use super::{OWNED, OWNERS, machine_with};
@@ -22,7 +23,7 @@ fn only_owned_frames_that_are_writable_and_executable_change() {
         assert_eq!(end_boot(&machine), 0);
         let after = snapshot(&machine);
         let expected =
-            if permission == Permission::ALL && owner != Owner::Nobody { Permission::RW } else { permission };
+            if permission == Permission::ALL && owner != Owner::Nobody { Permission::RX } else { permission };
         for gfn in 0..RAM {
             let index = usize::try_from(gfn).unwrap();
             if (OWNED..OWNED + 8).contains(&gfn) {
@@ -53,6 +54,30 @@ fn open_frames(machine: &HostedMachine) -> u64 {
         assert_eq!(rights, registry.get(gfn).unwrap().1.map_flags(), "frame {gfn:#x}");
     }
     open.len() as u64
+}
+
+/// Without KASLR a real kernel names its hypercall page as writable and executable (LVBS contract §11.1), and makes a hypercall
+/// soon after the end of boot.
+#[test]
+fn vtl0_can_run_its_hypercall_page_ever_after() {
+    for held in [false, true] {
+        let mut machine = machine();
+        machine.keep_log();
+        let page = machine.partition().msr_read(0, Vtl::Vtl0, msr::HYPERCALL).unwrap() >> 12;
+        assert_eq!(protect(&machine, &[range(page, 1, 7), range(0x1000, 8, 7)]), 0);
+        if held {
+            // The hypervisor changes nothing under a page of its own.
+            machine.partition().hold_frames(FrameRange::from_gfns(page, page + 1).unwrap());
+        }
+        assert_eq!(end_boot(&machine), 0);
+        assert!(machine.vtl0_may(0, page << 12, Access::Execute).is_ok(), "held: {held}");
+        assert_eq!(machine.vtl0_may(0, page << 12, Access::Write).is_ok(), held);
+        assert_eq!(open_frames(&machine), u64::from(held));
+        let lines = machine.log_lines();
+        let told = |what: &str| lines.iter().any(|line| line.contains(what));
+        assert_eq!(told(&format!("one of them is VTL0's hypercall page at {:#x}", page << 12)), held, "{lines:#?}");
+        assert!(told("frames of the kernel were writable and executable: now only executable"), "{lines:#?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::setup::end_boot;
 use zerocopy::FromZeros;
 
 /// Control word, CR0 mask, CR4 mask (LVBS contract, LOCK_REGS).
-const LOCKED: (u64, u64, u64) = (0xff_d557, 0x8001_0001, 0xffff_ffff_ffff_de3f);
+const LOCKED: (u64, u64, u64) = (0xfd_d557, 0x8001_0001, 0xffff_ffff_ffff_de3b);
 
 fn machine() -> HostedMachine {
     let mut machine = HostedMachine::new(HostedConfig::default());
@@ -170,7 +170,7 @@ fn frames_left_writable_and_executable_are_closed_and_told() {
     assert_eq!(machine.vtl_call(0, VsmFunction::AllocateRingbufferMemory.id(), 1 << 20, 65536, 0), 0);
     assert_eq!(machine.vtl_call(0, VsmFunction::LockRegs.id(), 0, 0, 0), 0);
     assert_eq!(end_boot(&machine), 0);
-    let open = "end of boot: 5 frames of the kernel were writable and executable: now only writable";
+    let open = "end of boot: 5 frames of the kernel were writable and executable: now only executable";
     assert_eq!(lines_with(&machine, "end of boot:").len(), 3);
     let unnamed = "end of boot: 251 frames below 0x3f00000, and what memory there is above, were named by no";
     assert_eq!(lines_with(&machine, unnamed).len(), 1);
