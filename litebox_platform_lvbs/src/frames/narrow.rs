@@ -2,9 +2,10 @@
 //!
 //! A list of VTL0's may name frames that are no memory, which the hypervisor refuses, each in its own way: Hyper-V changes
 //! those before the first one and stops there, others change none of the hypercall. So what is refused is narrowed by halves
-//! down to a frame. From there the end of the run of refused frames is looked for, frame by frame at doubled distances and
-//! then by halves again, so that the number of hypercalls grows with the number of runs and the logarithm of their lengths,
-//! not with the frames in them. What lies between two refused frames of one search counts as refused.
+//! down to a frame. From there the end of the run of refused frames is looked for: frame by frame as far as [`EXACT`], so
+//! that memory between two small holes is not taken for one of them, then at doubled distances and by halves again, so that
+//! a large hole does not cost a hypercall for each of its frames. What lies between two refused frames of the second kind
+//! counts as refused.
 //!
 //! What is trusted: the hypervisor's answers.
 
@@ -20,6 +21,9 @@ use super::spans::Spans;
 
 /// Hypercalls that may be refused before the rest is left as it is, so that a call ends soon whatever VTL0 names.
 const MAX_REFUSALS: u32 = 4096;
+
+/// Frames of a run that are tried one by one. The hole below 1 MiB has 96.
+const EXACT: u64 = 256;
 
 /// What the hypervisor refused to change, most likely because it is no memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -206,15 +210,16 @@ impl Stream<'_> {
                 Some(good) => refused + (good - refused) / 2,
                 None => distance,
             };
-            distance = distance.saturating_mul(2);
+            distance = if distance < EXACT { distance + 1 } else { distance.saturating_mul(2) };
             let Some(frame) = self.nth(first, index) else {
                 good = Some(index);
                 continue;
             };
             self.gather(frame, 1);
-            match self.change(frame)? {
-                Ok(_) => good = Some(index),
-                Err(_) => (refused, last) = (index, frame),
+            if self.change(frame)?.is_ok() {
+                good = Some(index);
+            } else {
+                (refused, last) = (index, frame);
             }
         }
         Ok(last)

@@ -12,7 +12,6 @@ use litebox_platform_lvbs::frames::{FrozenView, Transaction};
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
-use litebox_platform_lvbs::sort::heap_sort;
 use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vsm::CallContext;
 use litebox_platform_lvbs::vtl0::patches::MAX_MODULE_SITES;
@@ -238,7 +237,7 @@ fn accepted_sites(signed: &PatchDataMap, wanted: &WantedSites) -> Result<Vec<Pat
             sites.push(wanted);
         }
     }
-    heap_sort(&mut sites, |one, other| one.start() < other.start());
+    sites.sort_unstable_by_key(PatchData::start);
     sites.dedup();
     if named != sites.len() {
         debug!("ValidateModule: {} patch sites passed over, not the file's or named before", named - sites.len());
