@@ -1,6 +1,6 @@
-//! Whether VTL1 has failed: one flag, set once, which every lock and every way back to VTL0 looks at.
+//! Whether VTL1 has failed: one flag, set once. Every lock and every return to VTL0 checks it.
 //!
-//! What follows from a failure is `arch/panic.rs`.
+//! What follows from a failure: `arch/panic.rs`.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +12,7 @@ pub fn has_failed() -> bool {
     FAILED.load(Ordering::Acquire)
 }
 
-/// Records that VTL1 has panicked. There is no way back.
+/// Records that VTL1 has panicked, for good.
 #[cfg(target_os = "none")]
 pub(crate) fn set_failed() {
     FAILED.store(true, Ordering::Release);

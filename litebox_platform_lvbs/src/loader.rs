@@ -2,7 +2,7 @@
 //!
 //! Two loader generations exist in the field (LVBS contract §1). They are told apart by the registers of the first
 //! entry; everything they say is checked, because a wrong region would let VTL1 protect the wrong memory. This runs
-//! before the end of boot, when VTL0 is still what the firmware measured; a mistake is reported, never survived.
+//! before the end of boot, when VTL0 is still what the firmware measured; a mistake is reported and ends the boot.
 
 use log::LevelFilter;
 use thiserror::Error;
@@ -59,7 +59,7 @@ pub enum Generation {
 /// What the image must know to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootInfo {
-    /// Who loaded us.
+    /// Which loader started us.
     pub generation: Generation,
     /// First byte of the region.
     pub region_start: u64,
@@ -126,7 +126,7 @@ pub enum LoaderError {
 pub const BYTES_PER_CPU: u64 = 256 << 10;
 
 impl BootInfo {
-    /// Reads the loader's words. `region_start` is what the image computed from its own address; `page` gives the
+    /// Reads the loader's arguments. `region_start` is what the image computed from its own address; `page` gives the
     /// region's page at an offset (only asked for the two pages of [`BOOT_PARAMS_OFFSET`]).
     ///
     /// # Errors
@@ -208,7 +208,7 @@ fn possible_cpus(line: &[u8]) -> Option<u32> {
     (1..=MAX_POSSIBLE_CPUS).contains(&u64::from(number)).then_some(number)
 }
 
-/// A level that is none is as if it were not there: nobody's boot fails for a word about the log.
+/// A level that is not known is ignored: the boot must not fail because of a word about the log.
 fn log_level(line: &[u8]) -> Option<LevelFilter> {
     value(line, "vtl1.loglevel=")?.parse().ok()
 }

@@ -1,8 +1,8 @@
 //! OP-TEE's message interface as VTL0's driver speaks it: registers, function numbers, return codes.
 //!
 //! On Arm these are the registers of an SMC; over a VTL call they lie in a page (LVBS contract §5.13). The numbers are
-//! those of Linux `drivers/tee/optee/optee_smc.h` and `optee_msg.h`. Any bytes are registers: what they ask for is for
-//! the trusted operating system to judge.
+//! those of Linux `drivers/tee/optee/optee_smc.h` and `optee_msg.h`. Any bytes are valid registers: the trusted operating
+//! system judges what they ask for.
 
 use core::mem::size_of;
 
@@ -16,14 +16,14 @@ pub struct SmcRegisters(pub [u64; 9]);
 const _: () = assert!(size_of::<SmcRegisters>() == 72);
 
 impl SmcRegisters {
-    /// What is asked for: the low 16 bits of a0, whatever the others are (LVBS contract §5.13).
+    /// The function asked for: the low 16 bits of a0; the others are ignored (LVBS contract §5.13).
     #[must_use]
     pub fn function(&self) -> SmcFunction {
         let [a0, ..] = self.0;
         SmcFunction(u16::try_from(a0 & 0xffff).unwrap_or(u16::MAX))
     }
 
-    /// The registers after an answer: a0 to a3 are its, the others stay as they were.
+    /// The registers after an answer: a0 to a3 are the answer's, the others stay as they were.
     #[must_use]
     pub fn answered(self, answer: SmcAnswer) -> Self {
         let [.., a4, a5, a6, a7, a8] = self.0;
@@ -32,18 +32,18 @@ impl SmcRegisters {
     }
 }
 
-/// The number of a function, without the bits that on Arm say how it is called and whose it is.
+/// The number of a function, without the bits that say, on Arm, how it is called and who owns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SmcFunction(pub u16);
 
 impl SmcFunction {
-    /// Which trusted operating system is there: a UUID.
+    /// The UUID of the trusted operating system.
     pub const GET_OS_UUID: Self = Self(0);
     /// Its revision.
     pub const GET_OS_REVISION: Self = Self(1);
     /// A message whose parameters lie in memory.
     pub const CALL_WITH_ARG: Self = Self(4);
-    /// Each side says what it can do.
+    /// Each side announces its capabilities.
     pub const EXCHANGE_CAPABILITIES: Self = Self(9);
     /// Gives back one piece of shared memory that the other side keeps; not available when there is none.
     pub const DISABLE_SHM_CACHE: Self = Self(10);
@@ -51,7 +51,7 @@ impl SmcFunction {
     pub const CALL_WITH_RPC_ARG: Self = Self(0x12);
     /// As [`Self::CALL_WITH_RPC_ARG`], in registered memory.
     pub const CALL_WITH_REGD_ARG: Self = Self(0x13);
-    /// Which interface this is: a UUID.
+    /// The UUID of the interface.
     pub const CALLS_UID: Self = Self(0xff01);
     /// Its revision.
     pub const CALLS_REVISION: Self = Self(0xff03);
@@ -62,7 +62,7 @@ impl SmcFunction {
 pub struct SmcAnswer([u64; 4]);
 
 impl SmcAnswer {
-    /// `OPTEE_SMC_RETURN_ENOTAVAIL`: there is no such thing here.
+    /// `OPTEE_SMC_RETURN_ENOTAVAIL`: not available.
     pub const NOT_AVAILABLE: Self = Self([7, 0, 0, 0]);
 
     /// `OPTEE_SMC_RETURN_OK`, with three results.

@@ -1,6 +1,6 @@
 //! Who a frame belongs to, and who may take it over.
 //!
-//! What is trusted: the caller names itself truthfully (a handler passes the owner its own call stands for).
+//! What is trusted: the caller's name (a handler passes the owner that its own call stands for).
 
 use core::fmt;
 
@@ -10,7 +10,7 @@ pub use vsm_integrity::module::Kind as ModuleMemoryKind;
 /// The owner of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
-    /// Ordinary VTL0 memory: whoever needs it may claim it.
+    /// Ordinary VTL0 memory: any owner but VTL1 may claim it.
     Nobody,
     /// VTL1 itself; never handed out.
     Vtl1,
@@ -38,12 +38,12 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// Whether `claimant` may change or write a frame of this owner: only its own, or one that nobody owns.
-    /// VTL1's frames are never up for a claim, not even by VTL1.
+    /// Whether `claimant` may change or write a frame of this owner: only its own, or one without an owner.
+    /// VTL1's frames can never be claimed, not even by VTL1.
     ///
     /// One exception: the trampoline is part of the kernel that ProtectMemory seals, and VTL0 may make that call before
     /// LoadKData or after it (LVBS contract §5.2). So the trampoline may be taken out of the boot-protected kernel and its
-    /// text. Only LoadKData does, during boot, and it leaves VTL0 no more than a boot-protected frame has at least.
+    /// text. Only LoadKData does this, during boot, and gives VTL0 no permission that a boot-protected frame cannot have.
     #[must_use]
     pub fn yields_to(self, claimant: Self) -> bool {
         match self {

@@ -1,14 +1,14 @@
 //! The one irrevocable step of a VTL0 life: the end of boot.
 //!
-//! Boot-phase calls are counted while they run, so that once SignalEndOfBoot returns no boot-phase call is still
-//! at work on another processor. One atomic word holds both the flag and the count.
+//! Boot-phase calls are counted while they run, so that when SignalEndOfBoot returns, none of them is still running
+//! on another processor. One atomic word holds both the flag and the count.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::VsmError;
 use crate::sync::wait;
 
-/// Where VTL0 stands.
+/// The phases of a VTL0 life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Before the end of boot: VTL0 is still what the firmware measured.
@@ -25,7 +25,7 @@ const ENDED: u32 = 1 << 31;
 pub struct BootPhase(AtomicU32);
 
 impl BootPhase {
-    /// The present phase.
+    /// The current phase.
     #[must_use]
     pub fn get(&self) -> Phase {
         if self.0.load(Ordering::Acquire) & ENDED == 0 { Phase::Boot } else { Phase::Runtime }

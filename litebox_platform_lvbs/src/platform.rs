@@ -1,4 +1,4 @@
-//! One VTL1 kernel's state: what it runs on, what it knows of VTL0, who owns which frame.
+//! One VTL1 kernel's state: its hardware, what it knows of VTL0, who owns which frame.
 //!
 //! The image has exactly one, reached through `arch`'s `platform()`; a host test makes its own, so that tests
 //! run side by side. Everything here is shared by all virtual processors and locked accordingly.

@@ -87,7 +87,7 @@ fn compress_extended(state: &mut [u32; 8], blocks: &[[u8; 64]]) {
             let now = _mm_add_epi32(w0, register(*k));
             cdgh = _mm_sha256rnds2_epu32(cdgh, abef, now);
             abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32::<0x0e>(now));
-            // The last four are computed in vain, and never used.
+            // The last four are computed but never used.
             let next = _mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8::<4>(w3, w2));
             (w0, w1, w2, w3) = (w1, w2, w3, _mm_sha256msg2_epu32(next, w3));
         }

@@ -2,7 +2,7 @@
 //!
 //! A processor that panics never releases what it holds. Another one that waits for it would hang, and VTL0 with it; so
 //! every wait in VTL1 goes through [`wait`], which gives up when VTL1 has failed: the waiting processor then answers its
-//! own call with an error, as every processor does from then on.
+//! own call with an error, like every processor from then on.
 
 use spin::RelaxStrategy;
 use spin::mutex::{SpinMutex, SpinMutexGuard};

@@ -1,14 +1,14 @@
-//! What VTL0 knows an accepted module by.
+//! The number by which VTL0 names an accepted module.
 
 use core::fmt;
 use core::num::NonZeroU32;
 
-/// What VTL1 gave out for a module: `1..=0x7fff_ffff` (LVBS contract §3: older drivers keep it in an `int`).
+/// The number that VTL1 gave to a module: `1..=0x7fff_ffff` (LVBS contract §3: older drivers keep it in an `int`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(NonZeroU32);
 
 impl Token {
-    /// The greatest token.
+    /// The largest token.
     pub const MAX: u32 = 0x7fff_ffff;
 
     /// The token with that number; `None` outside `1..=0x7fff_ffff`.

@@ -2,7 +2,8 @@
 
 use litebox_platform_lvbs::arch::vp::VpState;
 use litebox_platform_lvbs::arch::vtl_switch::{Entry, return_to_vtl0};
-use litebox_platform_lvbs::arch::{messages, panic as failure, platform};
+use litebox_platform_lvbs::arch::{messages, panic, platform};
+use litebox_platform_lvbs::failure;
 use litebox_platform_lvbs::logging::LogKind;
 use log::warn;
 
@@ -17,7 +18,7 @@ pub fn first_return(vp: &VpState) -> ! {
         vsm_handlers::before_return(platform(), vp.index);
         let entry = return_to_vtl0(vp);
         if failure::has_failed() {
-            failure::serve_failed(vp);
+            panic::serve_failed(vp);
         }
         match entry {
             Entry::Call => {

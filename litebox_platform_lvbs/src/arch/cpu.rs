@@ -1,4 +1,4 @@
-//! What the processor must be able to do, and the control registers VTL1 runs with.
+//! The features the processor must have, and the control registers VTL1 runs with.
 
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 

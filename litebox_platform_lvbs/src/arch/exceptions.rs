@@ -1,8 +1,8 @@
 //! IDT, exception entries, and fix-ups for instructions that may fault.
 //!
 //! VTL1 runs with interrupts disabled but for one window after each VTL entry, in which the SynIC interrupt is
-//! acknowledged by doing nothing (the message itself is polled). Every other vector is either an instruction of
-//! ours that is allowed to fault and has a fix-up, or the end: a panic that says where.
+//! acknowledged by doing nothing (the message itself is polled). Every other vector is either raised by an instruction of
+//! ours that is allowed to fault and has a fix-up, or ends in a panic that says where.
 
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ pub const SINT_VECTOR: u8 = 0xF3;
 #[unsafe(link_section = ".ro_after_init")]
 static mut IDT: InterruptDescriptorTable = InterruptDescriptorTable::new();
 
-/// NMIs seen; counted only, because the logger's lock may be held by what the NMI interrupted.
+/// NMIs seen; only counted, because the code that the NMI interrupted may hold the logger's lock.
 pub static NMI_COUNT: AtomicU64 = AtomicU64::new(0);
 
 // One 16-byte entry per exception vector. Vectors without an error code push a zero in its place, then the vector.
@@ -148,7 +148,7 @@ struct Fixup {
     resume: i32,
 }
 
-/// Where to go on when the instruction at `rip` faults.
+/// Where to continue when the instruction at `rip` faults.
 fn fixup_of(rip: u64) -> Option<u64> {
     let mut at = layout::ex_table_start();
     while at < layout::ex_table_end() {
@@ -169,7 +169,7 @@ fn fixup_of(rip: u64) -> Option<u64> {
 /// The number of bytes that were not copied, when an access raised #PF or #GP.
 ///
 /// # Safety
-/// Whatever is mapped at `to..to + len` may be overwritten, and nothing in Rust's view of memory depends on what is
+/// The memory mapped at `to..to + len` may be overwritten, and nothing in Rust's view of memory depends on what is
 /// mapped at `from..from + len`. Both may be unmapped.
 pub unsafe fn copy_fallible(to: *mut u8, from: *const u8, len: usize) -> Result<(), usize> {
     let (mut words, mut bytes) = (len / 8, len % 8);

@@ -1,7 +1,8 @@
 //! Hyper-V set-up: of the partition once, of each processor at its first entry.
 //!
 //! Every MSR and every register that is set here is read back and compared: a hypervisor that drops a write must end the
-//! boot, not weaken it. What LockRegs and the end of boot set later is not, for the hypervisor is trusted. Values and order: LVBS contract §2.8 and §7.
+//! boot, not weaken it. What LockRegs and the end of boot set later is not read back, because the hypervisor is trusted.
+//! Values and order: LVBS contract §2.8 and §7.
 
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -124,7 +125,7 @@ pub fn initialise_partition(hardware: &dyn Hardware) -> Result<(), HypervError> 
     write_msr(msr::GUEST_OS_ID, GUEST_OS_ID)?;
     let page = layout::virt_to_phys(layout::hypercall_page()).ok_or(VsmError::OutOfMemory("the hypercall page"))?;
     write_msr(msr::HYPERCALL, msr::page_enabled(page))?;
-    // What the hypervisor has on by itself stays on, such as zeroing the memory before a reset.
+    // What the hypervisor has enabled by itself stays enabled, such as zeroing the memory before a reset.
     let before = calls::get_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_PARTITION_CONFIG)?;
     let config = before | VsmPartitionConfig::new(MapFlags::ALL).0;
     set_register(hardware, HvRegisterName::VSM_PARTITION_CONFIG, config)

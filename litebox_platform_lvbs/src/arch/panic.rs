@@ -16,15 +16,15 @@ use crate::hardware::calls;
 use crate::hv::{HvRegisterName, InputVtl, PendingEvent};
 use crate::vsm::VsmFunction;
 
-/// Whether VTL0 can be returned to at all: set by boot before the first VTL return.
+/// Whether a return to VTL0 is possible: set by boot before the first VTL return.
 static CAN_RETURN: AtomicBool = AtomicBool::new(false);
 
-/// From here on a panic returns to VTL0 instead of stopping the processor.
+/// Makes panics return to VTL0 from now on, instead of stopping the processor.
 pub fn allow_return() {
     CAN_RETURN.store(true, Ordering::Release);
 }
 
-/// Ends VTL1 as a server of calls. The calling processor only answers errors from here on.
+/// Ends VTL1's service. The calling processor only answers with errors from here on.
 pub fn fail(message: fmt::Arguments<'_>) -> ! {
     set_failed();
     logger::print_panic(message);
@@ -47,7 +47,7 @@ pub fn fail(message: fmt::Arguments<'_>) -> ! {
     serve_failed(vp)
 }
 
-/// There is nothing to return to VTL0 with: its loader waits for ever, with the reason on the console.
+/// Stops where no return to VTL0 is possible: its loader waits for ever, with the reason on the console.
 fn stop() -> ! {
     loop {
         x86_64::instructions::interrupts::disable();
@@ -55,10 +55,10 @@ fn stop() -> ! {
     }
 }
 
-/// Answers whatever comes to this processor after VTL1 has failed, the present call included.
+/// Answers every entry of this processor after VTL1 has failed, the current call included.
 pub fn serve_failed(vp: &VpState) -> ! {
     loop {
-        // Before each return, the first one included: with its slot occupied the hypervisor would not tell of another
+        // Before each return, the first one included: with its slot occupied the hypervisor would not report another
         // intercept, and an intercepted instruction that is not answered is tried again for ever.
         let stopped = messages::take(vp).is_some();
         if vp.in_call.get() {
@@ -75,6 +75,6 @@ pub fn serve_failed(vp: &VpState) -> ! {
 /// Tells VTL0 by a #GP that what it was doing has failed.
 fn inject_general_protection() {
     let event: crate::hv::HvRegisterValue = PendingEvent::GENERAL_PROTECTION.0.into();
-    // What if this fails too? VTL0 gets an error from its call all the same.
+    // If this fails too, VTL0 still gets an error from its call.
     let _ = calls::set_vp_registers(&BareMetal, InputVtl::VTL0, &[(HvRegisterName::PENDING_EVENT0, event)]);
 }

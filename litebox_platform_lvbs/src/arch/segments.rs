@@ -52,7 +52,7 @@ pub struct Tables {
 /// triple fault, with nothing on the console.
 static mut BOOT_SEGMENTS: MaybeUninit<SegmentsPage> = MaybeUninit::uninit();
 
-/// The one interrupt stack of [`BOOT_SEGMENTS`], in bytes; nothing that uses it ever comes back.
+/// The one interrupt stack of [`BOOT_SEGMENTS`], in bytes; nothing that uses it ever returns.
 const BOOT_STACK: usize = 16 << 10;
 static mut BOOT_STACK_AREA: BootStack = BootStack([0; BOOT_STACK]);
 
@@ -62,7 +62,7 @@ struct BootStack([u8; BOOT_STACK]);
 
 /// Fills `vp`'s GDT and TSS. The processor does not run in VTL1 yet.
 pub fn prepare(vp: u32) {
-    // SAFETY: the page is mapped for this processor's lifetime (`vp::create_area`) and nobody else reads it yet.
+    // SAFETY: the page is mapped for this processor's lifetime (`vp::create_area`) and no other code reads it yet.
     unsafe { fill(vp::area_page(vp, page::SEGMENTS) as *mut SegmentsPage, |stack| vp::ist_top(vp, stack)) };
 }
 
@@ -70,7 +70,7 @@ pub fn prepare(vp: u32) {
 pub fn load_boot() {
     let segments = (&raw mut BOOT_SEGMENTS).cast();
     let stack_top = (&raw const BOOT_STACK_AREA) as u64 + BOOT_STACK as u64;
-    // SAFETY: boot is single-threaded, the static lives for ever and is used by nobody but the processor itself.
+    // SAFETY: boot is single-threaded, the static lives for ever, and only this processor uses it.
     unsafe {
         fill(segments, |_| stack_top);
         load_from(segments);
@@ -100,7 +100,7 @@ unsafe fn fill(segments: *mut SegmentsPage, stack: impl Fn(u64) -> u64) {
     }
 }
 
-/// Where `vp`'s tables are; [`prepare`] has filled them.
+/// The place of `vp`'s tables, which [`prepare`] has filled.
 #[must_use]
 pub fn locate(vp: u32) -> Tables {
     let segments = vp::area_page(vp, page::SEGMENTS) as *const SegmentsPage;
@@ -119,7 +119,7 @@ pub fn locate(vp: u32) -> Tables {
 /// # Safety
 /// [`prepare`] was called for `vp`, the calling processor, and its task register holds no TSS of ours yet.
 pub unsafe fn load(vp: u32) {
-    // SAFETY: the page is mapped for ever and written by nobody but `prepare` and the processor's own LTR.
+    // SAFETY: the page is mapped for ever; only `prepare` and the processor's own LTR write it.
     unsafe { load_from(vp::area_page(vp, page::SEGMENTS) as *const SegmentsPage) };
 }
 

@@ -1,6 +1,6 @@
 //! COM2: VTL1's console (LVBS contract §2.7: ttyS1, 115200 baud).
 //!
-//! A missing or stuck UART costs a bounded wait once and is then left alone; it never stops VTL1.
+//! A missing or stuck UART costs one bounded wait and is not used again; it never stops VTL1.
 
 use core::fmt;
 
@@ -12,7 +12,7 @@ const LINE_8N1: u8 = 0x03;
 const LINE_STATUS_EMPTY: u8 = 1 << 5;
 /// Bytes the transmitter takes at once when it is empty (16550A FIFO).
 const FIFO: usize = 16;
-/// Polls until a UART is taken for dead. A 16-byte FIFO drains in 1.4 ms; a port access takes about 1 us.
+/// Polls until a UART counts as dead. A 16-byte FIFO drains in 1.4 ms; a port access takes about 1 us.
 const MAX_POLLS: u32 = 20_000;
 
 /// The UART's state.
@@ -36,7 +36,7 @@ impl Default for Serial {
 }
 
 impl Serial {
-    /// A UART nobody has looked at yet.
+    /// A UART that has not been probed yet.
     #[must_use]
     pub const fn new() -> Self {
         Self { state: State::Unknown, room: 0 }
@@ -68,7 +68,7 @@ impl Serial {
         self.state = State::Ready;
     }
 
-    /// Takes back what VTL0 may have done to the line settings since the last line (divisor access, most of all).
+    /// Restores the line settings, which VTL0 may have changed since the last line (divisor access, most of all).
     pub fn begin_line(&mut self) {
         if self.state == State::Ready {
             Self::write_port(3, LINE_8N1);

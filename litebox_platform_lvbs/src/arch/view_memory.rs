@@ -1,8 +1,8 @@
 //! Where VTL0's frozen memory appears in VTL1's address space: read-only mappings, one above the other.
 //!
-//! Views come and go within one call, and under the frame registry's lock there is one such call at a time. So addresses
-//! are handed out from the bottom up, and all are free again when the last view has gone. They are used again, by other
-//! processors too: a processor forgets what it may remember of them before it uses a mapping, and after.
+//! Views live within one call, and the frame registry's lock allows one such call at a time. So addresses are handed out
+//! from the bottom up, and all are free again when the last view has gone. Other processors reuse them: each processor
+//! flushes its translations of them before it uses a mapping, and after.
 
 use alloc::boxed::Box;
 
@@ -22,13 +22,13 @@ use crate::sync::Mutex;
 /// What one last-level table maps, in bytes (Intel SDM vol. 3 §4.5).
 const TABLE_REACH: u64 = 512 * PAGE_SIZE;
 const _: () = assert!(FROZEN_VIEWS.is_multiple_of(TABLE_REACH) && FROZEN_VIEWS_SIZE.is_multiple_of(TABLE_REACH));
-/// Up to so many pages are forgotten one by one, beyond that all at once.
-const FEW: u64 = 64;
+/// How many pages are flushed one by one; more are flushed by a flush of everything.
+const MOST_SINGLE_FLUSHES: u64 = 64;
 /// Size of a page, in bytes.
 const PAGE: usize = 4096;
 const _: () = assert!(PAGE as u64 == PAGE_SIZE);
 
-/// Not global, so that a write to CR3 forgets it.
+/// Not global, so that a write to CR3 flushes it.
 const ENTRY: Flags = Flags::PRESENT.union(Flags::NO_EXECUTE).union(Flags::ACCESSED);
 
 /// Bytes of addresses in use, from the bottom, and how many views there are.
@@ -58,7 +58,7 @@ pub fn map(pieces: &[ViewPiece<'_>]) -> Result<Box<dyn MappedView>, VsmError> {
     }
     let pages = pieces.iter().fold(0_u64, |sum, piece| sum.saturating_add(piece.pages()));
     let bytes = pages.checked_mul(PAGE_SIZE).filter(|bytes| *bytes <= FROZEN_VIEWS_SIZE).ok_or(NO_ADDRESSES)?;
-    // Dropped on an error, it takes away what has been mapped by then.
+    // Dropped on an error, it unmaps what has been mapped by then.
     let mut mapping = try_box(Mapping::claim(bytes)?)?;
     for piece in pieces {
         match piece {
@@ -73,7 +73,7 @@ pub fn map(pieces: &[ViewPiece<'_>]) -> Result<Box<dyn MappedView>, VsmError> {
             }
         }
     }
-    forget(mapping.start, mapping.mapped);
+    flush(mapping.start, mapping.mapped);
     Ok(mapping)
 }
 
@@ -96,16 +96,16 @@ impl Mapping {
         }
         let index = usize::try_from(va % TABLE_REACH / PAGE_SIZE).map_err(|_| NO_ADDRESSES)?;
         // SAFETY: `table` is the last-level table for the 2 MiB around `va`, which lies within the addresses that this
-        // mapping has claimed; nobody else writes those entries, and no reference into the page exists yet.
+        // mapping has claimed; no other code writes those entries, and no reference into the page exists yet.
         unsafe { (self.table as *mut Pte).add(index).write_volatile(pa | ENTRY.bits()) };
         self.mapped = va + PAGE_SIZE;
         Ok(())
     }
 }
 
-/// Makes this processor forget what it may remember of the pages `start..end`.
-fn forget(start: u64, end: u64) {
-    if (end - start) / PAGE_SIZE > FEW {
+/// Flushes this processor's translations of the pages `start..end`.
+fn flush(start: u64, end: u64) {
+    if (end - start) / PAGE_SIZE > MOST_SINGLE_FLUSHES {
         tlb::flush_all();
     } else {
         for va in (start..end).step_by(PAGE) {
@@ -118,7 +118,7 @@ impl MappedView for Mapping {
     fn bytes(&self) -> &[u8] {
         let len = usize::try_from(self.mapped - self.start).unwrap_or_default();
         // SAFETY: the pages are mapped as long as `self` lives, and readable: each is VTL1's own, or a frame whose
-        // permissions the hypervisor has changed, which it does for memory only. Nobody writes them: VTL0 cannot while
+        // permissions the hypervisor has changed, which it does for memory only. They do not change: VTL0 cannot write them while
         // the registry's transaction is open, which the view's owner borrows, and VTL1 has no writable mapping of them
         // but that of its own copies, which the view's owner borrows as well.
         unsafe { core::slice::from_raw_parts(self.start as *const u8, len) }
@@ -130,7 +130,7 @@ impl Drop for Mapping {
         for va in (self.start..self.mapped).step_by(PAGE) {
             paging::unmap_page(va);
         }
-        forget(self.start, self.mapped);
+        flush(self.start, self.mapped);
         let mut used = USED.lock();
         let (top, views) = *used;
         *used = (if views <= 1 { 0 } else { top }, views.saturating_sub(1));

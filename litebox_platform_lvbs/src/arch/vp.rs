@@ -103,7 +103,7 @@ pub mod offset {
 /// Where VTL return is to be called, the same for all processors; 0 until boot has asked the hypervisor.
 static VTL_RETURN: AtomicU64 = AtomicU64::new(0);
 
-/// Records where VTL return is to be called, for the areas made from now on.
+/// Records the address to call for a VTL return, for the areas made from now on.
 pub fn set_vtl_return(entry: u64) {
     VTL_RETURN.store(entry, Ordering::Relaxed);
 }
@@ -111,7 +111,7 @@ pub fn set_vtl_return(entry: u64) {
 /// MXCSR after reset: all exceptions masked, round to nearest (Intel SDM vol. 1 §10.2.3).
 const MXCSR_DEFAULT: u32 = 0x1F80;
 
-/// Pages of an area, by index from its first byte. What is not listed is never mapped: each gap is a guard.
+/// Pages of an area, by index. Pages that are not listed are never mapped: each gap is a guard.
 pub mod page {
     /// Kernel stack, 16 pages; page 0 is its guard.
     pub const STACK: u64 = 1;

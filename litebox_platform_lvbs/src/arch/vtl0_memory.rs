@@ -1,8 +1,8 @@
 //! Copies from and to VTL0's memory, through a window of the calling processor.
 //!
 //! VTL0's memory has no place in VTL1's address space. A copy opens the processor's window onto one frame, moves
-//! the bytes with instructions that are allowed to fault, and closes the window again. Nobody else uses the window,
-//! so that no other processor has to be told when it changes.
+//! the bytes with instructions that are allowed to fault, and closes the window again. No other processor uses the window,
+//! so that none has to be told when it changes.
 
 use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
@@ -16,7 +16,7 @@ use super::vp::{VpState, page};
 use crate::address::{PAGE_SIZE, PhysAddr};
 use crate::hardware::MemoryFault;
 
-/// First physical address no processor has (from CPUID's MAXPHYADDR).
+/// First address beyond physical memory (from CPUID's MAXPHYADDR).
 static PHYSICAL_END: AtomicU64 = AtomicU64::new(0);
 
 /// Reads MAXPHYADDR. Called once by boot.
@@ -26,8 +26,8 @@ pub fn set_physical_end() {
     PHYSICAL_END.store(1 << bits.clamp(32, crate::address::PHYS_ADDR_BITS), Ordering::Relaxed);
 }
 
-/// Whether the frame at `at` may be mapped as VTL0's. Asked before it is, whatever was checked before: VTL1's own frames
-/// are never VTL0's to name.
+/// Checks that the frame at `at` may be mapped as VTL0's. Called before each mapping, whatever was checked before: VTL0 may
+/// never name VTL1's own frames.
 pub(super) fn check_frame(at: PhysAddr) -> Result<(), MemoryFault> {
     let frame = at.gfn().start().as_u64();
     if layout::region_contains(frame) || frame >= PHYSICAL_END.load(Ordering::Relaxed) {

@@ -129,8 +129,8 @@ unsafe extern "C" fn switch() {
     );
 }
 
-/// Returns to VTL0 with the registers in the calling processor's [`VpState`]; comes back with VTL0's registers
-/// there, and with the reason of the entry.
+/// Returns to VTL0 with the registers in the calling processor's [`VpState`]; comes back at the next entry, with VTL0's
+/// registers there and the reason of the entry.
 ///
 /// No lock may be held: VTL0 decides when, and whether, this comes back.
 pub fn return_to_vtl0(vp: &VpState) -> Entry {

@@ -1,7 +1,7 @@
 //! Thin typed hypercalls over the [`Hardware`] seam.
 //!
 //! Each function makes one hypercall and decides nothing. A rep hypercall has succeeded when the status is SUCCESS *and*
-//! every element is done; an answer that claims success for a part of the list is taken up from there, and one without
+//! every element is done; after success for a part of the list the call continues from there, and an answer without
 //! progress counts as a TIMEOUT.
 
 use core::mem::size_of;
@@ -39,7 +39,7 @@ fn rep_call(
         let done = outcome.reps_done.min(count);
         match outcome.status.ok() {
             Ok(()) if done == count => return Ok(()),
-            // The hypervisor gave the processor back in between; the TLFS has it go on by itself, Linux is ready for both.
+            // The hypervisor returned early. The TLFS says that it continues by itself; Linux expects both.
             Ok(()) if done > start => start = done,
             Ok(()) => return Err((usize::from(done), HvStatus::TIMEOUT)),
             // A failure with all elements done would leave nothing to roll back, but it is a failure.
@@ -48,8 +48,8 @@ fn rep_call(
     }
 }
 
-/// Sets VTL0's rights to the frames with numbers `gfns` (at most [`MODIFY_VTL_PROTECTION_MASK_MAX_GFNS`]). An empty list is a success
-/// without a hypercall.
+/// Sets VTL0's rights to the frames with numbers `gfns` (at most [`MODIFY_VTL_PROTECTION_MASK_MAX_GFNS`]). An empty list
+/// succeeds without a hypercall.
 ///
 /// # Errors
 /// How many frames, from the first of the list, were changed before the hypervisor stopped, and its status. A list that
@@ -76,7 +76,7 @@ pub fn modify_vtl_protection_mask(
     rep_call(hw, HypercallControl::new(HypercallCode::MODIFY_VTL_PROTECTION_MASK), gfns.len(), input, &mut [])
 }
 
-/// Puts a header and the list behind it into `page`; what of the page is used then, or nothing when they don't fit.
+/// Puts a header and a list into `page`; the part of the page that is used, or nothing when they don't fit.
 fn fill<'a>(page: &'a mut [u8], header: &[u8], list: &[u8]) -> Option<&'a [u8]> {
     let used = page.get_mut(..header.len().checked_add(list.len())?)?;
     let (head, tail) = used.split_at_mut_checked(header.len())?;
@@ -90,7 +90,7 @@ fn registers_header(vp_index: u32, input_vtl: InputVtl) -> VpRegistersHeader {
 }
 
 /// Reads registers of this processor into `out`, in one hypercall; `names` and `out` have the same length, at most
-/// [`MAX_GET_REGISTERS`]. Empty lists are a success without a hypercall.
+/// [`MAX_GET_REGISTERS`]. Empty lists succeed without a hypercall.
 ///
 /// # Errors
 /// [`VsmError::Hypercall`]; `out` is unchanged then.
@@ -154,7 +154,7 @@ pub fn vtl0_hypercall_register(hw: &dyn Hardware, vp: u32) -> Result<u64, VsmErr
     Ok(value.low)
 }
 
-/// Writes registers of this processor in one hypercall, at most [`MAX_SET_REGISTERS`]. An empty list is a success
+/// Writes registers of this processor in one hypercall, at most [`MAX_SET_REGISTERS`]. An empty list succeeds
 /// without a hypercall.
 ///
 /// # Errors
@@ -164,10 +164,15 @@ pub fn set_vp_registers(
     input_vtl: InputVtl,
     values: &[(HvRegisterName, HvRegisterValue)],
 ) -> Result<(), VsmError> {
-    /// An intercept takes two at the most; clearing a whole page would be most of its cost.
-    const FEW: usize = 4;
-    if values.len() <= FEW {
-        set_registers(hw, input_vtl, values, &mut [0; size_of::<VpRegistersHeader>() + FEW * size_of::<SetRegister>()])
+    /// An intercept takes two at most; clearing a whole page would be most of its cost.
+    const SHORT_LIST: usize = 4;
+    if values.len() <= SHORT_LIST {
+        set_registers(
+            hw,
+            input_vtl,
+            values,
+            &mut [0; size_of::<VpRegistersHeader>() + SHORT_LIST * size_of::<SetRegister>()],
+        )
     } else {
         set_registers(hw, input_vtl, values, &mut [0; HYPERCALL_PAGE_BYTES])
     }
@@ -215,7 +220,7 @@ pub fn set_vp_register(
 /// Enables VTL1 on processor `vp`, which will start it with `context`.
 ///
 /// # Errors
-/// [`VsmError::Hypercall`]; its status is VTL_ALREADY_ENABLED when somebody did so before.
+/// [`VsmError::Hypercall`]; its status is VTL_ALREADY_ENABLED when it is enabled already.
 pub fn enable_vp_vtl(hw: &dyn Hardware, vp: u32, context: &InitialVpContext) -> Result<(), VsmError> {
     let code = HypercallCode::ENABLE_VP_VTL;
     let input = EnableVpVtl {
@@ -232,7 +237,7 @@ pub fn enable_vp_vtl(hw: &dyn Hardware, vp: u32, context: &InitialVpContext) -> 
 /// Puts the header and the banks of a flush on `processors` into `page`: bytes used, and the control word's variable header.
 fn flush_head(page: &mut [u8; HYPERCALL_PAGE_BYTES], processors: &VpSet) -> Option<(usize, u16)> {
     let header = FlushHeader {
-        // One set of page tables is all VTL1 has, the same on all processors.
+        // VTL1 has one set of page tables, the same on all processors.
         address_space: 0,
         flags: FlushFlags::ALL_VIRTUAL_ADDRESS_SPACES.bits(),
         format: FlushHeader::SPARSE,
@@ -248,7 +253,7 @@ fn flush_head(page: &mut [u8; HYPERCALL_PAGE_BYTES], processors: &VpSet) -> Opti
     Some((used, u16::try_from(banks).ok()?))
 }
 
-/// Makes `processors` forget all translations of VTL1. For nobody it is a success without a hypercall.
+/// Makes `processors` flush all translations of VTL1. An empty set succeeds without a hypercall.
 ///
 /// # Errors
 /// [`VsmError::Hypercall`]; the translations may be in use then.
@@ -264,8 +269,8 @@ pub fn flush_address_space(hw: &dyn Hardware, processors: &VpSet) -> Result<(), 
     hw.hypercall(HypercallControl::new(code).with_varhead(banks), input, &mut []).status.ok().map_err(refused)
 }
 
-/// Makes `processors` forget VTL1's translations of `ranges`, in as many hypercalls as the ranges need. For nobody, and for
-/// no range, it is a success without a hypercall.
+/// Makes `processors` flush VTL1's translations of `ranges`, in as many hypercalls as the ranges need. An empty set or list
+/// succeeds without a hypercall.
 ///
 /// # Errors
 /// [`VsmError::Hypercall`]; the translations may be in use then.

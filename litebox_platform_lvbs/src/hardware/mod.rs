@@ -17,7 +17,7 @@ use crate::error::VsmError;
 use crate::hv::{HvStatus, HypercallControl, InitialVpContext};
 use crate::logging::RingMemory;
 
-/// VTL0 memory at the address could not be accessed (not RAM, or the access faulted).
+/// VTL0's memory at the address could not be accessed: it is no RAM, or the access faulted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryFault(pub PhysAddr);
 
@@ -64,7 +64,7 @@ pub trait Hardware: Send + Sync {
     fn initial_vp_context(&self, vp: u32) -> Result<InitialVpContext, VsmError>;
 
     /// Time since the partition was made, in units of 100 ns, by a clock that VTL0 cannot set (TLFS "Partition Reference
-    /// Counter"); nothing on a machine without one.
+    /// Counter"); `None` on a machine without one.
     fn reference_time(&self) -> Option<u64> {
         None
     }
@@ -85,9 +85,9 @@ pub trait Hardware: Send + Sync {
         None
     }
 
-    /// Maps frames of VTL0 and pages of VTL1's own, one after another, for VTL1 to read, until what is returned is
-    /// dropped. Called by the frame registry only, with frames that VTL0 cannot write meanwhile; one that the hypervisor
-    /// has taken a permission from is memory, so that reading it does not fault.
+    /// Maps frames of VTL0 and pages of VTL1's own, one after another, for VTL1 to read, until the view is
+    /// dropped. Called by the frame registry only, with frames that VTL0 cannot write meanwhile. Reading them does not fault:
+    /// the hypervisor has changed their permissions, which it does for memory only.
     ///
     /// # Errors
     /// [`VsmError::OutOfMemory`] for page tables or addresses; [`VsmError::FrameOwned`] or
@@ -98,7 +98,7 @@ pub trait Hardware: Send + Sync {
         Err(VsmError::NotImplemented)
     }
 
-    /// Maps `frames` for VTL1's log, writable and not executable, until what is returned is dropped. Once at most: a
+    /// Maps `frames` for VTL1's log, writable and not executable, until the mapping is dropped. Called once at most: a
     /// machine has addresses for one ring.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The VP assist page (TLFS `HV_VP_ASSIST_PAGE`, `HV_VP_VTL_CONTROL`), one per processor and VTL.
 //!
-//! The hypervisor writes it behind the guest's back: whoever maps it reads fields volatilely.
+//! The hypervisor may write it at any time, so its fields are read volatilely.
 
 use core::fmt;
 use core::mem::{offset_of, size_of};
@@ -15,7 +15,7 @@ use super::message::HvMessage;
 pub struct EntryReason(pub u32);
 
 impl EntryReason {
-    /// Reserved; also what a page that was never entered holds.
+    /// Reserved; also the value before the first entry.
     pub const RESERVED: Self = Self(0);
     /// The lower VTL made a VTL call.
     pub const VTL_CALL: Self = Self(1);

@@ -1,4 +1,4 @@
-//! CPUID leaves by which the hypervisor shows itself (TLFS "Feature and Interface Discovery").
+//! CPUID leaves that describe the hypervisor (TLFS "Feature and Interface Discovery").
 
 use bitflags::bitflags;
 

@@ -1,7 +1,7 @@
 //! Flushes of address translations on other processors (TLFS HvCallFlushVirtualAddressSpaceEx and ListEx, `HV_VP_SET`).
 //!
-//! A flush is about the translations of the VTL that asks for it, and is done on all processors named when the hypercall
-//! returns. A set of processors is *sparse*: a bank of 64 processors is passed only if one of them is in the set.
+//! A flush drops the translations of the VTL that asks for it, on all processors named, before the
+//! hypercall returns. A set of processors is *sparse*: a bank of 64 processors is passed only if one of them is in the set.
 
 use core::mem::size_of;
 
@@ -16,12 +16,12 @@ const BANK: u32 = 64;
 const BANKS: usize = 64;
 
 bitflags! {
-    /// What a flush is about (TLFS `HV_FLUSH_FLAGS`).
+    /// The scope of a flush (TLFS `HV_FLUSH_FLAGS`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct FlushFlags: u64 {
-        /// Every processor, whatever the set says.
+        /// Every processor; the set is ignored.
         const ALL_PROCESSORS = 1;
-        /// Every address space, whatever CR3 says.
+        /// Every address space; CR3 is ignored.
         const ALL_VIRTUAL_ADDRESS_SPACES = 1 << 1;
         /// Translations that are not global, and no others.
         const NON_GLOBAL_MAPPINGS_ONLY = 1 << 2;
@@ -59,7 +59,7 @@ impl GvaRange {
     /// Pages that one range can name.
     pub const MAX_PAGES: u64 = 4096;
 
-    /// `pages` pages from the one at `va`; nothing if they are none or too many, or `va` is not a page's.
+    /// `pages` pages from the one at `va` on; `None` if they are none or too many, or if `va` is not page-aligned.
     #[must_use]
     pub const fn new(va: u64, pages: u64) -> Option<Self> {
         if !va.is_multiple_of(PAGE_SIZE) || pages == 0 || pages > Self::MAX_PAGES {
@@ -74,12 +74,12 @@ impl GvaRange {
 pub struct VpSet([u64; BANKS]);
 
 impl VpSet {
-    /// Nobody.
+    /// The empty set.
     pub const EMPTY: Self = Self([0; BANKS]);
-    /// Indices are below this: what 64 banks hold.
+    /// Indices are below this: 64 banks have no more.
     pub const MAX_VPS: u32 = 4096;
 
-    /// The set of `vps`; nothing if an index is too large for it.
+    /// The set of `vps`; `None` if an index is too large for it.
     pub fn of(vps: impl IntoIterator<Item = u32>) -> Option<Self> {
         let mut set = Self::EMPTY;
         for vp in vps {
@@ -89,7 +89,7 @@ impl VpSet {
         Some(set)
     }
 
-    /// Whether nobody is in it.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0 == Self::EMPTY.0
@@ -104,7 +104,7 @@ impl VpSet {
             .is_some_and(|bank| bank & 1 << (vp % BANK) != 0)
     }
 
-    /// Which banks have somebody, as a mask.
+    /// The banks that have a processor, as a mask.
     #[must_use]
     pub fn valid_banks(&self) -> u64 {
         (0..).zip(self.0).filter(|(_, bank)| *bank != 0).fold(0, |mask, (index, _)| mask | 1 << index)
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_passes_the_banks_that_have_somebody() {
+    fn a_set_passes_the_banks_that_are_not_empty() {
         let set = VpSet::of([0, 63, 130, 4095]).unwrap();
         assert_eq!(set.valid_banks(), 1 | 1 << 2 | 1 << 63);
         assert_eq!(set.banks().collect::<Vec<_>>(), [1 | 1 << 63, 1 << 2, 1 << 63]);

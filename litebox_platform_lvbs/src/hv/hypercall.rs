@@ -89,7 +89,7 @@ impl HypercallControl {
         Self(code.0 as u64)
     }
 
-    /// The word as a guest passed it, with whatever bits it has.
+    /// The word as a guest passed it, with all of its bits.
     #[must_use]
     pub const fn from_raw(raw: u64) -> Self {
         Self(raw)

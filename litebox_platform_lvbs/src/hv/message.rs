@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 use super::context::SegmentRegister;
 use super::register::{HvRegisterName, HvRegisterValue};
 
-/// What a message tells (TLFS `HV_MESSAGE_TYPE`).
+/// The kind of a message (TLFS `HV_MESSAGE_TYPE`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct MessageType(pub u32);
@@ -27,7 +27,7 @@ impl MessageType {
     /// A control or descriptor-table register access ([`RegisterIntercept`]).
     pub const REGISTER_INTERCEPT: Self = Self(0x8001_0006);
 
-    /// Whether the hypervisor itself has sent it: bit 31 is its own (TLFS `HV_MESSAGE_TYPE`).
+    /// Whether the hypervisor itself has sent it: bit 31 is reserved for it (TLFS `HV_MESSAGE_TYPE`).
     #[must_use]
     pub const fn is_from_hypervisor(self) -> bool {
         self.0 & 1 << 31 != 0
@@ -51,7 +51,7 @@ impl fmt::Debug for MessageType {
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HvMessage {
-    /// What it tells; [`MessageType::NONE`] when the slot is empty.
+    /// Its kind; [`MessageType::NONE`] when the slot is empty.
     pub message_type: MessageType,
     /// Bytes of the payload that are used.
     pub payload_size: u8,

@@ -7,7 +7,7 @@ use bitflags::bitflags;
 use super::protection::MapFlags;
 use super::vtl::Vtl;
 
-/// A 64-bit register with named fields: keeps whatever bits it was made from.
+/// A 64-bit register with named fields: keeps all bits it was made from.
 macro_rules! register_layout {
     ($(#[$meta:meta])* $name:ident, reserved = $reserved:expr) => {
         $(#[$meta])*

@@ -29,7 +29,7 @@ pub const LOCKED_REGISTERS: [HvRegisterName; LOCKED_REGISTER_COUNT] = [
     HvRegisterName::MISC_ENABLE,
 ];
 
-/// The values of [`LOCKED_REGISTERS`] on one processor, as far as they are locked there.
+/// The values of those [`LOCKED_REGISTERS`] that are locked on one processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlRegMap {
     values: [Option<u64>; LOCKED_REGISTER_COUNT],

@@ -15,9 +15,9 @@ use super::symbols::SymbolTable;
 pub struct KernelData {
     /// How many certificates are built into the kernel and may sign modules and kexec images.
     pub system_certificates: usize,
-    /// How many certificates must not be trusted, whoever signed them.
+    /// How many certificates must not be trusted, regardless of their signatures.
     pub revoked_certificates: usize,
-    /// How many hashes there are of what must not be trusted.
+    /// How many hashes of files and certificates must not be trusted.
     pub blocked_hashes: usize,
     /// The symbols that modules may use.
     pub symbols: SymbolTable,
@@ -31,7 +31,7 @@ pub struct KernelData {
     pub trampoline_frames: u64,
 }
 
-/// Counts only; fits a log line.
+/// Only counts, so that it fits a log line.
 impl fmt::Display for KernelData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -1,7 +1,7 @@
 //! The kexec images that VTL1 has accepted: one that is started on command, and one that is started after a crash.
 //!
-//! Which frames they have the frame registry knows: they are those of [`Owner::Kexec`]. What is here is for the log and for
-//! whoever asks; all of it has been checked.
+//! The frame registry knows their frames: those of [`Owner::Kexec`]. What is here is for the log and for queries; all of it
+//! has been checked.
 
 use crate::address::FrameRange;
 use crate::owner::Owner;
@@ -17,7 +17,7 @@ pub struct KexecMemoryMetadata {
     pub kernel: FrameRange,
 }
 
-/// The two slots. Whoever changes one holds the frame registry's lock as well.
+/// The two slots. To change one, hold the frame registry's lock as well.
 #[derive(Debug, Default)]
 pub struct KexecImages {
     normal: Option<KexecMemoryMetadata>,
@@ -51,7 +51,7 @@ impl KexecImages {
         }
     }
 
-    /// Puts an image into a slot, or takes it out; what was there before.
+    /// Puts an image into a slot or empties it; returns what was there before.
     pub const fn replace(
         &mut self,
         slot: KexecSlot,

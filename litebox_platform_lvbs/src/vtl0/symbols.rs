@@ -1,6 +1,7 @@
 //! The symbols VTL0's kernel exports, as LoadKData found them: names sorted, for both export tables.
 //!
-//! The table holds VTL1's own copies of what VTL0's kernel said during boot; nothing VTL0 does later changes it. All names lie in one buffer, without separators.
+//! The table holds VTL1's own copies of what VTL0's kernel said during boot; nothing VTL0 does later changes it. All
+//! names lie in one buffer, without separators.
 
 use alloc::vec::Vec;
 
@@ -95,7 +96,7 @@ fn name_of<'a>(names: &'a [u8], entry: &Entry) -> &'a [u8] {
     names.get(start..).and_then(|rest| rest.get(..usize::from(entry.name_len))).unwrap_or_default()
 }
 
-/// A table in the making.
+/// Builds a table.
 #[derive(Debug, Default)]
 pub struct SymbolTableBuilder {
     table: SymbolTable,
