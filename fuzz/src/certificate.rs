@@ -69,7 +69,7 @@ fn check_added(der: &[u8]) {
     let again = keys.add_secondary(der);
     assert_eq!(again.ok(), expected.map(|_| Added::Known), "{again:?}, the second time");
     assert_eq!(keys.counts(), (1, usize::from(expected == Some(Added::New))));
-    // Who may only sign modules cannot vouch for a certificate, not even for their own.
+    // Nothing here is signed by that one.
     let mut keys = trusting(SIGNER);
     let added = keys.add_secondary(der);
     assert_eq!(added.ok(), (der == SIGNER).then_some(Added::Known), "{added:?}");

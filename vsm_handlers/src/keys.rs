@@ -36,14 +36,15 @@ const _: () = assert!(MAX_CERTIFICATE_BYTES as u64 <= 64 * PAGE_SIZE);
 
 /// Adds a certificate to the secondary trusted keys, if a trusted certificate that is not revoked has signed it.
 ///
-/// The list names one DER certificate. One that is trusted already is fine. On an error nothing has changed.
+/// The list names one DER certificate. Its signer is a key built into the kernel, also one that is no authority as the build
+/// key is not, or an authority that was added later. One that is trusted already is fine. On an error nothing has changed.
 #[vsm_handler(
     VsmFunction::CopySecondaryKey,
     phase = any,
     caller = any,
     errors(
         ENOKEY = "no trusted certificate has the issuer's name",
-        EKEYREJECTED = "a signature that does not hold, an issuer that is no authority, what is revoked",
+        EKEYREJECTED = "a signature that does not hold, an issuer added later that is no authority, what is revoked",
         EBADMSG = "no certificate",
         ENOPKG = "a key that is not supported",
         ENOSPC = "there are 64 secondary keys",
@@ -60,6 +61,10 @@ fn copy_secondary_key(call: &CallContext<'_>, list: HekiList) -> Result<(), VsmE
     let certificate = objects.copy(Certificate, &mut fetched)?;
     match platform.vtl0().with_keys(platform.hardware(), |keys| keys.add_secondary(&certificate))? {
         Added::New => info!("CopySecondaryKey: a certificate of {} bytes is trusted", certificate.len()),
+        Added::NewByBuiltIn => info!(
+            "CopySecondaryKey: a certificate of {} bytes is trusted: a key of the kernel's that is no authority signed it",
+            certificate.len()
+        ),
         Added::Known => {}
     }
     Ok(())

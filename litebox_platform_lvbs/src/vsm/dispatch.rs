@@ -75,6 +75,10 @@ fn admit<'a>(gate: &Gate, platform: &'a Platform, vp: u32, index: usize) -> Resu
 #[inline(never)]
 fn refuse(platform: &Platform, id: u64, vp: u32, error: VsmError) -> i64 {
     let errno = error.errno();
+    if matches!(error, VsmError::NotProtected(_)) {
+        // How Linux finds out that it may write itself, thousands of times in a boot (LVBS contract §11.7).
+        return errno.to_result();
+    }
     if let Some(logged) = platform.count_event(vp, LogKind::RefusedCall(id)) {
         match (VsmFunction::from_id(id), error) {
             (Some(function), VsmError::NotImplemented) => {

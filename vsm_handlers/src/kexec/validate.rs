@@ -13,7 +13,7 @@ use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::CallContext;
 use litebox_platform_lvbs::vtl0::{KexecMemoryMetadata, KexecSlot};
 use litebox_platform_lvbs::{Platform, VsmError};
-use log::info;
+use log::{info, warn};
 use vsm_integrity::ParseError;
 use vsm_integrity::kexec::{BzImage, Kimage};
 use vsm_integrity::pe::layout::MAX_HEADER_BYTES;
@@ -49,7 +49,22 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList, slot: KexecSlot) 
     for segment in kimage.segments() {
         let memory = frames(segment)?;
         // It is overwritten when the image starts; a crash image lies there already.
-        transaction.registry().check(memory, owner)?;
+        let free = transaction.registry().check(memory, owner);
+        if let Err(VsmError::FrameOwned(_, Owner::Vtl1)) = free
+            && let Some(logged) = platform.count_event(call.vp(), LogKind::KexecImage)
+        {
+            // VTL0 takes VTL1's region for RAM like any other.
+            let vtl1 = platform.config().vtl1_region;
+            warn!(
+                "KexecValidate: {owner} goes to {:#x}..{:#x}, where VTL1 is ({:#x}..{:#x}): boot with securekernel=SIZE@ADDR \
+                 and an address that leaves the kernel its place{logged}",
+                segment.start,
+                segment.end,
+                vtl1.start() << 12,
+                vtl1.end() << 12,
+            );
+        }
+        free?;
         if slot == KexecSlot::Crash {
             pages.push(memory)?;
         }

@@ -42,8 +42,10 @@ impl TrustedKey {
 /// What became of a certificate that was to be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
-    /// It is trusted from now on.
+    /// It is trusted from now on: an authority has signed it.
     New,
+    /// It is trusted from now on: a key of VTL0's kernel has signed it that is no authority, as its build key is not.
+    NewByBuiltIn,
     /// It was trusted already.
     Known,
 }
@@ -124,8 +126,11 @@ pub struct KeyStore {
 impl KeyStore {
     /// Adds a certificate that a trusted one has signed: the payload of CopySecondaryKey.
     ///
-    /// The signer must be a certificate of this store that is not revoked, and an authority (RFC 5280 §4.2.1.9) that
-    /// may sign certificates. A certificate that is trusted already is fine and changes nothing.
+    /// The signer must be a certificate of this store that is not revoked. One that is built into VTL0's kernel and says that
+    /// it is no authority (RFC 5280 §4.2.1.9) may vouch all the same: it is the kernel's build key, with which administrators
+    /// sign the keys that they add. Linux takes such a key, whoever holds the build key can sign any module anyway, and
+    /// revoking it revokes what it has signed. One that was added later must be an authority that may sign certificates, so
+    /// that a vendor's key for modules does not make more keys. A certificate that is trusted already changes nothing.
     ///
     /// # Errors
     /// Those of [`Certificate::parse`] and [`Certificate::check_key`]; [`SignatureError::UntrustedSigner`] when no
@@ -141,23 +146,30 @@ impl KeyStore {
         if self.trusted().any(|(key, _)| key.certificate.raw() == der) {
             return Ok(Added::Known);
         }
-        self.check_issuer(&certificate)?;
+        let added = self.check_issuer(&certificate)?;
         if self.secondary.len() >= MAX_SECONDARY {
             return Err(SignatureError::Full("secondary certificates"));
         }
         let key = TrustedKey { certificate: certificate.to_owned()?, against: None };
         self.secondary.try_push(key).map_err(SignatureError::out_of("the certificates"))?;
-        Ok(Added::New)
+        Ok(added)
     }
 
-    /// Checks that an authority that is trusted signed `certificate`.
-    fn check_issuer(&self, certificate: &Certificate<&[u8]>) -> Result<(), SignatureError> {
+    /// Checks that somebody signed `certificate` who is trusted and may vouch for it; what it is then.
+    fn check_issuer(&self, certificate: &Certificate<&[u8]>) -> Result<Added, SignatureError> {
         let mut obstacle = None;
-        for (key, _) in self.trusted().filter(|(key, _)| certificate.names_issuer(&key.certificate)) {
+        for (key, origin) in self.trusted().filter(|(key, _)| certificate.names_issuer(&key.certificate)) {
             let issuer = &key.certificate;
             let signed = issuer.public_key().and_then(|key| certificate.check_signed_by(&key));
-            match signed.and_then(|()| key.check_standing()).and_then(|()| issuer.check_authority(0)) {
-                Ok(()) => return Ok(()),
+            let may_vouch = || {
+                key.check_standing()?;
+                if origin == Origin::System && issuer.extensions().authority.is_none() {
+                    return Ok(Added::NewByBuiltIn);
+                }
+                issuer.check_authority(0).map(|()| Added::New)
+            };
+            match signed.and_then(|()| may_vouch()) {
+                Ok(added) => return Ok(added),
                 Err(error) => obstacle = obstacle.or(Some(error)),
             }
         }

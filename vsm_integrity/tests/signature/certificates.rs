@@ -167,6 +167,27 @@ fn a_secondary_certificate_needs_a_trusted_authority() {
     assert_eq!(keys.counts(), (1, 3));
 }
 
+/// As an administrator adds a key: signed by the kernel's build key, whose certificate says CA:FALSE (LVBS contract §11.6).
+#[test]
+fn the_kernels_own_key_vouches_though_it_is_no_authority() {
+    let openssl = &PKI.openssl;
+    let build = openssl.certificate(&PKI.curve[0], "build", SIGNER, None);
+    let added = openssl.certificate(&PKI.curve[1], "added", SIGNER, Some(&build));
+    let below = openssl.certificate(&PKI.curve[2], "below", SIGNER, Some(&added));
+    let mut keys = trusting(&[&build]);
+    assert_eq!(keys.add_secondary(&added.der), Ok(Added::NewByBuiltIn));
+    assert_eq!(keys.add_secondary(&added.der), Ok(Added::Known));
+    let message = openssl.sign(CONTENT, &[&added], &[], &["-noattr"]);
+    assert_eq!(judge(&keys, &message).as_deref(), Ok("added"));
+    // What was added so is for modules, not for more keys.
+    assert_eq!(keys.add_secondary(&below.der), Err(SignatureError::NotCertificateAuthority));
+    assert_eq!(keys.counts(), (1, 1));
+    // And it falls with the key that signed it.
+    let mut builder = builder(&[&build]);
+    builder.revoke(&build.der).unwrap();
+    assert_eq!(builder.finish().add_secondary(&added.der), Err(SignatureError::Revoked));
+}
+
 #[test]
 fn a_secondary_certificate_that_is_revoked_or_whose_issuer_is() {
     for revoked in [&PKI.root, &PKI.signer] {

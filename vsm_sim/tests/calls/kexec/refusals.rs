@@ -128,6 +128,22 @@ fn segments_go_to_nobody_s_memory_only() {
     }
 }
 
+/// VTL0 takes VTL1's region for RAM and may put its next kernel there: the log names the cure.
+#[test]
+fn a_segment_in_vtl1_s_region_is_told_with_its_cure() {
+    for crash in [false, true] {
+        let mut linux = booted(Some(2));
+        linux.machine.keep_log();
+        let placed = place(&mut linux, &image(crash));
+        let at = placed.kimage + SEGMENTS + u64::try_from(KERNEL).unwrap() * SEGMENT + 16;
+        bytes::write_u64(linux.machine.memory(), at, VTL1.start << 12).unwrap();
+        refuse(&linux, &placed, Errno::Eacces, "over VTL1");
+        let lines = linux.machine.log_lines();
+        let cure = |line: &&String| line.contains("where VTL1 is") && line.contains("boot with securekernel=SIZE@ADDR");
+        assert_eq!(lines.iter().filter(cure).count(), 1, "{lines:#?}");
+    }
+}
+
 #[test]
 fn a_list_names_nobody_s_frames_only() {
     for crash in [false, true] {

@@ -35,6 +35,28 @@ fn a_key_that_a_trusted_one_has_signed_signs_modules() {
     assert_eq!(linux.validate(&placed), 1);
 }
 
+/// The kernel's build key is no authority, and administrators sign with it the keys that they add (LVBS contract §11.6).
+#[test]
+fn a_key_that_the_build_key_has_signed_signs_modules() {
+    let mut kernel = MadeUpKernel::new(300).unwrap();
+    let build = Signer::issued_by("a build key", &kernel.signer).unwrap();
+    let added = Signer::issued_by("an administrator's key", &build).unwrap();
+    let below = Signer::issued_by("a key below it", &added).unwrap();
+    kernel.data.certificates = build.certificate().to_vec();
+    let mut linux = Linux::booted(None, &kernel.data);
+    linux.machine.keep_log();
+    let module = made_up(&kernel).signed(&added).unwrap();
+    let placed = linux.place(&module, 0);
+    assert_eq!(linux.validate(&placed), Errno::Enokey.to_result());
+    assert_eq!(linux.copy_key(added.certificate()), 0);
+    assert_eq!(linux.validate(&placed), 1);
+    assert_eq!(linux.copy_key(below.certificate()), Errno::Ekeyrejected.to_result());
+    let lines = linux.machine.log_lines();
+    for why in ["a key of the kernel's that is no authority signed it", "is not an authority for it (-EKEYREJECTED)"] {
+        assert_eq!(lines.iter().filter(|line| line.contains(why)).count(), 1, "{why}: {lines:#?}");
+    }
+}
+
 #[test]
 fn no_other_key_is_taken() {
     let mut kernel = MadeUpKernel::new(300).unwrap();

@@ -5,7 +5,7 @@ use litebox_platform_lvbs::owner::ModuleMemoryKind as Kind;
 use vsm_sim::vtl0::kdata::{Site, patch_record};
 use vsm_sim::vtl0::lists::Range;
 use vsm_sim::vtl0::made_up::{MODULES, MadeUp, MadeUpKernel};
-use vsm_sim::vtl0::modules::{FILE, Module, PATCHES, Placed};
+use vsm_sim::vtl0::modules::{FILE, Label, Module, PATCHES, Placed};
 use vsm_sim::vtl0::signer::{Signer, appended};
 
 use crate::linux::{Linux, RAM, VTL1};
@@ -221,6 +221,41 @@ fn a_file_that_lies_wrong() {
     assert_eq!(linux.validate(&placed), 1);
 }
 
+/// The jump labels of a kernel's first module, which is placed.
+fn jumps(kernel: &MadeUpKernel, placed: &Placed) -> Vec<Site> {
+    let site = |label: &Label| {
+        let mut jump = [0; 5];
+        jump[..label.jump.len()].copy_from_slice(&label.jump);
+        let pa = placed.physical(label.va).unwrap();
+        let size = u8::try_from(label.jump.len()).unwrap();
+        let next_page = if size == 5 { placed.physical((label.va | 0xfff) + 1).unwrap() } else { 0 };
+        Site { pa, next_page, jump, size }
+    };
+    kernel.first.labels.iter().map(site).collect()
+}
+
+/// Each record is allocated by itself, so that they lie apart; each may come as whole pages with zeros behind it.
+#[test]
+fn records_of_patch_sites_may_have_gaps_between_them() {
+    let kernel = MadeUpKernel::new(300).unwrap();
+    let mut linux = Linux::booted(Some(5), &kernel.data);
+    let good = linux.place(&kernel.first, 0);
+    let own = patch_record(&jumps(&kernel, &good));
+    let text = good.physical(MODULES).unwrap();
+    let stale = patch_record(&[Site { pa: text + 0x200, next_page: 0, jump: [0xe9, 0, 0, 0, 0], size: 5 }; 3]);
+    let mut placed = without(&good, PATCHES);
+    for (index, (record, bytes)) in (0..).zip([(&stale, 4096), (&own, own.len()), (&own, 4096), (&stale, stale.len())])
+    {
+        let mut record = record.clone();
+        record.resize(bytes, 0);
+        let va = 0xffff_c900_2000_0000 + 0x10_0000 * index;
+        placed.put(linux.machine.memory(), &mut linux.frames, PATCHES, va, &record).unwrap();
+    }
+    let token = linux.validate(&placed);
+    assert!(token > 0, "{token}");
+    assert_eq!(linux.sites(token), kernel.first.labels.len());
+}
+
 /// Linux hands over the sites of modules that were refused before, and a module's own twice (LVBS contract §11.5): only the
 /// file's own count, each once.
 #[test]
@@ -228,19 +263,7 @@ fn patch_sites_that_the_file_does_not_have_are_passed_over() {
     let kernel = MadeUpKernel::new(300).unwrap();
     let mut linux = Linux::booted(None, &kernel.data);
     let good = linux.place(&kernel.first, 0);
-    let jumps: Vec<Site> = kernel
-        .first
-        .labels
-        .iter()
-        .map(|label| {
-            let mut jump = [0; 5];
-            jump[..label.jump.len()].copy_from_slice(&label.jump);
-            let pa = good.physical(label.va).unwrap();
-            let size = u8::try_from(label.jump.len()).unwrap();
-            let next_page = if size == 5 { good.physical((label.va | 0xfff) + 1).unwrap() } else { 0 };
-            Site { pa, next_page, jump, size }
-        })
-        .collect();
+    let jumps = jumps(&kernel, &good);
     let (long, short) = (jumps[0], jumps[1]);
     let text = good.physical(MODULES).unwrap();
     let sent = |linux: &mut Linux, records: &[u8]| {
@@ -265,21 +288,6 @@ fn patch_sites_that_the_file_does_not_have_are_passed_over() {
         assert_eq!(linux.sites(token), own, "{what}");
         assert_eq!(linux.unload(token), 0);
     }
-    // Records of their own, far apart, of which each may be whole pages with zeros behind it.
-    let mut placed = without(&good, PATCHES);
-    let stale = patch_record(&[Site { pa: text + 0x200, next_page: 0, ..long }; 3]);
-    let own = patch_record(&jumps);
-    for (index, (record, bytes)) in (0..).zip([(&stale, 4096), (&own, own.len()), (&own, 4096), (&stale, stale.len())])
-    {
-        let mut record = record.clone();
-        record.resize(bytes, 0);
-        let va = 0xffff_c900_2000_0000 + 0x10_0000 * index;
-        placed.put(linux.machine.memory(), &mut linux.frames, PATCHES, va, &record).unwrap();
-    }
-    let token = linux.validate(&placed);
-    assert!(token > 0, "{token}");
-    assert_eq!(linux.sites(token), jumps.len());
-    assert_eq!(linux.unload(token), 0);
     let placed = sent(&mut linux, &patch_record(&[Site { next_page: text, ..long }]));
     refuse_placed(&linux, "its own page as the second one", &placed, Errno::Einval);
     let mut broken = patch_record(&jumps);
