@@ -14,8 +14,9 @@ use litebox_platform_lvbs::arch::hyperv::HypervError;
 use litebox_platform_lvbs::arch::layout::{self, VTL1_BASE};
 use litebox_platform_lvbs::arch::vp::{self, VpState};
 use litebox_platform_lvbs::arch::{
-    cpu, exceptions, heap, hyperv, kernel, logger, paging, panic as failure, platform, segments, start, vtl0_memory,
+    cpu, exceptions, heap, hyperv, kernel, logger, paging, panic, platform, segments, start, vtl0_memory,
 };
+use litebox_platform_lvbs::failure::has_failed;
 use litebox_platform_lvbs::loader::{BootInfo, MAX_REGION_SIZE, MIN_REGION_SIZE};
 use litebox_platform_lvbs::platform::PlatformConfig;
 use litebox_platform_lvbs::{Platform, VsmError};
@@ -119,12 +120,12 @@ fn set_up_memory(info: &BootInfo) -> Result<u32, VsmError> {
 fn start_serving(vp: &VpState, info: &BootInfo) -> Result<(), HypervError> {
     hyperv::initialise_partition(&BareMetal)?;
     hyperv::initialise_vp(&BareMetal, vp)?;
-    failure::allow_return();
+    panic::allow_return();
     let end = info.region_start.saturating_add(info.region_size);
     let platform = Platform::new(
         Box::new(BareMetal),
         PlatformConfig {
-            vtl1_region: FrameRange::from_bytes(info.region_start, end)?,
+            vtl1_region: FrameRange::from_bytes(info.region_start, end).map_err(VsmError::from)?,
             possible_cpus: info.possible_cpus,
             boot_vp: vp.index,
             loader: info.generation,
@@ -154,8 +155,8 @@ extern "C" fn vtl1_application_processor_main() -> ! {
     if let Err(error) = hyperv::initialise_vp(platform().hardware(), vp) {
         panic!("processor {} cannot start: {error}", vp.index);
     }
-    if failure::has_failed() {
-        failure::serve_failed(vp);
+    if has_failed() {
+        panic::serve_failed(vp);
     }
     let index = hyperv::vp_index();
     assert!(index == vp.index, "processor {index} was started with the state of processor {}", vp.index);

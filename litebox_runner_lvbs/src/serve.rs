@@ -4,7 +4,8 @@
 
 use litebox_platform_lvbs::arch::vp::VpState;
 use litebox_platform_lvbs::arch::vtl_switch::{Entry, return_to_vtl0};
-use litebox_platform_lvbs::arch::{messages, panic as failure, platform};
+use litebox_platform_lvbs::arch::{messages, panic, platform};
+use litebox_platform_lvbs::failure::has_failed;
 use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::vsm::VsmJumpTable;
 use log::warn;
@@ -29,8 +30,8 @@ pub fn serve(vp: &VpState) -> ! {
     loop {
         vsm_handlers::before_return(platform(), vp.index);
         let entry = return_to_vtl0(vp);
-        if failure::has_failed() {
-            failure::serve_failed(vp);
+        if has_failed() {
+            panic::serve_failed(vp);
         }
         match entry {
             Entry::Call => {
