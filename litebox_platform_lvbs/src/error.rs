@@ -13,75 +13,89 @@ use crate::hv::HvStatus;
 use crate::owner::Owner;
 use crate::token::Token;
 
-/// A Linux errno (`include/uapi/asm-generic/errno*.h`), as a positive number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(i32)]
-pub enum Errno {
+/// Makes [`Errno`] of a row for each errno: its variant, its name as Linux spells it, its number.
+macro_rules! errnos {
+    ($($(#[$doc:meta])* $variant:ident, $name:ident = $number:literal;)*) => {
+        /// A Linux errno (`include/uapi/asm-generic/errno*.h`), as a positive number.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(i32)]
+        pub enum Errno {
+            $($(#[$doc])* $variant = $number,)*
+        }
+
+        impl Errno {
+            /// All of them, ascending.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+            $(
+                #[doc = concat!("[`Self::", stringify!($variant), "`] as Linux spells it, for `errors(…)`.")]
+                pub const $name: Self = Self::$variant;
+            )*
+
+            /// The name as Linux spells it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+errnos! {
     /// Operation not permitted (here: not in this phase of the boot, or not from this processor).
-    Eperm = 1,
+    Eperm, EPERM = 1;
     /// No such entry.
-    Enoent = 2,
+    Enoent, ENOENT = 2;
     /// The hypervisor refused.
-    Eio = 5,
+    Eio, EIO = 5;
     /// VTL1's memory is used up.
-    Enomem = 12,
+    Enomem, ENOMEM = 12;
     /// Permission denied.
-    Eacces = 13,
+    Eacces, EACCES = 13;
     /// Bad address.
-    Efault = 14,
+    Efault, EFAULT = 14;
     /// Busy.
-    Ebusy = 16,
+    Ebusy, EBUSY = 16;
     /// Invalid argument.
-    Einval = 22,
+    Einval, EINVAL = 22;
     /// No space left: a bounded table is full.
-    Enospc = 28,
+    Enospc, ENOSPC = 28;
     /// Out of range.
-    Erange = 34,
+    Erange, ERANGE = 34;
     /// No data: a module without a signature.
-    Enodata = 61,
+    Enodata, ENODATA = 61;
     /// A package is not installed: an algorithm that is not supported.
-    Enopkg = 65,
+    Enopkg, ENOPKG = 65;
     /// Not a message: a broken signature container.
-    Ebadmsg = 74,
+    Ebadmsg, EBADMSG = 74;
     /// Operation not supported (`EOPNOTSUPP`).
-    Enotsup = 95,
+    Enotsup, ENOTSUP = 95;
     /// The time is over.
-    Etimedout = 110,
-    /// The key is not available: signed by somebody nobody knows.
-    Enokey = 126,
+    Etimedout, ETIMEDOUT = 110;
+    /// The key is not available: the signer is unknown.
+    Enokey, ENOKEY = 126;
     /// The key was rejected: a signature that is wrong or forbidden.
-    Ekeyrejected = 129,
+    Ekeyrejected, EKEYREJECTED = 129;
 }
 
 impl Errno {
+    /// The positive number.
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        self as i32
+    }
+
     /// The result register's value for this errno: the negative number, sign-extended to 64 bits.
     #[must_use]
     pub const fn to_result(self) -> i64 {
         -(self as i64)
     }
 
-    /// The name as Linux spells it.
+    /// The errno of a call's result; `None` for a success, and for a number that is no errno of VTL1's.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Eperm => "EPERM",
-            Self::Enoent => "ENOENT",
-            Self::Eio => "EIO",
-            Self::Enomem => "ENOMEM",
-            Self::Eacces => "EACCES",
-            Self::Efault => "EFAULT",
-            Self::Ebusy => "EBUSY",
-            Self::Einval => "EINVAL",
-            Self::Enospc => "ENOSPC",
-            Self::Erange => "ERANGE",
-            Self::Enodata => "ENODATA",
-            Self::Enopkg => "ENOPKG",
-            Self::Ebadmsg => "EBADMSG",
-            Self::Enotsup => "ENOTSUP",
-            Self::Etimedout => "ETIMEDOUT",
-            Self::Enokey => "ENOKEY",
-            Self::Ekeyrejected => "EKEYREJECTED",
-        }
+    pub fn from_result(result: i64) -> Option<Self> {
+        Self::ALL.iter().copied().find(|errno| errno.to_result() == result)
     }
 }
 
@@ -295,5 +309,16 @@ mod tests {
     fn errno_is_negative_and_sign_extended() {
         assert_eq!(Errno::Einval.to_result(), -22);
         assert_eq!(u64::from_ne_bytes(Errno::Enotsup.to_result().to_ne_bytes()), 0xffff_ffff_ffff_ffa1);
+    }
+
+    #[test]
+    fn each_errno_has_its_own_number_and_name() {
+        for errno in Errno::ALL {
+            assert_eq!(Errno::from_result(errno.to_result()), Some(*errno), "{}", errno.name());
+        }
+        assert!(Errno::ALL.is_sorted());
+        assert_eq!(Errno::from_result(0), None);
+        assert_eq!(Errno::from_result(-3), None);
+        assert_eq!((Errno::EKEYREJECTED.number(), Errno::EKEYREJECTED.name()), (129, "EKEYREJECTED"));
     }
 }

@@ -22,7 +22,7 @@ use litebox_platform_lvbs::{Platform, VsmError, failure};
 use log::info;
 
 use crate::entry::EntryState;
-use crate::serve;
+use crate::serve::serve;
 
 /// First byte of the region that nothing of the loader's occupies (LVBS contract §2.2: 16 special pages).
 const SPECIAL_PAGES_END: u64 = 0x10000;
@@ -77,7 +77,7 @@ extern "C" fn boot_processor_on_own_stack(entry: &'static EntryState, info: &Boo
     if let Err(error) = start_serving(vp, &info) {
         panic!("cannot start: {error}");
     }
-    serve::first_return(vp)
+    serve(vp)
 }
 
 /// The page of the region at `offset`, in the boot map.
@@ -157,5 +157,5 @@ extern "C" fn vtl1_application_processor_main() -> ! {
     assert!(index == vp.index, "processor {index} was started with the state of processor {}", vp.index);
     info!("processor {index} is in VTL1");
     platform().set_entered(index);
-    serve::first_return(vp)
+    serve(vp)
 }

@@ -4,8 +4,7 @@
 //! |---|---|
 //! | `entry.rs` | first instructions: registers saved, relocation, the map at the high address |
 //! | `boot.rs` | from there to the first VTL return |
-//! | `serve.rs` | the VTL-call loop |
-//! | `table.rs` | the jump table's place in memory, and the dispatch that indexes it |
+//! | `serve.rs` | the VTL-call loop, the jump table's place in memory, the function that indexes it |
 //!
 //! On a host this builds to a program that says where the image is; `cargo xtask build-vtl1` builds the image.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -16,8 +15,6 @@ mod boot;
 mod entry;
 #[cfg(target_os = "none")]
 mod serve;
-#[cfg(target_os = "none")]
-mod table;
 
 #[cfg(target_os = "none")]
 #[panic_handler]

@@ -1,23 +1,36 @@
-//! The VTL-call loop of a processor.
+//! The VTL-call loop of a processor, and the static jump table that its calls go through.
+//!
+//! `cargo xtask verify-elf` proves on the linked image what the comments about the table claim.
 
 use litebox_platform_lvbs::arch::vp::VpState;
 use litebox_platform_lvbs::arch::vtl_switch::{Entry, return_to_vtl0};
 use litebox_platform_lvbs::arch::{messages, panic, platform};
-use litebox_platform_lvbs::failure;
+use litebox_platform_lvbs::failure::has_failed;
 use litebox_platform_lvbs::logging::LogKind;
+use litebox_platform_lvbs::vsm::VsmJumpTable;
 use log::warn;
 
-use crate::table::vsm_dispatch;
+/// The table of `vsm_handlers`, alone on read-only pages.
+// SAFETY: nothing else in the image has this name, and the section holds read-only data.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".vsm_table")]
+static VSM_JUMP_TABLE: VsmJumpTable = vsm_handlers::VSM_TABLE;
+
+/// What the file says about the calls, for `cargo xtask abi dump`. The section is not part of what is loaded.
+// SAFETY: nothing else in the image has this section, and nothing that runs refers to it.
+#[unsafe(link_section = ".vsm_abi")]
+#[used]
+static VSM_ABI: [u8; vsm_handlers::ABI.len()] = vsm_handlers::ABI;
 
 /// Ends a processor's first entry, which is its boot and not a call, with R8 = 0, and serves it from then on.
-pub fn first_return(vp: &VpState) -> ! {
+pub fn serve(vp: &VpState) -> ! {
     let mut registers = vp.vtl0.get();
     registers.r8 = 0;
     vp.vtl0.set(registers);
     loop {
         vsm_handlers::before_return(platform(), vp.index);
         let entry = return_to_vtl0(vp);
-        if failure::has_failed() {
+        if has_failed() {
             panic::serve_failed(vp);
         }
         match entry {
@@ -36,6 +49,16 @@ pub fn first_return(vp: &VpState) -> ! {
         }
         serve_intercepts(vp);
     }
+}
+
+/// Serves one VTL call of processor `vp`; the other arguments are VTL0's RDI, RSI, RDX and R8.
+///
+/// The only indirect call in here goes through [`VSM_JUMP_TABLE`], with the index clamped.
+// SAFETY: nothing else in the image has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn vsm_dispatch(vp: u32, rdi: u64, rsi: u64, rdx: u64, r8: u64) -> i64 {
+    vsm_handlers::dispatch(&VSM_JUMP_TABLE, &vsm_handlers::GATE, platform(), vp, [rdi, rsi, rdx, r8]).result
 }
 
 /// Most messages handled in one entry. One is the rule; more wait behind it only when VTL0 was stopped repeatedly.

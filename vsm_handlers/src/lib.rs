@@ -1,7 +1,7 @@
 //! The handlers of the VSM calls, one file per family, and the table of all of them.
 //!
 //! A handler decides; it touches no hardware but through the platform it is given, keeps no state of its own, and
-//! trusts VTL0 in nothing. See `table` for how a call reaches it.
+//! trusts VTL0 in nothing. [`dispatch`](fn@dispatch) brings a call to it, through the `table`.
 //!
 //! | file | calls |
 //! |---|---|
@@ -22,8 +22,11 @@
 
 extern crate alloc;
 
+#[cfg(not(target_os = "none"))]
+mod answer_check;
 mod arrival;
 mod boot;
+mod dispatch;
 mod end_of_boot;
 mod frozen;
 pub mod intercept;
@@ -39,9 +42,10 @@ mod query;
 mod registers;
 mod ringbuffer;
 mod table;
-mod unlisted;
 
+#[cfg(not(target_os = "none"))]
+pub use answer_check::AnswerCheck;
+pub use dispatch::{Answer, dispatch};
 pub use intercept::handle_intercept;
 pub use registers::before_return;
 pub use table::{ABI, ABI_HASH, ABI_VERSION, GATE, ROWS, VSM_TABLE, VsmTable};
-pub use unlisted::{Unlisted, unlisted, unlisted_answer, unlisted_in};

@@ -31,7 +31,6 @@ use proc_macro::TokenStream;
 /// | `caller` (required) | `bsp`, `any` | from the boot processor, or from every one |
 /// | `errors` (required) | `(EINVAL = "when", …)` | the handler's own errnos, and when each occurs |
 /// | `not_implemented` | | the call answers -ENOTSUP; the function is written `fn name() {}`, without `errors` |
-/// | `table` | a path | the table's type; `crate::VsmTable` if left out |
 ///
 /// The function has a doc comment, takes `&BootContext<'_>` (if `phase = boot`) or `&CallContext<'_>`, then up to
 /// three parameters by value, whose types implement `VsmParam` and take at most three registers together. It
@@ -40,8 +39,8 @@ use proc_macro::TokenStream;
 /// What the gate answers, and what the parameters' types refuse with, follows from the rest and is not listed in `errors`.
 /// Every result of a call in a test is compared with the list.
 ///
-/// It expands to an implementation of `Handles` for the call's marker type. So a second handler for a call is E0119,
-/// a missing one is E0277 at the table.
+/// It expands to an implementation of `Handles` for the call's marker type, on `crate::VsmTable`. So a second handler for a
+/// call is E0119, a missing one is E0277 at the table.
 #[proc_macro_attribute]
 pub fn vsm_handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
     handler::expand(arguments.into(), &item.into()).into()
@@ -50,8 +49,8 @@ pub fn vsm_handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Declares the VSM calls: `/// docs` and `Name = 0xid,` for each, ids ascending.
 ///
 /// Expands, where it stands, to the enum `VsmFunction`, the module `calls` with one marker type per call (each
-/// implements the `VsmCall` of the module the macro stands in), `VSM_BASE`, `VSM_TABLE_LEN`, `VSM_RESERVED`, and the
-/// exported macro `vsm_rows!(Table)`, the array of the rows of a table that names every call.
+/// implements the `VsmCall` of the module the macro stands in), `VSM_BASE`, `VSM_TABLE_LEN`, `VSM_MAX_TABLE_LEN`,
+/// `VSM_RESERVED`, and the exported macro `vsm_rows!(Table)`, the array of the rows of a table that names every call.
 #[proc_macro]
 pub fn vsm_functions(declaration: TokenStream) -> TokenStream {
     functions::expand(declaration.into()).into()

@@ -3,30 +3,23 @@
 //! A handler of the boot phase gets a [`BootContext`], which exists only while a [`BootCall`] guard does: a
 //! function that needs the boot phase can ask for it in its signature, and a run-time call cannot provide it.
 
-use core::cell::Cell;
 use core::fmt;
 use core::ops::Deref;
 
+use super::reply::Refusal;
 use crate::error::VsmError;
 use crate::phase::BootCall;
 use crate::platform::Platform;
 
-/// One VSM call in progress.
+/// One VSM call in progress. [`Gate::admit`](super::Gate::admit) makes it, and nothing else does.
 pub struct CallContext<'a> {
-    platform: &'a Platform,
-    vp: u32,
-    boot_call: Option<BootCall<'a>>,
-    /// Whether a parameter's type has refused its registers, so that the handler has not run.
-    parameter_refused: Cell<bool>,
+    pub(super) platform: &'a Platform,
+    pub(super) vp: u32,
+    /// For a call that may run in the boot phase only.
+    pub(super) boot_call: Option<BootCall<'a>>,
 }
 
 impl<'a> CallContext<'a> {
-    /// A call made by processor `vp`; `boot_call` for a call that may run in the boot phase only.
-    #[must_use]
-    pub fn new(platform: &'a Platform, vp: u32, boot_call: Option<BootCall<'a>>) -> Self {
-        Self { platform, vp, boot_call, parameter_refused: Cell::new(false) }
-    }
-
     /// The kernel that serves the call.
     #[must_use]
     pub fn platform(&self) -> &'a Platform {
@@ -38,16 +31,6 @@ impl<'a> CallContext<'a> {
     pub fn vp(&self) -> u32 {
         self.vp
     }
-
-    /// Remembers that a parameter's type has refused.
-    pub(super) fn note_parameter_refused(&self) {
-        self.parameter_refused.set(true);
-    }
-
-    /// Whether the handler has been entered, if the entry of its call has.
-    pub(super) fn was_handler_entered(&self) -> bool {
-        !self.parameter_refused.get()
-    }
 }
 
 impl fmt::Debug for CallContext<'_> {
@@ -56,7 +39,7 @@ impl fmt::Debug for CallContext<'_> {
     }
 }
 
-/// A call of the boot phase in progress; the boot cannot end while it lives, but through it.
+/// A call of the boot phase in progress. While it lives, only the call itself can end the boot.
 #[derive(Debug)]
 pub struct BootContext<'a> {
     call: &'a CallContext<'a>,
@@ -67,9 +50,10 @@ impl<'a> BootContext<'a> {
     /// The boot-phase view of `call`.
     ///
     /// # Errors
-    /// [`VsmError::AfterEndOfBoot`] when the call was not admitted as one of the boot phase.
-    pub fn new(call: &'a CallContext<'a>) -> Result<Self, VsmError> {
-        call.boot_call.as_ref().map(|boot_call| Self { call, boot_call }).ok_or(VsmError::AfterEndOfBoot)
+    /// [`VsmError::AfterEndOfBoot`], before the handler, when the gate did not admit the call as one of the boot phase.
+    pub fn new(call: &'a CallContext<'a>) -> Result<Self, Refusal> {
+        let boot_call = call.boot_call.as_ref();
+        boot_call.map(|boot_call| Self { call, boot_call }).ok_or(Refusal::Before(VsmError::AfterEndOfBoot))
     }
 
     /// The proof that the boot has not ended.

@@ -13,8 +13,7 @@
 //! | a parameter | name; kind; unit; registers; bits |
 //! | an error | number; name; when; by whom: `gate`, a parameter's name, or `handler` |
 
-use super::errors::ErrnoMeta;
-use super::handler::{CallRow, ParamMeta};
+use super::row::{CallRow, ErrnoMeta, ParamMeta};
 use crate::error::Errno;
 
 /// The first number: changes with the format.

@@ -1,91 +1,13 @@
 //! The errnos a call may answer with, as data: errors are ABI like ids and parameters.
 //!
 //! Three things make a call fail, and each says for itself how: the gate, by the row's phase and caller; the parameters'
-//! types ([`VsmParam::ERRORS`](super::VsmParam::ERRORS)); the handler, whose attribute lists what it adds. Nothing here is
-//! in the way of a call: what was not listed is found by whoever compares a result with [`CallRow::errnos`], as every hosted
-//! test, every machine test and every fuzz run does for each of its calls.
+//! types ([`VsmParam::ERRORS`](super::VsmParam::ERRORS)); the handler, whose attribute lists what it adds. None of this runs
+//! during a call: the tests and fuzzers compare every result with [`CallRow::errnos`].
 
-use super::gate::{CallerRule, PhaseRule};
-use super::handler::CallRow;
+use super::row::{CallRow, CallerRule, ErrnoMeta, PhaseRule};
 use crate::error::Errno;
 
-/// An errno and when it occurs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ErrnoMeta {
-    /// The errno.
-    pub errno: Errno,
-    /// When it occurs, in a few words.
-    pub when: &'static str,
-}
-
-impl ErrnoMeta {
-    /// `errno`, which occurs in the case that `when` describes.
-    #[must_use]
-    pub const fn new(errno: Errno, when: &'static str) -> Self {
-        Self { errno, when }
-    }
-}
-
-/// Names every errno as Linux spells it, and keeps the list of all of them.
-macro_rules! errnos {
-    ($($name:ident = $variant:ident),* $(,)?) => {
-        impl Errno {
-            $(
-                #[doc = concat!("[`Self::", stringify!($variant), "`] as Linux spells it, for `errors(…)`.")]
-                pub const $name: Self = Self::$variant;
-            )*
-            /// All of them, ascending.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// Its place in [`Self::ALL`].
-            const fn place(self) -> u32 {
-                /// The places, counted by the compiler.
-                enum Place {
-                    $($variant),*
-                }
-                match self {
-                    $(Self::$variant => Place::$variant as u32),*
-                }
-            }
-        }
-    };
-}
-
-errnos! {
-    EPERM = Eperm,
-    ENOENT = Enoent,
-    EIO = Eio,
-    ENOMEM = Enomem,
-    EACCES = Eacces,
-    EFAULT = Efault,
-    EBUSY = Ebusy,
-    EINVAL = Einval,
-    ENOSPC = Enospc,
-    ERANGE = Erange,
-    ENODATA = Enodata,
-    ENOPKG = Enopkg,
-    EBADMSG = Ebadmsg,
-    ENOTSUP = Enotsup,
-    ETIMEDOUT = Etimedout,
-    ENOKEY = Enokey,
-    EKEYREJECTED = Ekeyrejected,
-}
-
 const _: () = assert!(Errno::ALL.len() <= 32, "a set of errnos has 32 bits");
-
-impl Errno {
-    /// The positive number.
-    #[must_use]
-    pub const fn number(self) -> i32 {
-        self as i32
-    }
-
-    /// The errno of a call's result; `None` for a success, and for a number that is no errno of VTL1's.
-    #[must_use]
-    pub fn from_result(result: i64) -> Option<Self> {
-        Self::ALL.iter().copied().find(|errno| errno.to_result() == result)
-    }
-}
 
 /// A set of errnos.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,7 +20,7 @@ impl ErrnoSet {
     /// The set and `errno`.
     #[must_use]
     pub const fn with(self, errno: Errno) -> Self {
-        Self(self.0 | 1 << errno.place())
+        Self(self.0 | Self::bit(errno))
     }
 
     /// The set and the errnos of `list`.
@@ -115,7 +37,18 @@ impl ErrnoSet {
     /// Whether `errno` is in it.
     #[must_use]
     pub const fn contains(self, errno: Errno) -> bool {
-        self.0 & 1 << errno.place() != 0
+        self.0 & Self::bit(errno) != 0
+    }
+
+    /// The errno's bit: that of its place in [`Errno::ALL`].
+    const fn bit(errno: Errno) -> u32 {
+        let (mut bit, mut rest) = (1, Errno::ALL);
+        while let [first, tail @ ..] = rest
+            && *first as i32 != errno as i32
+        {
+            (bit, rest) = (bit << 1, tail);
+        }
+        bit
     }
 
     /// The errnos, ascending.
@@ -173,16 +106,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_errno_has_its_own_place_and_name() {
-        for (place, errno) in Errno::ALL.iter().enumerate() {
-            assert_eq!(errno.place() as usize, place);
-            assert_eq!(Errno::from_result(errno.to_result()), Some(*errno));
+    fn each_errno_has_its_own_bit() {
+        for errno in Errno::ALL {
             let alone = ErrnoSet::EMPTY.with(*errno);
             assert!(alone.iter().eq([*errno]), "{}", errno.name());
         }
-        assert!(Errno::ALL.is_sorted());
-        assert_eq!(Errno::from_result(0), None);
-        assert_eq!(Errno::from_result(-3), None);
-        assert_eq!(Errno::EKEYREJECTED.number(), 129);
     }
 }

@@ -1,55 +1,14 @@
 //! Who may make which call when, as data tested before a handler runs.
 //!
-//! The masks are computed at compile time from what each handler's attribute says. A bit that nobody set refuses:
-//! the reserved places of the table are closed in every phase.
+//! The masks are computed at compile time from what each handler's attribute says. No row sets the bits of the table's
+//! reserved places, so those are closed in every phase.
 
-use super::function::{VSM_TABLE_LEN, VsmFunction};
-use super::handler::CallRow;
+use super::context::CallContext;
+use super::row::{CallRow, CallerRule, PhaseRule};
+use super::table::TableIndex;
 use crate::error::VsmError;
 use crate::phase::Phase;
-
-/// When a call may be made. There is no default: each handler says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PhaseRule {
-    /// Before the end of boot only.
-    Boot,
-    /// After the end of boot only.
-    Runtime,
-    /// In both phases.
-    Any,
-}
-
-impl PhaseRule {
-    /// The name as the attribute spells it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Boot => "boot",
-            Self::Runtime => "runtime",
-            Self::Any => "any",
-        }
-    }
-}
-
-/// Which processors may make a call. There is no default: each handler says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CallerRule {
-    /// The processor that booted VTL1 only.
-    Bsp,
-    /// Every processor.
-    Any,
-}
-
-impl CallerRule {
-    /// The name as the attribute spells it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bsp => "bsp",
-            Self::Any => "any",
-        }
-    }
-}
+use crate::platform::Platform;
 
 /// The rules of all calls; bit n of a mask is for the call at index n of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +20,6 @@ pub struct Gate {
     /// May come from a processor other than the boot processor.
     any_vp: u64,
 }
-
-const _: () = assert!(VSM_TABLE_LEN <= 64, "a gate mask has 64 bits");
 
 impl Gate {
     /// The gate of the rows.
@@ -89,37 +46,28 @@ impl Gate {
         gate
     }
 
-    /// Whether the call at `index` may run in `phase`, made by `vp` where the boot processor is `boot_vp`.
+    /// Admits the call at `index`, made by processor `vp`. The end of boot waits as long as the context of a call lives that
+    /// may run in the boot phase only.
     ///
     /// # Errors
     /// [`VsmError::AfterEndOfBoot`], [`VsmError::BeforeEndOfBoot`], [`VsmError::NotBootProcessor`];
     /// [`VsmError::UnknownFunction`] at an index that no call has.
     #[inline]
-    pub const fn admit(&self, index: usize, phase: Phase, vp: u32, boot_vp: u32) -> Result<(), VsmError> {
-        let bit = Self::bit(index);
-        if (self.boot | self.runtime) & bit == 0 {
-            return Err(VsmError::UnknownFunction(VsmFunction::id_at(index)));
-        }
-        match phase {
-            Phase::Boot if self.boot & bit == 0 => return Err(VsmError::BeforeEndOfBoot),
-            Phase::Runtime if self.runtime & bit == 0 => return Err(VsmError::AfterEndOfBoot),
+    pub fn admit<'a>(&self, platform: &'a Platform, vp: u32, index: TableIndex) -> Result<CallContext<'a>, VsmError> {
+        let bit = index.bit();
+        let (boot, runtime) = (self.boot & bit != 0, self.runtime & bit != 0);
+        let phase = &platform.vtl0().phase;
+        match phase.get() {
+            _ if !boot && !runtime => return Err(VsmError::UnknownFunction(index.id())),
+            Phase::Boot if !boot => return Err(VsmError::BeforeEndOfBoot),
+            Phase::Runtime if !runtime => return Err(VsmError::AfterEndOfBoot),
             Phase::Boot | Phase::Runtime => {}
         }
-        if self.any_vp & bit == 0 && vp != boot_vp {
+        if self.any_vp & bit == 0 && vp != platform.config().boot_vp {
             return Err(VsmError::NotBootProcessor(vp));
         }
-        Ok(())
-    }
-
-    /// Whether the call at `index` may run in the boot phase only, so that the boot must not end under it.
-    #[inline]
-    #[must_use]
-    pub const fn needs_boot_call(&self, index: usize) -> bool {
-        self.boot & !self.runtime & Self::bit(index) != 0
-    }
-
-    /// The mask bit of `index`; no bit at all beyond the masks.
-    const fn bit(index: usize) -> u64 {
-        if index < VSM_TABLE_LEN { 1 << index } else { 0 }
+        // The boot may have ended since the phase was read; the guard is what decides.
+        let boot_call = if runtime { None } else { Some(phase.enter_boot_call()?) };
+        Ok(CallContext { platform, vp, boot_call })
     }
 }

@@ -4,7 +4,8 @@
 //! are refused here, once, so that a handler cannot forget to. A type of another module (a HEKI list, say) becomes
 //! a parameter type by implementing [`VsmParam`].
 
-use super::errors::ErrnoMeta;
+use super::reply::Refusal;
+use super::row::{ErrnoMeta, ParamMeta};
 use crate::access::refuse_vtl1;
 use crate::address::{Gfn, PAGE_SIZE, PHYS_ADDR_BITS, PhysAddr};
 use crate::error::{Errno, VsmError};
@@ -35,6 +36,75 @@ pub trait VsmParam: Sized {
     /// # Errors
     /// The rule that VTL0 broke.
     fn from_registers(platform: &Platform, registers: &[u64]) -> Result<Self, VsmError>;
+}
+
+/// A parameter of a handler, with its type's trait turned into data, so that a type that is no parameter is reported once, where
+/// the signature names it.
+pub struct Param<T> {
+    meta: ParamMeta,
+    parse: fn(&Platform, &[u64]) -> Result<T, VsmError>,
+}
+
+impl<T> Param<T> {
+    /// The parameter `name` of type `T`.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self
+    where
+        T: VsmParam,
+    {
+        let meta =
+            ParamMeta { name, kind: T::KIND, unit: T::UNIT, registers: T::REGISTERS, bits: T::BITS, errors: T::ERRORS };
+        Self { meta, parse: T::from_registers }
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub const fn meta(&self) -> ParamMeta {
+        self.meta
+    }
+}
+
+/// The registers of a call that no parameter has taken yet.
+#[derive(Debug)]
+pub struct Registers<'a>(&'a [u64]);
+
+impl<'a> Registers<'a> {
+    /// How many parameter registers a call has (LVBS contract §3: RSI, RDX, R8).
+    pub const COUNT: usize = 3;
+
+    /// All registers of a call.
+    #[must_use]
+    pub const fn new(registers: &'a [u64; 3]) -> Self {
+        Self(registers)
+    }
+
+    /// Takes the registers of `param` and checks them.
+    ///
+    /// # Errors
+    /// What [`VsmParam::from_registers`] refuses, with the parameter's own name.
+    pub fn take<T>(&mut self, param: &Param<T>, platform: &Platform) -> Result<T, Refusal> {
+        let name = param.meta.name;
+        let Some((mine, rest)) = self.0.split_at_checked(param.meta.registers) else {
+            return Err(Refusal::Before(VsmError::InvalidParameter { name, value: u64::MAX }));
+        };
+        self.0 = rest;
+        (param.parse)(platform, mine).map_err(|error| {
+            Refusal::Before(match error {
+                VsmError::InvalidParameter { value, .. } => VsmError::InvalidParameter { name, value },
+                other => other,
+            })
+        })
+    }
+
+    /// Whether `params` together take no more registers than a call has; for the compile-time check on a handler.
+    #[must_use]
+    pub const fn are_enough_for(params: &[ParamMeta]) -> bool {
+        let (mut sum, mut rest) = (0, params);
+        while let [first, tail @ ..] = rest {
+            (sum, rest) = (sum + first.registers, tail);
+        }
+        sum <= Self::COUNT
+    }
 }
 
 /// The bits of a physical address (Intel SDM vol. 3 §4.1.4), and of a page's.

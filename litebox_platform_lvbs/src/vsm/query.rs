@@ -1,4 +1,4 @@
-//! What a VTL1 says about itself to a VTL0 that asks: the structure that Query writes.
+//! What VTL1 says about itself to VTL0: the structure that Query writes.
 //!
 //! A VTL0 was built against some version of the ABI and meets another. The structure only grows, and says how long it is.
 
@@ -6,9 +6,8 @@ use core::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::function::{VSM_BASE, VSM_TABLE_LEN};
-use super::gate::PhaseRule;
-use super::handler::CallRow;
+use super::function::VSM_BASE;
+use super::row::{CallRow, PhaseRule};
 use crate::phase::Phase;
 
 /// `struct vsm_query`, 56 bytes. Bit n of a mask is for the call with id `base + n`.
@@ -39,7 +38,6 @@ pub struct QueryAnswer {
 const SIZE: u32 = 56;
 
 const _: () = assert!(size_of::<QueryAnswer>() == SIZE as usize && offset_of!(QueryAnswer, phase) == 48);
-const _: () = assert!(VSM_TABLE_LEN <= 64, "a mask has a bit for each call");
 
 impl QueryAnswer {
     /// What there is to say of `rows`, whose version and hash these are, in `phase`.
@@ -54,7 +52,6 @@ impl QueryAnswer {
             ..Self::default()
         };
         for row in rows {
-            // Below 64, as asserted above.
             let bit = 1 << row.function.index();
             if row.meta.implemented {
                 answer.supported |= bit;

@@ -4,8 +4,8 @@ use crate::common::{BOOT_VP, CPUS, Machine, VTL1_END, VTL1_START, call, kernel};
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode};
 use litebox_platform_lvbs::phase::Phase;
-use litebox_platform_lvbs::vsm::{CallContext, PhaseRule};
-use vsm_handlers::ROWS;
+use litebox_platform_lvbs::vsm::{PhaseRule, Refusal, TableIndex, VsmFunction};
+use vsm_handlers::{GATE, ROWS};
 
 const ENABLE_APS_VTL: u64 = 0x1_ffe0;
 const SIGNAL_END_OF_BOOT: u64 = 0x1_ffe3;
@@ -106,10 +106,13 @@ fn the_boot_ends_once_and_closes_the_boot_phase() {
 #[test]
 fn a_boot_phase_handler_does_not_run_without_the_proof_of_the_phase() {
     let platform = kernel(&Machine::default());
-    let without_proof = CallContext::new(&platform, BOOT_VP, None);
+    // The context of a call that may run in both phases.
+    let any_phase = TableIndex::of(VsmFunction::FreeModuleInit.id()).unwrap();
+    let without_proof = GATE.admit(&platform, BOOT_VP, any_phase).unwrap();
     let boot_rows = ROWS.iter().filter(|row| row.meta.phase == PhaseRule::Boot && row.meta.implemented);
     for row in boot_rows {
-        assert_eq!((row.entry)(&without_proof, &[0; 3]), Err(VsmError::AfterEndOfBoot), "{}", row.function.name());
+        let refusal = Refusal::Before(VsmError::AfterEndOfBoot);
+        assert_eq!((row.entry)(&without_proof, &[0; 3]), Err(refusal), "{}", row.function.name());
     }
     assert_eq!(platform.vtl0().phase.get(), Phase::Boot);
 }

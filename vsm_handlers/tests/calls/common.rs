@@ -7,9 +7,8 @@ use litebox_platform_lvbs::hardware::{Hardware, HypercallOutcome, MemoryFault};
 use litebox_platform_lvbs::hv::{HvStatus, HypercallControl, InitialVpContext};
 use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
-use litebox_platform_lvbs::vsm::{Answer, answer};
 use litebox_platform_lvbs::{Platform, VsmError};
-use vsm_handlers::{GATE, VSM_TABLE};
+use vsm_handlers::{Answer, AnswerCheck, GATE, ROWS, VSM_TABLE, dispatch};
 
 /// First frame of VTL1's region.
 pub const VTL1_START: u64 = 0x8000;
@@ -78,15 +77,12 @@ pub fn kernel(machine: &Machine) -> Platform {
 
 /// Makes a VSM call through the real table.
 pub fn call(platform: &Platform, vp: u32, registers: [u64; 4]) -> i64 {
-    check(registers[0], answer(&VSM_TABLE, &GATE, platform, vp, registers))
+    check(registers[0], dispatch(&VSM_TABLE, &GATE, platform, vp, registers))
 }
 
 /// The result, which must be one that is listed by who gave it.
 pub fn check(id: u64, answer: Answer) -> i64 {
-    if let Some(unlisted) = vsm_handlers::unlisted_answer(id, answer) {
-        panic!("{unlisted}");
-    }
-    answer.result
+    AnswerCheck::new(&ROWS).check(id, answer).unwrap_or_else(|unlisted| panic!("{unlisted}"))
 }
 
 /// Ends the boot, by the call that does so.

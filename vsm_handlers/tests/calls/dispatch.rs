@@ -8,51 +8,47 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::common::{BOOT_VP, CPUS, Machine, call, end_boot, kernel};
-use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::{
-    CallContext, CallRow, CallerRule, Entry, Gate, HandlerMeta, PhaseRule, VSM_BASE, VSM_RESERVED, VSM_TABLE_LEN,
-    VsmFunction, VsmJumpTable, dispatch,
+    BootContext, CallContext, CallRow, CallerRule, Gate, HandlerMeta, Handles, PhaseRule, Refusal, TableIndex,
+    VSM_BASE, VSM_RESERVED, VSM_TABLE_LEN, VsmCall, VsmFunction, VsmJumpTable,
 };
 use litebox_platform_lvbs::{Platform, VsmError};
-use vsm_handlers::{GATE, ROWS};
+use vsm_handlers::{GATE, ROWS, VsmTable, dispatch};
 
 thread_local! {
     /// The handler that was reached since the cell was last emptied.
-    static REACHED: Cell<Option<(usize, [u64; 3])>> = const { Cell::new(None) };
+    static REACHED: Cell<Option<(VsmFunction, [u64; 3])>> = const { Cell::new(None) };
 }
 
-/// A handler that records that it was reached.
-#[expect(clippy::unnecessary_wraps, reason = "the table's entries have this type")]
-fn record<const ROW: usize>(_: &CallContext<'_>, registers: &[u64; 3]) -> Result<u32, VsmError> {
-    REACHED.set(Some((ROW, *registers)));
-    Ok(7)
+/// Stands for the real table with recorders in the handlers' places.
+struct Recorders;
+
+impl<C: VsmCall> Handles<C> for Recorders
+where
+    VsmTable: Handles<C>,
+{
+    const META: HandlerMeta = <VsmTable as Handles<C>>::META;
+
+    fn call(_: &CallContext<'_>, registers: &[u64; 3]) -> Result<u32, Refusal> {
+        REACHED.set(Some((C::FUNCTION, *registers)));
+        Ok(7)
+    }
 }
 
-/// As many recorders as a table can have places.
-macro_rules! recorders {
-    ($($row:literal)*) => { [$(record::<$row>),*] };
-}
-
-/// The real rows with recorders in the handlers' places.
 fn recorders() -> VsmJumpTable {
-    #[rustfmt::skip]
-    const ENTRIES: [Entry; 64] = recorders!(
-        0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
-        32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
-    );
-    let mut entries = ENTRIES.into_iter();
-    VsmJumpTable::new(&ROWS.map(|row| CallRow { entry: entries.next().unwrap(), ..row }))
+    VsmJumpTable::new(&litebox_platform_lvbs::vsm_rows!(Recorders))
 }
 
 /// Makes a call and says which handler it reached, and the result.
-fn reached(table: &VsmJumpTable, platform: &Platform, vp: u32, id: u64) -> (Option<usize>, i64) {
+fn reached(table: &VsmJumpTable, platform: &Platform, vp: u32, id: u64) -> (Option<u64>, i64) {
     REACHED.set(None);
-    let result = dispatch(table, &GATE, platform, vp, [id, 1, 2, 3]);
+    let answer = dispatch(table, &GATE, platform, vp, [id, 1, 2, 3]);
     let reached = REACHED.take();
+    assert_eq!(answer.by_handler, reached.is_some());
     if let Some((_, registers)) = reached {
         assert_eq!(registers, [1, 2, 3], "the registers arrive in order");
     }
-    (reached.map(|(row, _)| row), result)
+    (reached.map(|(function, _)| function.id()), answer.result)
 }
 
 /// When and by whom a call may be made.
@@ -119,30 +115,29 @@ fn the_gate_is_exhaustively_what_was_written_down() {
         if ended {
             end_boot(&platform);
         }
-        for (row, rule) in rules().iter().enumerate() {
-            let Rule { id, boot, runtime, other_vp } = *rule;
+        for Rule { id, boot, runtime, other_vp } in rules().iter().copied() {
             for vp in 0..CPUS {
                 let allowed = (if ended { runtime } else { boot }) && (other_vp || vp == BOOT_VP);
-                let expected = if allowed { (Some(row), 7) } else { (None, -1) };
+                let expected = if allowed { (Some(id), 7) } else { (None, -1) };
                 assert_eq!(reached(&table, &platform, vp, id), expected, "{id:#x}, ended: {ended}, VP {vp}");
             }
         }
     }
 }
 
-/// The row that must be reached for `id` on the boot processor during boot.
-fn expected_row(id: u64) -> Option<usize> {
-    rules().iter().position(|rule| rule.id == id)
+/// The rule of the call with this id, if there is one.
+fn rule(id: u64) -> Option<&'static Rule> {
+    rules().iter().find(|rule| rule.id == id)
 }
 
 /// An id that reaches exactly what it must, both before and after the end of boot.
 fn assert_exact(table: &VsmJumpTable, before: &Platform, after: &Platform, id: u64) {
-    let row = expected_row(id);
-    let expected = if row.is_some() { (row, 7) } else { (None, -22) };
+    let rule = rule(id);
+    let expected = if rule.is_some() { (Some(id), 7) } else { (None, -22) };
     assert_eq!(reached(table, before, BOOT_VP, id), expected, "{id:#x}");
-    let after_boot = match row {
+    let after_boot = match rule {
         None => (None, -22),
-        Some(row) if rules()[row].runtime => (Some(row), 7),
+        Some(rule) if rule.runtime => (Some(id), 7),
         Some(_) => (None, -1),
     };
     assert_eq!(reached(table, after, BOOT_VP, id), after_boot, "{id:#x} after the end of boot");
@@ -185,7 +180,7 @@ fn a_million_random_ids_reach_nothing() {
             // Random upper bits over a low half near the range: the aliases that a truncation would let through.
             id = (id & !0xffff_ffff) | (0x1_ffd0 + (id & 0x3f));
         }
-        exact += u32::from(expected_row(id).is_some());
+        exact += u32::from(rule(id).is_some());
         assert_exact(&table, &before, &after, id);
     }
     assert_eq!(exact, 0, "the seed is such that no random id is one of the calls");
@@ -199,8 +194,7 @@ fn calls_that_are_not_implemented_say_so_when_the_gate_is_open() {
     }
     end_boot(&platform);
     for row in ROWS.iter().filter(|row| !row.meta.implemented) {
-        let runtime = rules()[expected_row(row.function.id()).unwrap()].runtime;
-        let expected = if runtime { -95 } else { -1 };
+        let expected = if rule(row.function.id()).unwrap().runtime { -95 } else { -1 };
         assert_eq!(call(&platform, BOOT_VP, [row.function.id(), 0, 0, 0]), expected, "{}", row.function.name());
     }
 }
@@ -218,6 +212,8 @@ fn admitted(phase: PhaseRule, caller: CallerRule, ended: bool, bsp: bool) -> Res
 
 #[test]
 fn every_rule_holds_for_every_call_whatever_the_others_are() {
+    let platforms = [kernel(&Machine::default()), kernel(&Machine::default())];
+    end_boot(&platforms[1]);
     for phase in [PhaseRule::Boot, PhaseRule::Runtime, PhaseRule::Any] {
         for caller in [CallerRule::Bsp, CallerRule::Any] {
             for function in VsmFunction::ALL {
@@ -231,13 +227,19 @@ fn every_rule_holds_for_every_call_whatever_the_others_are() {
                     };
                     CallRow { meta, ..row }
                 });
-                let gate = Gate::new(&rows);
-                assert_eq!(gate.needs_boot_call(function.index()), phase == PhaseRule::Boot);
+                let (gate, index) = (Gate::new(&rows), TableIndex::of(function.id()).unwrap());
                 for (ended, bsp) in [(false, false), (false, true), (true, false), (true, true)] {
                     let vp = if bsp { BOOT_VP } else { BOOT_VP + 1 };
-                    let now = if ended { Phase::Runtime } else { Phase::Boot };
+                    let context = gate.admit(&platforms[usize::from(ended)], vp, index);
+                    if let Ok(context) = &context {
+                        assert_eq!(
+                            BootContext::new(context).is_ok(),
+                            phase == PhaseRule::Boot,
+                            "the end of boot waits"
+                        );
+                    }
                     assert_eq!(
-                        gate.admit(function.index(), now, vp, BOOT_VP),
+                        context.map(|_| ()),
                         admitted(phase, caller, ended, bsp),
                         "{function:?}, {phase:?}, {caller:?}, ended: {ended}, boot processor: {bsp}"
                     );
@@ -257,15 +259,20 @@ fn other_phase(phase: PhaseRule) -> PhaseRule {
 
 #[test]
 fn the_gate_is_closed_where_no_call_is() {
-    let holes = (0..VSM_TABLE_LEN).filter(|index| VsmFunction::from_id(VsmFunction::id_at(*index)).is_none());
-    assert_eq!(holes.clone().count(), VSM_RESERVED.len());
-    for index in holes.chain([VSM_TABLE_LEN, VSM_TABLE_LEN + 1, 63, 64, 65, usize::MAX]) {
-        for phase in [Phase::Boot, Phase::Runtime] {
-            assert!(
-                matches!(GATE.admit(index, phase, BOOT_VP, BOOT_VP), Err(VsmError::UnknownFunction(_))),
-                "{index} in {phase:?}"
-            );
+    let (before, after) = (kernel(&Machine::default()), kernel(&Machine::default()));
+    end_boot(&after);
+    let end = VSM_BASE + VSM_TABLE_LEN as u64;
+    let holes: Vec<u64> = (VSM_BASE..end).filter(|id| VsmFunction::from_id(*id).is_none()).collect();
+    assert_eq!(holes, VSM_RESERVED);
+    for id in holes {
+        let index = TableIndex::of(id).expect("a hole is a place of the table");
+        assert_eq!(index.id(), id);
+        for platform in [&before, &after] {
+            let refused = GATE.admit(platform, BOOT_VP, index).map(|_| ());
+            assert_eq!(refused, Err(VsmError::UnknownFunction(id)));
         }
-        assert!(!GATE.needs_boot_call(index), "{index}");
+    }
+    for id in [0, VSM_BASE - 1, end, end + 1, VSM_BASE + 64, VSM_BASE + 65, VSM_BASE.wrapping_neg(), u64::MAX] {
+        assert_eq!(TableIndex::of(id), None, "{id:#x}");
     }
 }

@@ -1,28 +1,27 @@
 //! Errors are ABI: a result that its call's row does not list is found, and the words say what to add where.
 
 use crate::common::{BOOT_VP, Machine, kernel};
-use litebox_platform_lvbs::vsm::{
-    Answer, CallContext, CallRow, ErrnoMeta, HandlerMeta, VsmFunction, VsmJumpTable, answer,
-};
+use litebox_platform_lvbs::vsm::{CallContext, CallRow, ErrnoMeta, HandlerMeta, Refusal, VsmFunction, VsmJumpTable};
 use litebox_platform_lvbs::{Errno, VsmError};
-use vsm_handlers::{GATE, ROWS, VSM_TABLE, unlisted, unlisted_answer, unlisted_in};
+use vsm_handlers::{Answer, AnswerCheck, GATE, ROWS, VSM_TABLE, dispatch};
+
+const CHECK: AnswerCheck<'_> = AnswerCheck::new(&ROWS);
 
 /// The handler of PatchText, which answers what its attribute does not say.
-fn surprising(_: &CallContext<'_>, _: &[u64; 3]) -> Result<u32, VsmError> {
-    Err(VsmError::AlreadySet("a surprise"))
+fn surprising(_: &CallContext<'_>, _: &[u64; 3]) -> Result<u32, Refusal> {
+    Err(Refusal::ByHandler(VsmError::AlreadySet("a surprise")))
 }
 
 #[test]
 fn a_handler_that_answers_what_it_does_not_list_is_named_with_its_line() {
-    static SURPRISING: [CallRow; VsmFunction::COUNT] = {
-        let mut rows = ROWS;
-        rows[VsmFunction::PatchText as usize - VsmFunction::EnableAPsVtl as usize].entry = surprising;
-        rows
-    };
+    let rows = ROWS.map(|row| match row.function {
+        VsmFunction::PatchText => CallRow { entry: surprising, ..row },
+        _ => row,
+    });
     let id = VsmFunction::PatchText.id();
-    let answer = answer(&VsmJumpTable::new(&SURPRISING), &GATE, &kernel(&Machine::default()), BOOT_VP, [id, 0, 0, 0]);
+    let answer = dispatch(&VsmJumpTable::new(&rows), &GATE, &kernel(&Machine::default()), BOOT_VP, [id, 0, 0, 0]);
     assert_eq!(answer, Answer { result: Errno::Ebusy.to_result(), by_handler: true });
-    let words = unlisted_in(&SURPRISING, id, answer).expect("PatchText does not list EBUSY").to_string();
+    let words = AnswerCheck::new(&rows).check(id, answer).expect_err("PatchText does not list EBUSY");
     assert!(words.starts_with("PatchText answered -EBUSY"), "{words}");
     assert!(words.contains("`EBUSY = \"when it occurs\"` to `errors(…)` of `patch_text`"), "{words}");
     assert!(words.contains("vsm_handlers/src/patch.rs:"), "{words}");
@@ -31,22 +30,17 @@ fn a_handler_that_answers_what_it_does_not_list_is_named_with_its_line() {
 /// The gate of every call, and the parameters of this one, may answer what this handler may not.
 #[test]
 fn a_handler_may_answer_only_what_it_lists_itself() {
-    let row = ROWS.iter().find(|row| row.function == VsmFunction::PatchText).unwrap();
-    let by = |by_handler, errno: Errno| Answer { result: errno.to_result(), by_handler };
-    assert!(unlisted_answer(row.function.id(), by(false, Errno::Eio)).is_none());
-    let words =
-        unlisted_answer(row.function.id(), by(true, Errno::Eio)).expect("PatchText does not list EIO").to_string();
+    let answer = |by_handler, errno: Errno| Answer { result: errno.to_result(), by_handler };
+    let id = VsmFunction::PatchText.id();
+    assert_eq!(CHECK.check(id, answer(false, Errno::Eio)), Ok(Errno::Eio.to_result()));
+    let words = CHECK.check(id, answer(true, Errno::Eio)).expect_err("PatchText does not list EIO");
     assert!(words.starts_with("PatchText answered -EIO, which its handler does not list"), "{words}");
     for row in &ROWS {
         for errno in Errno::ALL {
             let by_flag = !row.meta.implemented && *errno == Errno::Enotsup;
             let listed = by_flag || row.meta.errors.iter().any(|listed| listed.errno == *errno);
-            assert_eq!(
-                unlisted_answer(row.function.id(), by(true, *errno)).is_none(),
-                listed,
-                "{}",
-                row.function.name()
-            );
+            let checked = CHECK.check(row.function.id(), answer(true, *errno));
+            assert_eq!(checked.is_ok(), listed, "{}", row.function.name());
         }
     }
 }
@@ -55,7 +49,7 @@ fn a_handler_may_answer_only_what_it_lists_itself() {
 #[test]
 fn who_answered_is_known() {
     let platform = kernel(&Machine::default());
-    let made = |registers| answer(&VSM_TABLE, &GATE, &platform, BOOT_VP, registers);
+    let made = |registers| dispatch(&VSM_TABLE, &GATE, &platform, BOOT_VP, registers);
     let free = VsmFunction::FreeModuleInit.id();
     let einval = |by_handler| Answer { result: Errno::Einval.to_result(), by_handler };
     assert_eq!(made([free, u64::MAX, 0, 0]), einval(false), "no token");
@@ -68,16 +62,17 @@ fn who_answered_is_known() {
 
 #[test]
 fn what_a_row_lists_is_fine_and_anything_else_is_not() {
+    let check = |id, result| CHECK.check(id, Answer { result, by_handler: false });
     for row in &ROWS {
         let id = row.function.id();
-        assert!(unlisted(id, 0).is_none() && unlisted(id, 0x7fff_ffff).is_none());
+        assert!(check(id, 0).is_ok() && check(id, 0x7fff_ffff).is_ok());
         for errno in Errno::ALL {
             let listed = row.errnos().contains(*errno);
-            assert_eq!(unlisted(id, errno.to_result()).is_none(), listed, "{}: {}", row.function.name(), errno.name());
+            assert_eq!(check(id, errno.to_result()).is_ok(), listed, "{}: {}", row.function.name(), errno.name());
         }
-        assert!(unlisted(id, -3).is_some_and(|words| words.to_string().contains("-3, which is no errno")));
+        assert!(check(id, -3).is_err_and(|words| words.contains("-3, which is no errno")));
     }
-    assert!(unlisted(1, Errno::Einval.to_result()).is_none(), "what is no call has no row");
+    assert!(check(1, Errno::Einval.to_result()).is_ok(), "what is no call has no row");
 }
 
 #[test]

@@ -1,22 +1,21 @@
 //! The parameter types: what each refuses, at the borders.
 
-use crate::common::{BOOT_VP, Machine, VTL1_END, VTL1_START, kernel};
+use crate::common::{Machine, VTL1_END, VTL1_START, kernel};
 use litebox_platform_lvbs::address::PhysAddr;
 use litebox_platform_lvbs::heki::HekiList;
 use litebox_platform_lvbs::token::Token;
-use litebox_platform_lvbs::vsm::{ByteCount, CallContext, Flags, PageAddr, Param, Registers, VsmParam, Vtl0Page};
+use litebox_platform_lvbs::vsm::{ByteCount, Flags, PageAddr, Param, Refusal, Registers, VsmParam, Vtl0Page};
 use litebox_platform_lvbs::{Errno, Platform, VsmError};
 use proptest::prelude::*;
 
 /// Reads one register as `T`, as a handler's entry does.
-fn read<T: VsmParam>(platform: &Platform, register: u64) -> Result<T, VsmError> {
-    let parameter = Param::<T>::new("parameter");
-    Registers::new(&[register, 0, 0]).take(&parameter, &CallContext::new(platform, BOOT_VP, None))
+fn read<T: VsmParam>(platform: &Platform, register: u64) -> Result<T, Refusal> {
+    Registers::new(&[register, 0, 0]).take(&Param::<T>::new("parameter"), platform)
 }
 
 /// The errno with which `register` is refused as `T`.
 fn errno<T: VsmParam>(platform: &Platform, register: u64) -> Option<Errno> {
-    read::<T>(platform, register).err().map(|error| error.errno())
+    read::<T>(platform, register).err().map(|refusal| refusal.error().errno())
 }
 
 #[test]
@@ -56,9 +55,7 @@ fn a_list_that_need_not_be_there_is_all_there_or_not_at_all() {
     let platform = kernel(&Machine::default());
     let list = |first, ranges| {
         let parameter = Param::<Option<HekiList>>::new("list");
-        Registers::new(&[first, ranges, 0])
-            .take(&parameter, &CallContext::new(&platform, BOOT_VP, None))
-            .map_err(|error: VsmError| error.errno())
+        Registers::new(&[first, ranges, 0]).take(&parameter, &platform).map_err(|refusal| refusal.error().errno())
     };
     assert_eq!(list(0, 0), Ok(None));
     assert_eq!(list(0x1000, 3).unwrap().unwrap().range_count(), 3);
@@ -74,7 +71,7 @@ fn tokens_are_positive_signed_32_bit_numbers() {
     for bad in [0, 0x8000_0000, 0xffff_ffff, 1 << 32, (1 << 32) | 1, u64::MAX] {
         assert_eq!(
             read::<Token>(&platform, bad),
-            Err(VsmError::InvalidParameter { name: "parameter", value: bad }),
+            Err(Refusal::Before(VsmError::InvalidParameter { name: "parameter", value: bad })),
             "an error names the handler's parameter"
         );
     }
@@ -95,12 +92,11 @@ fn byte_counts_are_positive_and_fit_physical_memory() {
 fn registers_are_taken_in_order_and_run_out() {
     let platform = kernel(&Machine::default());
     let token = Param::<Token>::new("token");
-    let context = CallContext::new(&platform, BOOT_VP, None);
     let mut registers = Registers::new(&[1, 2, 3]);
     for expected in 1..=3 {
-        assert_eq!(registers.take(&token, &context).unwrap().get(), expected);
+        assert_eq!(registers.take(&token, &platform).unwrap().get(), expected);
     }
-    assert!(registers.take(&token, &context).is_err());
+    assert!(registers.take(&token, &platform).is_err());
 }
 
 proptest! {
@@ -114,9 +110,9 @@ proptest! {
                     prop_assert_eq!(flags.bits(), value);
                     prop_assert_eq!(flags.contains(0x11), value & 0x11 == 0x11);
                 }
-                Err(error) => {
+                Err(refusal) => {
                     prop_assert_ne!(value & !0x15, 0);
-                    prop_assert_eq!(error.errno(), Errno::Einval);
+                    prop_assert_eq!(refusal.error().errno(), Errno::Einval);
                 }
             }
         }

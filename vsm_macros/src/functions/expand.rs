@@ -4,6 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::LitInt;
 
+use super::MAX_TABLE_LEN;
 use super::parse::Call;
 use crate::documentation;
 
@@ -12,7 +13,7 @@ pub fn expand(calls: &[Call]) -> TokenStream {
     let (Some(first), Some(last)) = (calls.first(), calls.last()) else {
         return TokenStream::new();
     };
-    let function = enumeration(calls, first.id, &first.literal);
+    let function = enumeration(calls, first.id);
     let markers = markers(calls);
     let rows = rows_macro(calls);
     let base = &first.literal;
@@ -20,7 +21,7 @@ pub fn expand(calls: &[Call]) -> TokenStream {
         .filter(|id| calls.iter().all(|call| call.id != *id))
         .map(|id| LitInt::new(&format!("{id:#x}"), proc_macro2::Span::call_site()))
         .collect();
-    let (holes, length) = (reserved.len(), reserved.len() + calls.len());
+    let (holes, length, most) = (reserved.len(), reserved.len() + calls.len(), MAX_TABLE_LEN);
     quote! {
         #function
 
@@ -28,9 +29,10 @@ pub fn expand(calls: &[Call]) -> TokenStream {
         pub const VSM_BASE: u64 = #base;
         /// Places in the jump table, reserved ones included.
         pub const VSM_TABLE_LEN: usize = #length;
+        /// Places that a jump table may have at most: the gate keeps one bit for each in a `u64`.
+        pub const VSM_MAX_TABLE_LEN: usize = #most;
         /// Ids within the table's range that no call has.
         pub const VSM_RESERVED: [u64; #holes] = [#(#reserved),*];
-        const _: () = assert!(VSM_TABLE_LEN <= 64, "the gate keeps one bit per place in a u64");
 
         #markers
         #rows
@@ -38,7 +40,7 @@ pub fn expand(calls: &[Call]) -> TokenStream {
 }
 
 /// The enum and its methods.
-fn enumeration(calls: &[Call], base: u64, base_literal: &LitInt) -> TokenStream {
+fn enumeration(calls: &[Call], base: u64) -> TokenStream {
     let names: Vec<_> = calls.iter().map(|call| &call.name).collect();
     let docs: Vec<_> = calls.iter().map(|call| &call.docs).collect();
     let ids: Vec<_> = calls.iter().map(|call| &call.literal).collect();
@@ -97,12 +99,6 @@ fn enumeration(calls: &[Call], base: u64, base_literal: &LitInt) -> TokenStream 
                     #(#ids => Some(Self::#names),)*
                     _ => None,
                 }
-            }
-
-            /// The id at `index` of the jump table, a reserved one included; saturating beyond it.
-            #[must_use]
-            pub const fn id_at(index: usize) -> u64 {
-                (#base_literal as u64).saturating_add(index as u64)
             }
         }
     }

@@ -10,8 +10,8 @@ use proc_macro2::TokenStream;
 
 use crate::errors::Errors;
 
-/// The longest table: the gate keeps one bit per place in a `u64`.
-const MAX_TABLE_LEN: u64 = 64;
+/// Places of the longest table: the gate keeps one bit for each in a `u64`.
+const MAX_TABLE_LEN: usize = 64;
 
 /// What the macro expands to.
 pub fn expand(declaration: TokenStream) -> TokenStream {

@@ -101,15 +101,15 @@ fn check(line: Line, before: &[Call], errors: &mut Errors) -> Option<Call> {
             );
             return None;
         }
-        if id - first.id >= MAX_TABLE_LEN {
+        let greatest = first.id.saturating_add(MAX_TABLE_LEN as u64 - 1);
+        if id > greatest {
             errors.at(
                 Code::TableLength,
                 &literal,
                 format!(
-                    "the table would have {} places, more than {MAX_TABLE_LEN}: ids lie in {:#x}..={:#x}",
+                    "the table would have {} places, more than {MAX_TABLE_LEN}: ids lie in {:#x}..={greatest:#x}",
                     (id - first.id).saturating_add(1),
                     first.id,
-                    first.id.saturating_add(MAX_TABLE_LEN - 1),
                 ),
             );
             return None;

@@ -12,8 +12,7 @@ use crate::codes::Code;
 use crate::errors::{self, Errors};
 
 /// The keys, for messages.
-const KEYS: &str =
-    "`phase = boot|runtime|any`, `caller = bsp|any`, `errors(EINVAL = \"when\", …)`, `not_implemented`, `table = path`";
+const KEYS: &str = "`phase = boot|runtime|any`, `caller = bsp|any`, `errors(EINVAL = \"when\", …)`, `not_implemented`";
 
 /// When the call may be made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +52,6 @@ pub struct Attribute {
     /// The handler's own errnos; `None` if the key is absent.
     pub errors: Option<Vec<Listed>>,
     pub not_implemented: bool,
-    pub table: Option<Path>,
 }
 
 /// The arguments of a correct attribute.
@@ -63,7 +61,6 @@ pub struct Rules<'a> {
     pub caller: Caller,
     pub errors: &'a [Listed],
     pub not_implemented: bool,
-    pub table: Path,
 }
 
 impl Attribute {
@@ -75,26 +72,14 @@ impl Attribute {
             caller: self.caller.read()?,
             errors: self.errors.as_deref().unwrap_or_default(),
             not_implemented: self.not_implemented,
-            table: self.table(),
         })
-    }
-
-    /// The type of the table.
-    pub fn table(&self) -> Path {
-        self.table.clone().unwrap_or_else(|| syn::parse_quote!(crate::VsmTable))
     }
 }
 
 /// Reads the arguments; what is wrong goes to `errors`.
 pub fn parse(arguments: TokenStream, errors: &mut Errors) -> Attribute {
-    let mut attribute = Attribute {
-        call: None,
-        phase: Value::Absent,
-        caller: Value::Absent,
-        errors: None,
-        not_implemented: false,
-        table: None,
-    };
+    let mut attribute =
+        Attribute { call: None, phase: Value::Absent, caller: Value::Absent, errors: None, not_implemented: false };
     // After an argument that was not understood, what seems to be missing may be what was meant by it.
     let mut understood = true;
     let result = (|input: ParseStream<'_>| {
@@ -182,7 +167,6 @@ fn read_key(input: ParseStream<'_>, attribute: &mut Attribute, errors: &mut Erro
         "caller" => !matches!(attribute.caller, Value::Absent),
         "errors" => attribute.errors.is_some(),
         "not_implemented" => attribute.not_implemented,
-        "table" => attribute.table.is_some(),
         _ => {
             errors.at(Code::Key, &key, format!("unknown key `{key}`; accepted are {KEYS}"));
             skip_value(input)?;
@@ -211,10 +195,6 @@ fn read_key(input: ParseStream<'_>, attribute: &mut Attribute, errors: &mut Erro
             })?;
         }
         "errors" => attribute.errors = Some(errors_list::parse(input, &key, errors)?),
-        "table" => {
-            input.parse::<Token![=]>()?;
-            attribute.table = Some(input.parse()?);
-        }
         _ => {
             attribute.not_implemented = true;
             if input.peek(Token![=]) {

@@ -2,8 +2,8 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
+use syn::ItemFn;
 use syn::spanned::Spanned;
-use syn::{ItemFn, Path};
 
 use super::attribute::{Attribute, Caller, Phase, Rules};
 use super::errors_list::Listed;
@@ -14,8 +14,7 @@ use crate::errors::Errors;
 pub fn handler(rules: &Rules<'_>, function: &ItemFn, handler: &Handler<'_>) -> TokenStream {
     let meta = meta(rules, function, handler);
     let Some(reply) = handler.reply else {
-        let body = quote!(::core::result::Result::Err(::litebox_platform_lvbs::VsmError::NotImplemented));
-        return implementation(rules.call, &rules.table, &meta, &quote!(_), &quote!(_), &body);
+        return refusing(rules.call, &meta);
     };
     let (name, names) = (&function.sig.ident, constants(handler));
     let parameters = handler.parameters.iter().zip(&names).map(|(parameter, constant)| {
@@ -40,10 +39,9 @@ pub fn handler(rules: &Rules<'_>, function: &ItemFn, handler: &Handler<'_>) -> T
         #context
         #registers
         // Arguments are evaluated in order, and so the registers are taken in order.
-        let reply = #name(context, #(registers.take(&#names, context)?),*)?;
-        ::core::result::Result::Ok(REPLY.value(reply))
+        REPLY.answer(#name(context, #(registers.take(&#names, context.platform())?),*))
     };
-    let implementation = implementation(rules.call, &rules.table, &meta, &quote!(context), &unused, &body);
+    let implementation = implementation(rules.call, &meta, &quote!(context), &unused, &body);
     quote! {
         #function
 
@@ -75,16 +73,21 @@ pub fn after_errors(errors: &Errors, attribute: &Attribute, item: &TokenStream, 
                 line: 0,
             }
         };
-        let body = quote!(::core::result::Result::Err(::litebox_platform_lvbs::VsmError::NotImplemented));
-        implementation(call, &attribute.table(), &meta, &quote!(_), &quote!(_), &body)
+        refusing(call, &meta)
     });
     quote!(#errors #item #implementation)
+}
+
+/// The trait implementation of a call that answers -ENOTSUP.
+fn refusing(call: &syn::Ident, meta: &TokenStream) -> TokenStream {
+    let error = quote!(::litebox_platform_lvbs::VsmError::NotImplemented);
+    let body = quote!(::core::result::Result::Err(::litebox_platform_lvbs::vsm::Refusal::ByHandler(#error)));
+    implementation(call, meta, &quote!(_), &quote!(_), &body)
 }
 
 /// The trait implementation around `body`.
 fn implementation(
     call: &syn::Ident,
-    table: &Path,
     meta: &TokenStream,
     context: &TokenStream,
     registers: &TokenStream,
@@ -92,13 +95,13 @@ fn implementation(
 ) -> TokenStream {
     quote! {
         #[automatically_derived]
-        impl ::litebox_platform_lvbs::vsm::Handles<::litebox_platform_lvbs::vsm::calls::#call> for #table {
+        impl ::litebox_platform_lvbs::vsm::Handles<::litebox_platform_lvbs::vsm::calls::#call> for crate::VsmTable {
             const META: ::litebox_platform_lvbs::vsm::HandlerMeta = #meta;
 
             fn call(
                 #context: &::litebox_platform_lvbs::vsm::CallContext<'_>,
                 #registers: &[u64; 3],
-            ) -> ::core::result::Result<u32, ::litebox_platform_lvbs::VsmError> {
+            ) -> ::core::result::Result<u32, ::litebox_platform_lvbs::vsm::Refusal> {
                 #body
             }
         }
@@ -142,10 +145,10 @@ fn meta(rules: &Rules<'_>, function: &ItemFn, handler: &Handler<'_>) -> TokenStr
 /// The compile-time check that the parameters fit the registers, reported at the parameters.
 fn registers_check(function: &ItemFn, names: &[syn::Ident]) -> TokenStream {
     let span = function.sig.inputs.span();
-    let sum = quote!(::litebox_platform_lvbs::vsm::handler::registers_of(&[#(#names.meta()),*]));
+    let enough = quote!(::litebox_platform_lvbs::vsm::Registers::are_enough_for(&[#(#names.meta()),*]));
     quote_spanned! {span=>
         const _: () = ::core::assert!(
-            #sum <= ::litebox_platform_lvbs::vsm::Registers::COUNT,
+            #enough,
             "VSM053: the parameters of a VSM call take at most three registers together",
         );
     }

@@ -35,7 +35,7 @@ fn with_parameters() {
 fn in_the_boot_phase() {
     assert_expansion(
         "handler_boot",
-        quote!(VsmFunction::SignalEndOfBoot, phase = boot, caller = bsp, errors(), table = super::Other),
+        quote!(VsmFunction::SignalEndOfBoot, phase = boot, caller = bsp, errors()),
         &quote! {
             /// Ends the boot.
             pub fn signal_end_of_boot(call: &BootContext<'_>) -> Result<(), VsmError> {

@@ -56,19 +56,15 @@ impl VsmFunction {
             _ => None,
         }
     }
-    /// The id at `index` of the jump table, a reserved one included; saturating beyond it.
-    #[must_use]
-    pub const fn id_at(index: usize) -> u64 {
-        (0x10 as u64).saturating_add(index as u64)
-    }
 }
 /// The first id, which has index 0 in the jump table.
 pub const VSM_BASE: u64 = 0x10;
 /// Places in the jump table, reserved ones included.
 pub const VSM_TABLE_LEN: usize = 4usize;
+/// Places that a jump table may have at most: the gate keeps one bit for each in a `u64`.
+pub const VSM_MAX_TABLE_LEN: usize = 64usize;
 /// Ids within the table's range that no call has.
 pub const VSM_RESERVED: [u64; 1usize] = [0x12];
-const _: () = assert!(VSM_TABLE_LEN <= 64, "the gate keeps one bit per place in a u64");
 /// One type per VSM call, to stand for it where the type system decides.
 pub mod calls {
     /// The first.

@@ -7,14 +7,13 @@ const _: () = {
         (),
     >::of_type();
     const _: () = ::core::assert!(
-        ::litebox_platform_lvbs::vsm::handler::registers_of(& []) <=
-        ::litebox_platform_lvbs::vsm::Registers::COUNT,
+        ::litebox_platform_lvbs::vsm::Registers::are_enough_for(& []),
         "VSM053: the parameters of a VSM call take at most three registers together",
     );
     #[automatically_derived]
     impl ::litebox_platform_lvbs::vsm::Handles<
         ::litebox_platform_lvbs::vsm::calls::SignalEndOfBoot,
-    > for super::Other {
+    > for crate::VsmTable {
         const META: ::litebox_platform_lvbs::vsm::HandlerMeta = ::litebox_platform_lvbs::vsm::HandlerMeta {
             name: "signal_end_of_boot",
             phase: ::litebox_platform_lvbs::vsm::PhaseRule::Boot,
@@ -30,11 +29,10 @@ const _: () = {
         fn call(
             context: &::litebox_platform_lvbs::vsm::CallContext<'_>,
             _: &[u64; 3],
-        ) -> ::core::result::Result<u32, ::litebox_platform_lvbs::VsmError> {
+        ) -> ::core::result::Result<u32, ::litebox_platform_lvbs::vsm::Refusal> {
             let context = ::litebox_platform_lvbs::vsm::BootContext::new(context)?;
             let context = &context;
-            let reply = signal_end_of_boot(context)?;
-            ::core::result::Result::Ok(REPLY.value(reply))
+            REPLY.answer(signal_end_of_boot(context))
         }
     }
 };

@@ -17,7 +17,11 @@ impl ::litebox_platform_lvbs::vsm::Handles<
     fn call(
         _: &::litebox_platform_lvbs::vsm::CallContext<'_>,
         _: &[u64; 3],
-    ) -> ::core::result::Result<u32, ::litebox_platform_lvbs::VsmError> {
-        ::core::result::Result::Err(::litebox_platform_lvbs::VsmError::NotImplemented)
+    ) -> ::core::result::Result<u32, ::litebox_platform_lvbs::vsm::Refusal> {
+        ::core::result::Result::Err(
+            ::litebox_platform_lvbs::vsm::Refusal::ByHandler(
+                ::litebox_platform_lvbs::VsmError::NotImplemented,
+            ),
+        )
     }
 }

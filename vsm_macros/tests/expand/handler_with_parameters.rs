@@ -19,8 +19,8 @@ const _: () = {
         Token,
     >::of_type();
     const _: () = ::core::assert!(
-        ::litebox_platform_lvbs::vsm::handler::registers_of(& [PARAM_0.meta(), PARAM_1
-        .meta()]) <= ::litebox_platform_lvbs::vsm::Registers::COUNT,
+        ::litebox_platform_lvbs::vsm::Registers::are_enough_for(& [PARAM_0.meta(),
+        PARAM_1.meta()]),
         "VSM053: the parameters of a VSM call take at most three registers together",
     );
     #[automatically_derived]
@@ -51,14 +51,16 @@ const _: () = {
         fn call(
             context: &::litebox_platform_lvbs::vsm::CallContext<'_>,
             registers: &[u64; 3],
-        ) -> ::core::result::Result<u32, ::litebox_platform_lvbs::VsmError> {
+        ) -> ::core::result::Result<u32, ::litebox_platform_lvbs::vsm::Refusal> {
             let mut registers = ::litebox_platform_lvbs::vsm::Registers::new(registers);
-            let reply = validate_module(
-                context,
-                registers.take(&PARAM_0, context)?,
-                registers.take(&PARAM_1, context)?,
-            )?;
-            ::core::result::Result::Ok(REPLY.value(reply))
+            REPLY
+                .answer(
+                    validate_module(
+                        context,
+                        registers.take(&PARAM_0, context.platform())?,
+                        registers.take(&PARAM_1, context.platform())?,
+                    ),
+                )
         }
     }
 };

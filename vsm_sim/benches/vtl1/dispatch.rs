@@ -7,8 +7,8 @@ use std::hint::black_box;
 
 use criterion::Criterion;
 use litebox_platform_lvbs::Platform;
-use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
-use vsm_handlers::{GATE, VSM_TABLE};
+use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable};
+use vsm_handlers::{GATE, VSM_TABLE, dispatch};
 
 use crate::hypervisor::Counting;
 
@@ -16,7 +16,7 @@ static TABLE: VsmJumpTable = VSM_TABLE;
 static RULES: Gate = GATE;
 
 fn call(platform: &Platform, registers: [u64; 4]) -> i64 {
-    dispatch(black_box(&TABLE), black_box(&RULES), platform, black_box(0), black_box(registers))
+    dispatch(black_box(&TABLE), black_box(&RULES), platform, black_box(0), black_box(registers)).result
 }
 
 /// Adds the benchmarks.

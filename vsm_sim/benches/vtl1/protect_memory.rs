@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use litebox_platform_lvbs::heki::HekiList;
-use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
-use vsm_handlers::{GATE, VSM_TABLE};
+use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable};
+use vsm_handlers::{GATE, VSM_TABLE, dispatch};
 use vsm_sim::random::SplitMix;
 use vsm_sim::vtl0::lists::Range;
 use vsm_sim::vtl0::memory_map::{MemoryMap, default_region_size};
@@ -44,7 +44,7 @@ pub fn bench(criterion: &mut Criterion) {
         let registers = [VsmFunction::ProtectMemory.id(), LIST, count, 0];
         let machine = Counting::with_list(&ranges);
         let protect = |kernel| {
-            assert_eq!(dispatch(&TABLE, &RULES, &kernel, 0, registers), 0);
+            assert_eq!(dispatch(&TABLE, &RULES, &kernel, 0, registers).result, 0);
             kernel
         };
 

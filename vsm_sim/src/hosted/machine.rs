@@ -12,9 +12,9 @@ use litebox_platform_lvbs::hv::{
 };
 use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
-use litebox_platform_lvbs::vsm::{Gate, VsmJumpTable, answer};
+use litebox_platform_lvbs::vsm::{Gate, VsmJumpTable};
 use litebox_platform_lvbs::{Platform, VsmError};
-use vsm_handlers::{GATE, VSM_TABLE, before_return};
+use vsm_handlers::{AnswerCheck, GATE, ROWS, VSM_TABLE, before_return, dispatch};
 use zerocopy::IntoBytes;
 
 use super::fetches;
@@ -152,12 +152,9 @@ impl HostedMachine {
     /// answers with an errno that its row, or its handler if that answers, does not list.
     pub fn vtl_call(&self, vp: u32, id: u64, a1: u64, a2: u64, a3: u64) -> i64 {
         self.enter(vp);
-        let answer = self.serve(vp, || answer(&TABLE, &RULES, &self.platform, vp, [id, a1, a2, a3]));
+        let answer = self.serve(vp, || dispatch(&TABLE, &RULES, &self.platform, vp, [id, a1, a2, a3]));
         self.partition.vtl_return(vp, 0, 1, &*self.memory).expect("VTL return");
-        if let Some(unlisted) = vsm_handlers::unlisted_answer(id, answer) {
-            panic!("{unlisted}");
-        }
-        answer.result
+        AnswerCheck::new(&ROWS).check(id, answer).unwrap_or_else(|unlisted| panic!("{unlisted}"))
     }
 
     /// Runs `work` as VTL1 on `vp`, between a VTL call and a VTL return.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use litebox_platform_lvbs::hv::{HvRegisterName, HvStatus, HypercallCode, HypercallControl, HypercallResult, msr};
+use vsm_handlers::{Answer, AnswerCheck, ROWS};
 
 use super::guest::{self, Arena};
 use super::processor::{Processor, Stop};
@@ -264,10 +265,12 @@ impl Vtl0 {
     /// Makes a VTL call with these four arguments. It must not answer with an errno that its row does not list.
     pub fn vtl_call(&mut self, id: u64, a1: u64, a2: u64, a3: u64) -> Result<CallResult> {
         match self.try_vtl_call(id, a1, a2, a3)? {
-            (Stop::Done, result) => match vsm_handlers::unlisted(id, result.value) {
-                Some(unlisted) => bail!("{unlisted}"),
-                None => Ok(result),
-            },
+            (Stop::Done, result) => {
+                // Who answered is not known: the gate and the parameters' types may have.
+                let answer = Answer { result: result.value, by_handler: false };
+                AnswerCheck::new(&ROWS).check(id, answer).map_err(anyhow::Error::msg)?;
+                Ok(result)
+            }
             (other, _) => bail!("VTL call {id:#x} ended in {other:x?}"),
         }
     }

@@ -6,9 +6,9 @@ use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::FrameState;
 use litebox_platform_lvbs::loader::Generation;
 use litebox_platform_lvbs::platform::PlatformConfig;
-use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable, dispatch};
+use litebox_platform_lvbs::vsm::{Gate, VsmFunction, VsmJumpTable};
 use litebox_platform_lvbs::{Errno, Platform};
-use vsm_handlers::{GATE, VSM_TABLE};
+use vsm_handlers::{GATE, VSM_TABLE, dispatch};
 use vsm_sim::hosted::HostedMemory;
 use vsm_sim::vtl0::kdata::KernelData;
 use vsm_sim::vtl0::lists::{Filling, Range, Scratch, write_list_filled};
@@ -40,7 +40,7 @@ pub fn platform(memory: &Arc<HostedMemory>) -> Platform {
 
 /// Makes a call and counts; the `refuse`th allocation fails, if there is one.
 pub fn call(platform: &Platform, function: VsmFunction, [a1, a2, a3]: [u64; 3], refuse: usize) -> Counted<i64> {
-    counted(refuse, || dispatch(&TABLE, &RULES, platform, 0, [function.id(), a1, a2, a3]))
+    counted(refuse, || dispatch(&TABLE, &RULES, platform, 0, [function.id(), a1, a2, a3]).result)
 }
 
 /// A VTL0 whose VTL1 knows its kernel.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use litebox_platform_lvbs::vsm::{VSM_BASE, VsmFunction};
+use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_MAX_TABLE_LEN, VsmFunction};
 
 use crate::abi::{locked_calls, snake_case};
 use crate::lint::host_cargo;
@@ -34,8 +34,6 @@ pub struct Options {
     pub caller: String,
 }
 
-/// Places of the table: the gate keeps a bit for each.
-const MOST_PLACES: u64 = 64;
 /// Words of the language (Rust reference, "Keywords", edition 2024), reserved ones included; no name of a function or module.
 const KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final fn \
     for gen if impl in let loop macro match mod move mut override priv pub ref return Self self static struct super trait \
@@ -69,10 +67,10 @@ pub fn execute(root: &Path, options: &Options) -> Result<()> {
 fn choose_id(wanted: Option<u64>, locked: &[(u64, String)]) -> Result<u64> {
     let declared = VsmFunction::ALL.iter().map(|function| (function.id(), function.name()));
     let mut taken = declared.chain(locked.iter().map(|(id, name)| (*id, name.as_str())));
-    let last = VSM_BASE + MOST_PLACES - 1;
+    let last = VSM_BASE + VSM_MAX_TABLE_LEN as u64 - 1;
     let Some(id) = wanted else {
         let id = taken.map(|(id, _)| id).max().map_or(VSM_BASE, |id| id + 1);
-        ensure!(id <= last, "the table is full: the gate has bits for {MOST_PLACES} places");
+        ensure!(id <= last, "the table is full: the gate has bits for {VSM_MAX_TABLE_LEN} places");
         return Ok(id);
     };
     ensure!((VSM_BASE..=last).contains(&id), "{id:#x} is outside the table: ids lie in {VSM_BASE:#x}..={last:#x}");
@@ -221,6 +219,6 @@ mod tests {
         refused(first.id(), &format!("belongs to {}", first.name()));
         refused(hole + 1, "belongs to Frob");
         refused(VSM_BASE - 1, "is outside the table");
-        refused(VSM_BASE + MOST_PLACES, "is outside the table");
+        refused(VSM_BASE + VSM_MAX_TABLE_LEN as u64, "is outside the table");
     }
 }

@@ -32,9 +32,17 @@ const FLOORS: &[(&str, Floors)] = &[
             &["address", "failure", "logging", "optee", "sha_extensions", "token", "vsm::function"],
         ],
     ),
-    ("litebox_runner_lvbs", &[&["boot", "entry"], &["serve"], &["table"]]),
+    ("litebox_runner_lvbs", &[&["boot", "entry"], &["serve"]]),
     // On top the families of calls.
-    ("vsm_handlers", &[&[], &["arrival", "end_of_boot", "frozen"], &["objects", "registers", "table"]]),
+    (
+        "vsm_handlers",
+        &[
+            &[],
+            &["arrival", "end_of_boot", "frozen"],
+            &["answer_check"],
+            &["dispatch", "objects", "registers", "table"],
+        ],
+    ),
     (
         "vsm_integrity",
         &[

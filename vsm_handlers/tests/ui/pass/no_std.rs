@@ -30,23 +30,11 @@ fn signal_end_of_boot(call: &BootContext<'_>) -> Result<(), VsmError> {
 #[vsm_handler(VsmFunction::LoadKData, phase = boot, caller = bsp, not_implemented)]
 fn load_kdata() {}
 
-/// A table elsewhere.
-pub mod elsewhere {
-    use vsm_macros::vsm_handler;
-
-    /// Stands for the other table.
-    pub struct Other;
-
-    /// Is not there yet either.
-    #[vsm_handler(VsmFunction::LoadKData, phase = runtime, caller = any, not_implemented, table = Other)]
-    fn load_kdata() {}
-}
-
 /// The rows and a table, at compile time.
 pub const ROWS: [CallRow; 3] = [
     CallRow::of::<VsmTable, calls::ValidateModule>(),
     CallRow::of::<VsmTable, calls::SignalEndOfBoot>(),
-    CallRow::of::<elsewhere::Other, calls::LoadKData>(),
+    CallRow::of::<VsmTable, calls::LoadKData>(),
 ];
 /// The table.
 pub static TABLE: VsmJumpTable = VsmJumpTable::new(&ROWS);

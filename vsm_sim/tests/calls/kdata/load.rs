@@ -9,8 +9,8 @@ use litebox_platform_lvbs::address::PhysAddr;
 use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode, MapFlags};
 use litebox_platform_lvbs::owner::Owner;
-use litebox_platform_lvbs::vsm::{VsmFunction, dispatch};
-use vsm_handlers::{GATE, VSM_TABLE};
+use litebox_platform_lvbs::vsm::VsmFunction;
+use vsm_handlers::{GATE, VSM_TABLE, dispatch};
 use vsm_sim::hosted::{HostedMachine, RacePoint};
 use vsm_sim::hv::{GuestMemory, Injection};
 use vsm_sim::vtl0::kdata::{Export, KernelData, backwards, blocklist, consecutive, der, kind, patch_record};
@@ -148,7 +148,7 @@ fn of_two_processors_that_call_at_once_one_succeeds() {
         let results = machine.in_vtl1(0, |platform| {
             let call = |list: List| {
                 barrier.wait();
-                dispatch(&VSM_TABLE, &GATE, platform, 0, [VsmFunction::LoadKData.id(), list.pa, list.nranges, 0])
+                dispatch(&VSM_TABLE, &GATE, platform, 0, [VsmFunction::LoadKData.id(), list.pa, list.nranges, 0]).result
             };
             std::thread::scope(|scope| {
                 let other = scope.spawn(|| call(lists[1]));
