@@ -1,19 +1,16 @@
 //! The registry's state and the questions that may be asked of it.
 //!
-//! Changing it is the business of [`Transaction`]. What is trusted: the range given for VTL1 itself.
+//! Changing it is the business of [`Transaction`](super::Transaction). What is trusted: the range given for VTL1 itself.
 
 use alloc::vec::Vec;
 
 use crate::address::FrameRange;
 use crate::error::VsmError;
-use crate::hardware::Hardware;
 use crate::hv::MODIFY_VTL_PROTECTION_MASK_MAX_GFNS;
-use crate::phase::Phase;
+use crate::owner::Owner;
 
 use super::list::{END, Interval, IntervalList, State};
 use super::permission::Permission;
-use super::transaction::Transaction;
-use crate::owner::Owner;
 
 /// A run of frames with one owner and one permission, of which all or none were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,26 +67,6 @@ impl FrameRegistry {
     #[must_use]
     pub fn vtl1(&self) -> FrameRange {
         self.vtl1
-    }
-
-    /// Takes every access to VTL1's frames from VTL0. Done already, it costs nothing.
-    ///
-    /// # Errors
-    /// [`VsmError::Hypercall`].
-    pub fn close_vtl1(&mut self, hardware: &dyn Hardware) -> Result<(), VsmError> {
-        let vtl1 = self.vtl1;
-        let mut transaction = self.begin(hardware, Phase::Boot)?;
-        transaction.stage_vtl1(vtl1, Permission::NONE)?;
-        transaction.commit()
-    }
-
-    /// Starts a change. `phase` decides whether a frame may become writable and executable.
-    ///
-    /// # Errors
-    /// [`VsmError::OutOfMemory`] when the memory that a roll-back may need cannot be set aside.
-    pub fn begin<'a>(&'a mut self, hardware: &'a dyn Hardware, phase: Phase) -> Result<Transaction<'a>, VsmError> {
-        self.list.reserve()?;
-        Ok(Transaction::new(self, hardware, phase))
     }
 
     /// Owner and permission of the frame with number `gfn`; `None` beyond the guest-physical space.

@@ -29,6 +29,28 @@ pub struct Transaction<'a> {
     applied: bool,
 }
 
+impl FrameRegistry {
+    /// Takes every access to VTL1's frames from VTL0. Done already, it costs nothing.
+    ///
+    /// # Errors
+    /// [`VsmError::Hypercall`].
+    pub fn close_vtl1(&mut self, hardware: &dyn Hardware) -> Result<(), VsmError> {
+        let vtl1 = self.vtl1();
+        let mut transaction = self.begin(hardware, Phase::Boot)?;
+        transaction.stage_vtl1(vtl1, Permission::NONE)?;
+        transaction.commit()
+    }
+
+    /// Starts a change. `phase` decides whether a frame may become writable and executable.
+    ///
+    /// # Errors
+    /// [`VsmError::OutOfMemory`] when the memory that a roll-back may need cannot be set aside.
+    pub fn begin<'a>(&'a mut self, hardware: &'a dyn Hardware, phase: Phase) -> Result<Transaction<'a>, VsmError> {
+        self.list.reserve()?;
+        Ok(Transaction::new(self, hardware, phase))
+    }
+}
+
 impl<'a> Transaction<'a> {
     pub(super) fn new(registry: &'a mut FrameRegistry, hardware: &'a dyn Hardware, phase: Phase) -> Self {
         Self { registry, hardware, phase, touched: Spans::default(), applied: false }
