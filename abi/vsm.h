@@ -99,7 +99,7 @@
  * -EACCES: a later page of the list in a frame of VTL1
  * -EINVAL: a range that is not page-aligned, or attributes that are no permission
  * -ENOMEM: VTL1 has no memory for the registry
- * -EIO: the hypervisor refuses, as it does where a permission would change and there is no memory
+ * -EIO: the hypervisor lacks memory or time for it
  */
 #define VSM_CALL_PROTECT_MEMORY 0x1ffe4
 
@@ -190,7 +190,7 @@
  * -EACCES: list: a list page in a frame of VTL1
  * -ENOMEM: list: a list in more places than VTL1 has memory to remember
  * -ENOKEY: no trusted certificate has the issuer's name
- * -EKEYREJECTED: a signature that does not hold, an issuer that is no authority, what is revoked
+ * -EKEYREJECTED: a signature that does not hold, an issuer added later that is no authority, what is revoked
  * -EBADMSG: no certificate
  * -ENOPKG: a key that is not supported
  * -ENOSPC: there are 64 secondary keys

@@ -58,7 +58,7 @@ fn everything_but_what_is_no_memory_changes() {
     let cases: [&[Range<u64>]; 6] = [
         &[],
         std::slice::from_ref(&legacy),
-        &[0..1],
+        &[0..1, 2..3],
         &[510..511, 1020..1021, 0x7fff..0x8000],
         &[0..90, 0x3000..0x7000],
         &[1..2, 3..4, 5..7, 0x1ff..0x203, 0x400..0x401],
