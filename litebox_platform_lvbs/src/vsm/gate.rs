@@ -55,19 +55,16 @@ impl Gate {
     #[inline]
     pub fn admit<'a>(&self, platform: &'a Platform, vp: u32, index: TableIndex) -> Result<CallContext<'a>, VsmError> {
         let bit = index.bit();
-        let (boot, runtime) = (self.boot & bit != 0, self.runtime & bit != 0);
         let phase = &platform.vtl0().phase;
-        match phase.get() {
-            _ if !boot && !runtime => return Err(VsmError::UnknownFunction(index.id())),
-            Phase::Boot if !boot => return Err(VsmError::BeforeEndOfBoot),
-            Phase::Runtime if !runtime => return Err(VsmError::AfterEndOfBoot),
-            Phase::Boot | Phase::Runtime => {}
-        }
+        let boot_call = match (self.boot & bit != 0, self.runtime & bit != 0) {
+            (false, false) => return Err(VsmError::UnknownFunction(index.id())),
+            (true, false) => Some(phase.enter_boot_call()?),
+            (false, true) if phase.get() == Phase::Boot => return Err(VsmError::BeforeEndOfBoot),
+            (_, true) => None,
+        };
         if self.any_vp & bit == 0 && vp != platform.config().boot_vp {
             return Err(VsmError::NotBootProcessor(vp));
         }
-        // The boot may have ended since the phase was read; the guard is what decides.
-        let boot_call = if runtime { None } else { Some(phase.enter_boot_call()?) };
         Ok(CallContext { platform, vp, boot_call })
     }
 }

@@ -12,7 +12,7 @@ use litebox_platform_lvbs::vtl0::ControlRegMap;
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{error, warn};
 
-use super::lock;
+use super::lock::lock;
 use super::pins::{common, merged};
 
 /// What must hold whenever the calling processor, `vp`, goes back to VTL0: after the end of boot its registers are
