@@ -174,7 +174,7 @@ pub enum VsmError {
     /// VTL0 memory could not be read or written.
     #[error("VTL0 memory at {0} is not accessible")]
     Vtl0MemoryFault(PhysAddr),
-    /// The frames belong to somebody else.
+    /// The frames belong to another owner.
     #[error("frame at {0} belongs to {1}")]
     FrameOwned(PhysAddr, Owner),
     /// A frame that is to be looked at in place can be changed by VTL0.

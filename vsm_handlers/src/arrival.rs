@@ -40,7 +40,7 @@ impl VsmParam for BootSignal {
 }
 
 impl BootSignal {
-    /// Refuses a page that is somebody's.
+    /// Refuses a page that has an owner.
     ///
     /// # Errors
     /// [`VsmError::FrameOwned`].

@@ -44,7 +44,7 @@ pub(crate) fn close(platform: &Platform) {
 }
 
 /// From now on VTL0 starts no processor and resets none. One that VTL1 has not enabled itself on would run VTL0 without
-/// locked registers and without MBEC, and nobody there could judge its violations; of those that VTL1 is on, the hypervisor
+/// locked registers and without MBEC, and no VTL1 there could judge its violations; of those that VTL1 is on, the hypervisor
 /// drops such a start anyway (LVBS contract §7). Linux has started all it will by now. False where the hypervisor has no such
 /// thing.
 ///
@@ -100,7 +100,7 @@ impl Closing {
     }
 }
 
-/// The frames that somebody owns and VTL0 can both write and execute.
+/// The owned frames that VTL0 can both write and execute.
 fn open_frames(registry: &FrameRegistry) -> impl Iterator<Item = FrameRange> {
     core::iter::successors(registry.write_and_execute(0), |frames| registry.write_and_execute(frames.end()))
 }

@@ -35,7 +35,7 @@ pub enum Verdict {
     },
     /// A violation: #GP in VTL0, at the instruction that was stopped.
     Fault(Violation),
-    /// A message that somebody has sent, and not the hypervisor about an instruction of VTL0: it goes on as if nothing had
+    /// A message that is not the hypervisor's about an instruction of VTL0: VTL0 goes on as if nothing had
     /// happened.
     Ignore,
 }

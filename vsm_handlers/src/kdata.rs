@@ -64,7 +64,7 @@ fn load_kdata(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError> {
     let objects = Objects::collect(platform, list, &mut memory)?;
     let (data, keys) = parse(platform, &objects, &mut memory)?;
     // VTL1 reads nothing of the trampoline, so there is nothing to freeze before a check. From here on nothing can be
-    // refused but the trampoline's frames; whoever gets the lock first has the one success.
+    // refused but the trampoline's frames; the processor that gets the lock first has the one success.
     let mut registry = platform.frames().lock();
     platform.vtl0().check_no_kernel_data(&registry)?;
     let mut transaction = registry.begin(platform.hardware(), Phase::Boot)?;
@@ -106,7 +106,7 @@ fn parse(
     Ok((data, keys))
 }
 
-/// Who may sign, and what must not be trusted whoever signed it.
+/// Who may sign, and what must not be trusted whatever its signature says.
 fn keys(platform: &Platform, objects: &Objects<Kind>, memory: &mut FetchOnce<'_>) -> Result<KeyStore, VsmError> {
     let mut keys = KeyStoreBuilder::new();
     let system = certificates(objects, memory, Kind::SystemCertificates, |certificate| {

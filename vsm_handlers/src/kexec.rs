@@ -1,6 +1,6 @@
 //! Kexec images: KexecValidate.
 //!
-//! Linux may start another kernel without a reset. VTL1 accepts an image only if its kernel is one that somebody trusted has
+//! Linux may start another kernel without a reset. VTL1 accepts an image only if its kernel is one that a trusted key has
 //! signed, and then keeps VTL0 from writing any page that the image is made of. What this covers and what it cannot is in
 //! the documentation, on the page about kexec.
 

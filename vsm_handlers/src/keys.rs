@@ -1,6 +1,6 @@
 //! Keys that VTL0 adds after boot: CopySecondaryKey.
 //!
-//! VTL0 may be hostile by then: a key is taken only if somebody who is trusted already has signed it.
+//! VTL0 may be hostile by then: a key is taken only if a trusted key has signed it.
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::access::FetchOnce;

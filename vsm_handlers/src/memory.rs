@@ -46,7 +46,7 @@ fn protect_memory(call: &BootContext<'_>, list: HekiList) -> Result<(), VsmError
     Ok(())
 }
 
-/// Plain data stays nobody's: modules, kexec images and the log ring are made of it later. Anything else is the
+/// Plain data stays without an owner: modules, kexec images and the log ring are made of it later. Anything else is the
 /// kernel VTL0 wants sealed, and only another ProtectMemory can change it; patches may touch its text.
 fn owner_of(permission: Permission) -> Owner {
     if permission == Permission::RW {

@@ -17,7 +17,7 @@ pub use trusted_os::{NoTrustedOs, TrustedOs};
 /// Passes an OP-TEE message: nine registers at the start of the page with frame number `registers`.
 ///
 /// The answer is written into the same registers: a0 to a3 change, the others and the rest of the page do not. What the
-/// trusted operating system thinks of the message is in a0; a message that nobody serves is answered with
+/// trusted operating system thinks of the message is in a0; a message without a server is answered with
 /// `OPTEE_SMC_RETURN_ENOTAVAIL` (7). The errno is the transport's only.
 #[vsm_handler(
     VsmFunction::OpteeMessage,

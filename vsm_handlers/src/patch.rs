@@ -37,7 +37,7 @@ use step::{PatchRequest, PatchStep};
 fn patch_text(call: &CallContext<'_>, request: PhysAddr, second: Option<PageAddr>) -> Result<(), VsmError> {
     let platform = call.platform();
     let request = PatchRequest::read(platform, request, second)?;
-    // Held to the end: neither the frames' owner nor the site goes away, and nobody else is at the site.
+    // Held to the end: neither the frames' owner nor the site goes away, and no other processor is at the site.
     let registry = platform.frames().lock();
     let modules = platform.vtl0().modules().lock();
     let kernel = platform.vtl0().kernel_data();
@@ -62,7 +62,7 @@ fn patch_text(call: &CallContext<'_>, request: PhysAddr, second: Option<PageAddr
     PatchStep::new(&request, sites)?.apply(&registry, owner, calls, platform.hardware())
 }
 
-/// Whose frame the address is in: nobody's, beyond all memory.
+/// The owner of the frame at that address; beyond all memory there is none.
 fn owner_of(registry: &FrameRegistry, at: PhysAddr) -> Owner {
     registry.get(at.gfn().as_u64()).map_or(Owner::Nobody, |(owner, _)| owner)
 }

@@ -18,7 +18,7 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// Takes memory that VTL1 writes its log into and VTL0 may only read.
 ///
-/// `memory` is physically contiguous, `size` whole pages of bytes, at most 16 MiB. The frames must be nobody's. Once
+/// `memory` is physically contiguous, `size` whole pages of bytes, at most 16 MiB. The frames must have no owner. Once
 /// only. What was in the memory is wiped; what VTL1 logs from then on is in the ring as well as on the console. All or
 /// nothing: on an error no permission has changed and nothing has been written.
 #[vsm_handler(

@@ -1,7 +1,7 @@
 //! Typed pointers into VTL0 memory.
 //!
 //! A pointer says where a value of a fixed layout lies, and has been checked not to touch VTL1's frames. It gives
-//! no reference: a value is copied, as a whole, once per call, so that nobody can look at VTL0's bytes twice by
+//! no reference: a value is copied, as a whole, once per call, so that no code can look at VTL0's bytes twice by
 //! accident. The bytes of a value may lie in pages that are not neighbours. Nothing that is read is trusted.
 
 use core::fmt;
@@ -191,7 +191,7 @@ impl<'a, T: FromBytes + IntoBytes + Immutable> PhysMutPtr<'a, T> {
     /// Points to the value that starts at `at` and runs through contiguous memory.
     ///
     /// # Errors
-    /// [`VsmError::FrameOwned`] when a byte of it lies in a frame that is neither `claimant`'s nor nobody's,
+    /// [`VsmError::FrameOwned`] when a byte of it lies in a frame that is neither `claimant`'s nor free,
     /// [`VsmError::InvalidPhysicalAddress`] when it runs past 2^52.
     pub fn new(registry: &'a FrameRegistry, claimant: Owner, at: PhysAddr) -> Result<Self, VsmError> {
         Self::checked(registry, claimant, Place::Contiguous(at))

@@ -26,7 +26,7 @@ pub struct FrameState {
 }
 
 /// Whether frames in that state break the rule that VTL0 may write what it may execute, or the other way round. Frames
-/// that nobody owns do not count: VTL1 does not know which of them are memory.
+/// without an owner do not count: VTL1 does not know which of them are memory.
 pub(super) fn breaks_write_xor_execute(owner: Owner, permission: Permission) -> bool {
     !matches!(owner, Owner::Nobody | Owner::Vtl1) && permission.is_write_and_execute()
 }
@@ -41,7 +41,7 @@ pub struct FrameRegistry {
 }
 
 impl FrameRegistry {
-    /// Every frame is nobody's and VTL0 may do anything with it, as the hypervisor has it when VTL1 turns
+    /// No frame has an owner and VTL0 may do anything with it, as the hypervisor has it when VTL1 turns
     /// protection on with a default mask of 0xF; but VTL1's own belong to VTL1.
     ///
     /// The hypervisor is not called: [`Self::close_vtl1`] takes VTL1's frames from VTL0.
@@ -78,7 +78,7 @@ impl FrameRegistry {
     /// Checks that `claimant` may write to, or take, every one of `frames`.
     ///
     /// # Errors
-    /// [`VsmError::FrameOwned`] for the first frame that belongs to somebody else.
+    /// [`VsmError::FrameOwned`] for the first frame that belongs to another owner.
     pub fn check(&self, frames: FrameRange, claimant: Owner) -> Result<(), VsmError> {
         self.check_with(frames, claimant, |interval| interval.owner)
     }
@@ -112,7 +112,7 @@ impl FrameRegistry {
         })
     }
 
-    /// The first run of frames from `from` on that somebody owns and VTL0 can both write and execute.
+    /// The first run of frames from `from` on that has an owner and that VTL0 can both write and execute.
     #[must_use]
     pub fn write_and_execute(&self, from: u64) -> Option<FrameRange> {
         let mut overlapping = self.list.overlapping(from, END);

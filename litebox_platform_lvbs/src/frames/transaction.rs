@@ -66,7 +66,7 @@ impl<'a> Transaction<'a> {
     /// staged or, on an error, none.
     ///
     /// # Errors
-    /// [`VsmError::FrameOwned`] when a frame is neither the claimant's nor nobody's, as VTL1's own never are;
+    /// [`VsmError::FrameOwned`] when a frame is neither the claimant's nor free, as VTL1's own never are;
     /// [`VsmError::OutOfMemory`].
     pub fn stage(
         &mut self,
@@ -79,7 +79,7 @@ impl<'a> Transaction<'a> {
         self.write(frames, claimant, owner, permission)
     }
 
-    /// As [`Self::stage`], but frames that belong to somebody else stay as they are. For the list of all RAM that
+    /// As [`Self::stage`], but frames of another owner stay as they are. For the list of all RAM that
     /// VTL0 sends during boot, which names VTL1's frames too. Returns how many frames were left out.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Stages that all frames of `owner` become nobody's with `permission`. For an owner that goes, or whose frames are
+    /// Stages that all frames of `owner` lose their owner and get `permission`. For an owner that goes, or whose frames are
     /// then staged anew. Cannot fail, and allocates nothing.
     pub fn release_all(&mut self, owner: Owner, permission: Permission) {
         if matches!(owner, Owner::Nobody | Owner::Vtl1) {
@@ -161,12 +161,12 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// VTL0's memory that this transaction has frozen, or that somebody's claim keeps frozen, as bytes: the pieces one after
+    /// VTL0's memory that this transaction has frozen, or that another claim keeps frozen, as bytes: the pieces one after
     /// another, in whole pages. What the bytes are cannot change while the view lives, for the transaction cannot change
     /// either.
     ///
     /// # Errors
-    /// [`VsmError::NotFrozen`] for a frame that VTL0 can write, or that is nobody's and not claimed by this transaction;
+    /// [`VsmError::NotFrozen`] for a frame that VTL0 can write, or that is free and not claimed by this transaction;
     /// [`VsmError::OutOfMemory`].
     pub fn view<'v>(&'v self, pieces: &'v [ViewPiece<'v>]) -> Result<FrozenView<'v>, VsmError> {
         for frames in pieces.iter().filter_map(ViewPiece::frames) {

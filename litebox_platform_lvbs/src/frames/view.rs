@@ -1,7 +1,7 @@
 //! VTL0's memory read in place: frames that a transaction has frozen, as one run of bytes.
 //!
 //! Nothing is copied that whole frozen pages hold. A page that holds other things as well must not be frozen, for its
-//! other bytes are somebody else's; such a page is copied, and the copy takes its place in the run.
+//! other bytes belong to something else; such a page is copied, and the copy takes its place in the run.
 //! What is trusted: the hypervisor, that what it has made read-only for VTL0 stays as it is.
 
 use alloc::boxed::Box;

@@ -2,7 +2,7 @@
 //!
 //! Linux changes an instruction in three steps, so that no processor sees half of one: INT3 over the first byte, then the
 //! bytes after it, then the first byte of the new form (`text_poke_bp_batch`, arch/x86/kernel/alternative.c). Between the
-//! steps the memory itself says how far it has come, for nobody but VTL1 can write it: each step is compared with what is
+//! steps the memory itself says how far it has come, because only VTL1 can write it: each step is compared with what is
 //! there. VTL0 is trusted in nothing; the registry's lock keeps two processors from one site.
 
 use litebox_platform_lvbs::access::{PhysConstPtr, PhysMutPtr};

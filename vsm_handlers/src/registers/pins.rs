@@ -11,7 +11,7 @@ use litebox_platform_lvbs::vtl0::control_regs::{ALWAYS_LOCKED_COUNT, LOCKED_REGI
 /// LDTR is VTL0's. Linux loads it whenever it switches to or from a process that has used modify_ldt, which needs no
 /// privilege: a #GP there would let any user kill the guest. And it would protect nothing. LDTs and the GDT lie in memory
 /// that VTL0 writes, so that an entry can change without a load; the most that one can do, a call gate, is to lead to ring 0,
-/// where whoever writes the table is already, and VTL1's permissions hold there.
+/// where the code that writes the table runs already, and VTL1's permissions hold there.
 const INTERCEPTS: CrInterceptControl = CrInterceptControl::CR0_WRITE
     .union(CrInterceptControl::CR4_WRITE)
     .union(CrInterceptControl::LSTAR_WRITE)

@@ -42,7 +42,7 @@ impl Naive {
         true
     }
 
-    /// Takes writing from what somebody owns and VTL0 can execute; how many frames that are.
+    /// Takes writing from owned frames that VTL0 can execute; how many frames that are.
     pub fn stage_write_xor_execute(&mut self) -> usize {
         let mut closed = 0;
         for (owner, permission) in &mut self.staged {

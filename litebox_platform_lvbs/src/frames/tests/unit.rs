@@ -232,7 +232,7 @@ fn all_frames_of_an_owner_go_at_once_or_none() {
     set(&mut registry, &fake, (300, 4000), one, Permission::R);
     let before: Vec<_> = registry.intervals().collect();
     let calls = fake.with(|state| state.calls);
-    // What nobody owns, and what VTL1 does, stays.
+    // Frames without an owner, and those of VTL1, stay.
     for owner in [Owner::Nobody, Owner::Vtl1] {
         let mut transaction = registry.begin(&fake, Phase::Runtime).unwrap();
         transaction.release_all(owner, Permission::RW);
