@@ -315,7 +315,8 @@ fn what_the_hypervisor_refuses_keeps_nothing_else_open() {
                 assert_eq!(rights, expected, "{refusal:?}, frame {gfn:#x}");
             }
             let cost = hypercalls(&machine) - before;
-            assert!(cost < RAM / 510 + 3 * 50, "{refusal:?}: {cost} hypercalls");
+            // Small holes frame by frame.
+            assert!(cost < RAM / 510 + 300 + 3 * 50, "{refusal:?}: {cost} hypercalls");
             let lines = machine.log_lines();
             let told = "ProtectMemory: 300 frames in 3 places, the first at 0xa0000, are as they were";
             assert_eq!(lines.iter().filter(|line| line.contains(told)).count(), 1, "{lines:#?}");
