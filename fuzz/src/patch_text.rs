@@ -47,8 +47,8 @@ struct Text {
     functions: &'static [u32],
 }
 
-const fn module(token: u32, kind: Kind) -> Owner {
-    Owner::Module { token, kind }
+const fn module(token: u64, kind: Kind) -> Owner {
+    Owner::Module { token: Token::new(token).expect("a token"), kind }
 }
 
 const TEXTS: [Text; 4] = [
@@ -192,7 +192,7 @@ impl Model {
             let next = site.next_page();
             let next = (next != 0).then(|| pa(next));
             if site.is_call {
-                let shape = Shape::of(&site.compiled).unwrap_or(Shape::Jump);
+                let shape = Shape::of_code(&site.compiled).unwrap_or(Shape::Jump);
                 PatchData::static_call(pa(site.bytes[0]), next, shape, site.va, &site.compiled)
             } else {
                 PatchData::new(pa(site.bytes[0]), next, &site.compiled)
