@@ -117,40 +117,6 @@ impl Object {
         self.relocate((place.0, place.1 + opcode), PC32, symbol, -4);
     }
 
-    /// The sections, symbols and relocations of a file.
-    pub fn read(file: &[u8]) -> Self {
-        let elf = vsm_integrity::elf::Elf::parse(file).unwrap();
-        let mut object = Self::default();
-        for section in elf.sections() {
-            let mut bytes = elf.bytes(&section).to_vec();
-            bytes.resize(usize::try_from(section.size).unwrap(), 0);
-            let name = String::from_utf8(section.name.to_vec()).unwrap();
-            let (kind, flags, align) = (section.kind, section.flags, section.align);
-            object.sections.push(Section { name, kind, flags, align, bytes, relocations: Vec::new() });
-        }
-        for table in elf.sections().filter(|section| section.kind == vsm_integrity::elf::SHT_RELA) {
-            object.sections[table.info - 1].relocations = elf
-                .relocations(&table)
-                .iter()
-                .map(|found| {
-                    let (offset, kind, symbol, addend) = (found.offset, found.kind, found.symbol, found.addend);
-                    Relocation { offset, kind, symbol, addend: addend.cast_signed() }
-                })
-                .collect();
-        }
-        for index in 1..elf.symbol_count() {
-            let symbol = elf.symbol(index).unwrap();
-            let section = match symbol.place {
-                vsm_integrity::elf::Place::Undefined => 0,
-                vsm_integrity::elf::Place::Absolute => 0xfff1,
-                vsm_integrity::elf::Place::Section(section) => u16::try_from(section).unwrap(),
-            };
-            let name = String::from_utf8(elf.symbol_name(&symbol).unwrap().to_vec()).unwrap();
-            object.symbols.push(Symbol { name, info: 0, section, value: symbol.value });
-        }
-        object
-    }
-
     /// The file.
     pub fn write(&self) -> Vec<u8> {
         let mut names = vec![0];
