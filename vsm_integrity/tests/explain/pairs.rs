@@ -144,7 +144,7 @@ fn data_is_as_long_as_sections_and_symbols_make_it() {
     // Symbol 0 and 157 with names of 4 bytes: 8 + 26 + 157 * 30 = 4744 bytes.
     let symbol = u16::try_from(text + 1).unwrap();
     for number in 0..157 {
-        object.symbols.push(crate::object::Symbol { name: format!("{number:04}"), info: 2, section: symbol, value: 0 });
+        object.symbols.push(Symbol { name: format!("{number:04}"), info: 2, section: symbol, value: 0 });
     }
     let accepted = |object: &Object, kind: Kind, pages: u64| {
         let mut world = World::load(object);
