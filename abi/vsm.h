@@ -22,8 +22,8 @@
 	VSM_ASSERT(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
-#define VSM_ABI_VERSION 1
-#define VSM_ABI_HASH 0x3f39c6ccf33d4d62ULL
+#define VSM_ABI_VERSION 2
+#define VSM_ABI_HASH 0xae49a42e37aa2b6bULL
 
 /*
  * EnableAPsVtl: Enables VTL1 on the processors of a cpu mask, before Linux starts them.
@@ -265,6 +265,21 @@
  * -EIO: the hypervisor refuses, as it does for memory that does not exist
  */
 #define VSM_CALL_ALLOCATE_RINGBUFFER_MEMORY 0x1ffec
+
+/*
+ * SetPlatformRootKey: Hands over the platform's root key.
+ * When: before the end of boot. From: any processor.
+ * RSI = key: bytes from the start of guest-physical memory, any alignment, below 2^52, outside VTL1
+ * Returns 0.
+ * -EPERM: the boot has ended
+ * -EIO: VTL1 has failed and serves no calls
+ * -EFAULT: key: not a physical address: 2^52 or more
+ * -EACCES: key: a frame of VTL1
+ * -EBUSY: there is a root key already
+ * -EFAULT: bytes that are not memory
+ * -EACCES: a key that ends in a frame of VTL1
+ */
+#define VSM_CALL_SET_PLATFORM_ROOT_KEY 0x1ffed
 
 /*
  * OpteeMessage: Passes an OP-TEE message.

@@ -17,6 +17,7 @@
 //! | 6 | [`frames`] | the frame registry: who owns a frame, what VTL0 may do with it | image, host |
 //! | 5 | [`hardware`] | the seam between the above and the machine (or the simulator's model); typed hypercalls | image, host |
 //! | 5 | [`phase`] | the one irrevocable step of a VTL0 life | image, host |
+//! | 5 | [`secret`] | bytes that are set once, shown to no log, zeroized | image, host |
 //! | 4 | [`error`] | the one error type and its conversion to a Linux errno | image, host |
 //! | 3 | [`owner`], [`token`] | who a frame belongs to; what VTL0 knows a module by | image, host |
 //! | 3 | [`hv`] | Hyper-V's interface as the TLFS defines it | image, host |
@@ -47,6 +48,7 @@ pub mod optee;
 pub mod owner;
 pub mod phase;
 pub mod platform;
+pub mod secret;
 pub mod sha_extensions;
 pub mod sync;
 pub mod token;

@@ -15,6 +15,7 @@ use crate::frames::FrameRegistry;
 use crate::hardware::Hardware;
 use crate::loader::Generation;
 use crate::logging::{LogKind, LogLimits, LogRing, Logged};
+use crate::secret::Secret;
 use crate::sync::Mutex;
 use crate::vtl0::{ControlRegMap, Vtl0KernelInfo};
 
@@ -54,6 +55,7 @@ pub struct Platform {
     processors: Vec<Processor>,
     lock_attempt: AtomicUsize,
     lock_reference: Mutex<Option<ControlRegMap>>,
+    root_key: Mutex<Secret<32>>,
 }
 
 impl Platform {
@@ -78,6 +80,7 @@ impl Platform {
             processors,
             lock_attempt: AtomicUsize::new(0),
             lock_reference: Mutex::new(None),
+            root_key: Mutex::new(Secret::default()),
         })
     }
 
@@ -122,6 +125,12 @@ impl Platform {
     #[must_use]
     pub fn lock_reference(&self) -> &Mutex<Option<ControlRegMap>> {
         &self.lock_reference
+    }
+
+    /// The platform's root key, once VTL0 has handed it over.
+    #[must_use]
+    pub fn root_key(&self) -> &Mutex<Secret<32>> {
+        &self.root_key
     }
 
     /// Counts something that VTL0 caused on processor `vp`. `None`: do not log it.

@@ -14,7 +14,7 @@
 //! | `keys` | CopySecondaryKey |
 //! | `kexec` | KexecValidate |
 //! | `patch` | PatchText |
-//! | `optee` | OpteeMessage |
+//! | `optee` | OpteeMessage, SetPlatformRootKey |
 //! | `query` | Query |
 //! | [`intercept`] | none: what VTL0 is stopped at |
 #![no_std]

@@ -3,6 +3,7 @@
 //! Here is the transport: the page of registers is VTL0's, read once and written once. What a message means is for a
 //! [`TrustedOs`] to say; VTL1 is built with [`NoTrustedOs`].
 
+mod root_key;
 mod trusted_os;
 
 use litebox_platform_lvbs::VsmError;

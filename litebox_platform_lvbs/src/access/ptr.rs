@@ -173,6 +173,14 @@ impl<'a, T: FromBytes + IntoBytes> PhysConstPtr<'a, T> {
     pub fn read(&self, hardware: &dyn Hardware) -> Result<T, VsmError> {
         self.place.read(hardware)
     }
+
+    /// Copies the value into its place, and nowhere else: for a secret. After an error the place holds a part of it.
+    ///
+    /// # Errors
+    /// [`VsmError::Vtl0MemoryFault`].
+    pub fn read_into(&self, hardware: &dyn Hardware, into: &mut T) -> Result<(), VsmError> {
+        self.place.read_into(hardware, into.as_mut_bytes())
+    }
 }
 
 /// Points to a value in VTL0 memory that VTL1 may write, on behalf of the owner it was made for.

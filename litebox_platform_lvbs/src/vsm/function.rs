@@ -41,6 +41,8 @@ vsm_macros::vsm_functions! {
     PatchText = 0x1_ffeb,
     /// Gives VTL1 memory for its log.
     AllocateRingbufferMemory = 0x1_ffec,
+    /// Hands over the platform's root key.
+    SetPlatformRootKey = 0x1_ffed,
     /// Passes an OP-TEE message.
     OpteeMessage = 0x1_fff0,
     /// Says which version of this table VTL1 has, and which calls there are.

@@ -22,6 +22,10 @@ pub trait TrustedOs {
     /// asynchronous notification, and the number of parameters of a request to VTL0.
     fn capabilities(&self) -> [u64; 3];
 
+    /// Learns the platform's root key, once, during boot. What is derived from it is as secret as the key: kept in VTL1,
+    /// zeroized where it was copied through, never logged.
+    fn take_root_key(&self, key: &[u8; 32]);
+
     /// Takes any other message.
     fn take(&self, message: &SmcRegisters) -> SmcAnswer;
 }
@@ -45,6 +49,9 @@ impl TrustedOs for NoTrustedOs {
     fn capabilities(&self) -> [u64; 3] {
         [0; 3]
     }
+
+    /// Nothing is derived; the platform keeps the key.
+    fn take_root_key(&self, _: &[u8; 32]) {}
 
     fn take(&self, _: &SmcRegisters) -> SmcAnswer {
         SmcAnswer::NOT_AVAILABLE

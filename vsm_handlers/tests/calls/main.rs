@@ -7,3 +7,4 @@ mod errors;
 mod params;
 mod query;
 mod rows;
+mod set_platform_root_key;

@@ -11,7 +11,7 @@
 //! | [`processors`] | EnableAPsVtl, BootAPs, and processors that start after the end of boot |
 //! | [`lock`] | LockRegs, and the intercepts that it asks for |
 //! | [`ring`] | AllocateRingbufferMemory, the reader of the log ring, and limits of the log |
-//! | [`query`], [`optee`] | Query, OpteeMessage |
+//! | [`query`], [`optee`], [`root_key`] | Query, OpteeMessage, SetPlatformRootKey |
 //! | [`owners`] | for every call and every owner of a frame, what a call that names the frame can do to it |
 //! | [`setup`] | a machine, and calls on it |
 //! | [`failing`], [`racing`] | a hypervisor that refuses, a VTL0 that rewrites its memory meanwhile |
@@ -31,4 +31,5 @@ mod protect_memory;
 mod query;
 mod racing;
 mod ring;
+mod root_key;
 mod setup;

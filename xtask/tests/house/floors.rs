@@ -25,7 +25,7 @@ const FLOORS: &[(&str, Floors)] = &[
             &["platform"],
             &["vtl0"],
             &["frames"],
-            &["hardware", "phase"],
+            &["hardware", "phase", "secret"],
             &["error"],
             &["hv"],
             &["loader", "owner", "sync"],

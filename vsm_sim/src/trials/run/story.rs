@@ -55,6 +55,10 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     let before_ring = machine.console_lines().len();
     stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "0")?;
     stage.call(&mut boot_vp, F::AllocateRingbufferMemory, [ring, RING_BYTES, 0], "-EBUSY")?;
+    // Over the border of two pages.
+    let root_key = boot_vp.with_scratch(|scratch| scratch.pages(2))? + 4096 - 7;
+    stage.call(&mut boot_vp, F::SetPlatformRootKey, [root_key, 0, 0], "0")?;
+    stage.call(&mut boot_vp, F::SetPlatformRootKey, [root_key, 0, 0], "-EBUSY")?;
     let kernel_data = kernel_data::prepare(&mut boot_vp)?;
     let objects = kernel_data.list;
     // The driver's thread is still on the last processor that it moved to for LockRegs (contract §11.3).

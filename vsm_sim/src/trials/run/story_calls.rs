@@ -14,6 +14,7 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0) -> Result<()> {
     // The id behind the last is no call's yet.
     stage.raw_call(vtl0, "unknown id", VSM_BASE + VSM_TABLE_LEN as u64, [0; 3], "-EINVAL")?;
     query(stage, vtl0)?;
+    stage.call(vtl0, F::SetPlatformRootKey, [0; 3], "-EPERM")?;
     Ok(())
 }
 

@@ -122,6 +122,10 @@ pub static KINDS: &[Kind] = &[
         let frame = generators::value(input, &player.layout);
         player.call(F::OpteeMessage.id(), [frame, 0, 0]).map(drop)
     }),
+    any(1, "SetPlatformRootKey", |player, input| {
+        let at = player.layout.frame(input) << 12 | input.below(4096);
+        player.call(F::SetPlatformRootKey.id(), [at, 0, 0]).map(drop)
+    }),
     any(2, "Query", |player, _| {
         let page = answer_frame(player) << 12;
         player.call(F::Query.id(), [page, 0, 0]).map(drop)
