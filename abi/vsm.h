@@ -22,8 +22,8 @@
 	VSM_ASSERT(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
-#define VSM_ABI_VERSION 1
-#define VSM_ABI_HASH 0x3f39c6ccf33d4d62ULL
+#define VSM_ABI_VERSION 2
+#define VSM_ABI_HASH 0xc03c61229effa06dULL
 
 /*
  * EnableAPsVtl: Enables VTL1 on the processors of a cpu mask, before Linux starts them.
@@ -308,7 +308,7 @@
 #define VSM_KDATA_PATCH_INFO 5 /* struct heki_patch_info and its sites */
 #define VSM_KDATA_KEXEC_TRAMPOLINE 6 /* whole pages; read-only from then on */
 
-/* heki_range.attributes of ValidateModule: one of (Linux enum mod_mem_type, then the file and its sites) */
+/* heki_range.attributes of ValidateModule: one of (Linux enum mod_mem_type, then the file, its sites and its thunks) */
 #define VSM_MOD_TEXT 0 /* readable and executable */
 #define VSM_MOD_DATA 1 /* readable and writable */
 #define VSM_MOD_RODATA 2 /* readable */
@@ -318,6 +318,7 @@
 #define VSM_MOD_INIT_RODATA 6 /* readable until FreeModuleInit */
 #define VSM_MOD_ELF 7 /* the file with its signature */
 #define VSM_MOD_PATCH 8 /* struct heki_patch_info and its sites */
+#define VSM_MOD_THUNKS 9 /* the pages of thunks against ITS that Linux allocated for the module, each with its address */
 
 /* heki_range.attributes of KexecValidate: one of */
 #define VSM_KEXEC_IMAGE 0 /* struct kimage, in a page of its own */
