@@ -323,7 +323,7 @@
 #define VSM_KDATA_PATCH_INFO 5 /* struct heki_patch_info and its sites */
 #define VSM_KDATA_KEXEC_TRAMPOLINE 6 /* whole pages; read-only from then on */
 
-/* heki_range.attributes of ValidateModule: one of (Linux enum mod_mem_type, then the file and its sites) */
+/* heki_range.attributes of ValidateModule: one of (Linux enum mod_mem_type, then the file, its sites and its thunks) */
 #define VSM_MOD_TEXT 0 /* readable and executable */
 #define VSM_MOD_DATA 1 /* readable and writable */
 #define VSM_MOD_RODATA 2 /* readable */
@@ -333,6 +333,7 @@
 #define VSM_MOD_INIT_RODATA 6 /* readable until FreeModuleInit */
 #define VSM_MOD_ELF 7 /* the file with its signature */
 #define VSM_MOD_PATCH 8 /* struct heki_patch_info and its sites */
+#define VSM_MOD_THUNKS 9 /* the pages of thunks against ITS that Linux allocated for the module, each with its address */
 
 /* heki_range.attributes of KexecValidate: one of */
 #define VSM_KEXEC_IMAGE 0 /* struct kimage, in a page of its own */

@@ -150,6 +150,7 @@ fn set_up(platform: &Platform, model: &Model) {
         };
         let functions = |index: usize| texts.get(index).map_or(&[][..], |text| TEXTS[*text].functions).to_vec();
         modules.insert(ModuleMemory {
+            thunks: Vec::new(),
             token: Token::new(u64::from(raw)).expect("a token"),
             parts: texts.iter().map(part).collect(),
             exports: SymbolTable::default(),

@@ -34,6 +34,11 @@ pub(crate) fn close(platform: &Platform) {
         Ok(false) => warn!("end of boot: the hypervisor cannot deny VTL0 to start and reset processors"),
         Err(error) => warn!("end of boot: VTL0 can still start and reset processors: {error}"),
     }
+    if platform.vtl0().modules().lock().habits.counts_calls() {
+        warn!(
+            "end of boot: this kernel counts calls (retbleed=stuff): PatchText cannot follow its modules' static calls"
+        );
+    }
     let Unnamed { frames, end } = Unnamed::count(&platform.frames().lock());
     if frames != 0 {
         warn!(

@@ -17,11 +17,12 @@ use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::phase::Phase;
 use litebox_platform_lvbs::vsm::BootContext;
 use litebox_platform_lvbs::vtl0::{
-    KernelData, KernelFunctions, PatchData, PatchDataMap, SymbolTable, SymbolTableBuilder,
+    KernelData, KernelFunctions, KernelText, PatchData, PatchDataMap, SymbolTable, SymbolTableBuilder,
 };
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
 use vsm_integrity::blocklist;
+use vsm_integrity::generation::KernelGeneration;
 use vsm_integrity::kernel_info::KernelInfo;
 use vsm_integrity::keys::{KeyStore, KeyStoreBuilder};
 use vsm_integrity::ksymtab::{self, Export, Keeper, LoadError};
@@ -87,6 +88,8 @@ fn parse(
     let (symbols, arch) = symbols(objects, memory)?;
     let rodata = objects.ranges(Kind::KernelData).next().map_or(0, CheckedRange::va);
     let functions = KernelFunctions::new(&symbols, rodata)?;
+    let text = KernelText::new(objects.ranges(Kind::KernelData).map(|range| (range.va(), range.start())));
+    let generation = KernelGeneration::from_exports(|name| symbols.find(name).is_some());
     let mut trampoline_frames = 0u64;
     for range in objects.ranges(Kind::KexecTrampoline) {
         trampoline_frames = trampoline_frames.saturating_add(range.frames()?.count());
@@ -98,6 +101,8 @@ fn parse(
         revoked_certificates,
         blocked_hashes,
         symbols,
+        generation,
+        text,
         functions,
         arch,
         patches,

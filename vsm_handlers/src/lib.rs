@@ -41,6 +41,7 @@ mod patch;
 mod query;
 mod registers;
 mod ringbuffer;
+mod sealed;
 mod table;
 
 #[cfg(not(target_os = "none"))]

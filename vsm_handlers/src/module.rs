@@ -6,6 +6,7 @@
 mod memory;
 mod parts;
 mod symbols;
+mod thunks;
 mod validate;
 
 use litebox_platform_lvbs::VsmError;
@@ -23,7 +24,8 @@ const INIT_FLAGS: u64 = 7;
 /// Verifies a kernel module and gives its memory its permissions, before any of it may execute.
 ///
 /// A range's attribute says which of the seven kinds of the module's memory it is part of, or that it holds the file (with
-/// its signature) or the patch sites (LVBS contract §5.1, §5.7). The memory must be what Linux makes of the signed file at
+/// its signature), the patch sites (LVBS contract §5.1, §5.7) or pages of thunks against ITS, which Linux allocates beside
+/// the module. The memory must be what Linux makes of the signed file at
 /// these addresses, up to the moment at which the module is complete and nothing of it has run. The flags change nothing:
 /// neither versions nor the version magic are VTL1's to compare. Returns the module's token. All or nothing: on an error no
 /// permission has changed and nothing is remembered.
@@ -116,7 +118,7 @@ fn unload_module(call: &CallContext<'_>, token: Token) -> Result<(), VsmError> {
         return Err(VsmError::ModuleInUse(token, user));
     }
     let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
-    for part in &module.parts {
+    for part in module.memory() {
         let owner = Owner::Module { token, kind: part.kind };
         for frames in &part.frames {
             transaction.stage(*frames, owner, Owner::Nobody, Permission::RW)?;

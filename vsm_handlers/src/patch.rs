@@ -13,6 +13,7 @@ use litebox_platform_lvbs::owner::Owner;
 use litebox_platform_lvbs::vsm::{CallContext, PageAddr};
 use vsm_macros::vsm_handler;
 
+use crate::sealed::Sealed;
 use static_calls::StaticCalls;
 use step::{PatchRequest, PatchStep};
 
@@ -43,6 +44,7 @@ fn patch_text(call: &CallContext<'_>, request: PhysAddr, second: Option<PageAddr
     let kernel = platform.vtl0().kernel_data();
     let at = request.at();
     let owner = owner_of(&registry, at);
+    let text = Sealed { registry: &registry, kernel, modules: &modules, hardware: platform.hardware() };
     let (sites, calls) = match owner {
         Owner::Nobody => {
             // What it goes on in must not be protected either.
@@ -53,7 +55,7 @@ fn patch_text(call: &CallContext<'_>, request: PhysAddr, second: Option<PageAddr
         }
         Owner::KernelText => (kernel.map(|kernel| &kernel.patches), None),
         Owner::Module { token, kind } if kind.is_text() => {
-            let calls = StaticCalls { modules: &modules, kernel, module: token, is_init: kind.is_init() };
+            let calls = StaticCalls { modules: &modules, kernel, text: &text, module: token, is_init: kind.is_init() };
             (modules.get(token).map(|module| &module.patches), Some(calls))
         }
         owner => return Err(VsmError::FrameOwned(at, owner)),

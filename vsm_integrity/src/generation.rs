@@ -9,9 +9,10 @@
 use core::fmt;
 
 /// A generation of Linux. Trusts the kernel's export tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KernelGeneration {
-    /// Up to 6.1: the depth of calls is never counted.
+    /// Up to 6.1: the depth of calls is never counted. A kernel whose exports are not known counts as such.
+    #[default]
     UpTo6_1,
     /// 6.2 to 6.7: calls may be counted, also those that a paravirt site has become.
     From6_2,

@@ -6,7 +6,10 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use vsm_integrity::generation::KernelGeneration;
+
 use super::functions::KernelFunctions;
+use super::kernel_text::KernelText;
 use super::patches::PatchDataMap;
 use super::symbols::SymbolTable;
 
@@ -21,6 +24,10 @@ pub struct KernelData {
     pub blocked_hashes: usize,
     /// The symbols that modules may use.
     pub symbols: SymbolTable,
+    /// The generation of Linux that they show: asked by whatever differs between versions.
+    pub generation: KernelGeneration,
+    /// Where its text lies.
+    pub text: KernelText,
     /// The functions among them, which static calls of modules may lead to.
     pub functions: KernelFunctions,
     /// The rest of `struct heki_kinfo`, after the export tables: paravirt operations and thunks.
@@ -31,9 +38,12 @@ pub struct KernelData {
     pub trampoline_frames: u64,
 }
 
-/// Only counts, so that it fits a log line.
+/// The generation of Linux, where symbols show it, and counts; fits a log line.
 impl fmt::Display for KernelData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.symbols.is_empty() {
+            write!(f, "Linux {}, ", self.generation)?;
+        }
         write!(
             f,
             "{} certificates, {} revoked, {} blocked hashes, {} symbols ({} GPL), {} patch sites, {} trampoline pages",
@@ -45,5 +55,21 @@ impl fmt::Display for KernelData {
             self.patches.len(),
             self.trampoline_frames
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vtl0::SymbolTableBuilder;
+
+    #[test]
+    fn the_line_names_the_generation_that_symbols_show() {
+        let mut data = KernelData { generation: KernelGeneration::From6_8, ..KernelData::default() };
+        assert!(std::format!("{data}").starts_with("0 certificates, "));
+        let mut builder = SymbolTableBuilder::new(1).unwrap();
+        builder.push(b"pcpu_hot", 1, false).unwrap();
+        data.symbols = builder.finish();
+        assert!(std::format!("{data}").starts_with("Linux 6.8 to 6.14, 0 certificates, "));
     }
 }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use vsm_integrity::module::Habits;
 
 use crate::error::VsmError;
+use crate::owner::{ModuleMemoryKind, Owner};
 use crate::token::Token;
 
 use super::container::MemoryContainer;
@@ -27,6 +28,9 @@ pub struct ModuleMemory {
     pub token: Token,
     /// Its parts; those for initialisation go with FreeModuleInit.
     pub parts: Vec<MemoryContainer>,
+    /// Its pages of thunks against ITS, each by itself: executable like its text, and with it until the module goes. No
+    /// function that others may call starts there.
+    pub thunks: Vec<MemoryContainer>,
     /// What other modules may use of it.
     pub exports: SymbolTable,
     /// The modules it uses.
@@ -50,6 +54,13 @@ pub struct ModuleMemoryMetadataMap {
     last: u32,
     /// How this kernel rewrites code, as the modules accepted so far have shown: the next one must not contradict it.
     pub habits: Habits,
+}
+
+impl ModuleMemory {
+    /// All of its memory.
+    pub fn memory(&self) -> impl Iterator<Item = &MemoryContainer> {
+        self.parts.iter().chain(&self.thunks)
+    }
 }
 
 impl ModuleMemoryMetadataMap {
@@ -117,6 +128,16 @@ impl ModuleMemoryMetadataMap {
         self.get(text.token).is_some_and(|module| module.functions.contains(text.init, va - text.start))
     }
 
+    /// Physical address of the byte at VTL0's virtual address `va`, and the owner of its frame, if it is one of a module's
+    /// text that stays.
+    #[must_use]
+    pub fn text(&self, va: u64) -> Option<(Owner, u64)> {
+        let token = self.texts.at(va).filter(|text| !text.init)?.token;
+        let kind = ModuleMemoryKind::Text;
+        let mut texts = self.get(token)?.parts.iter().filter(|part| part.kind == kind);
+        Some((Owner::Module { token, kind }, texts.find_map(|part| part.physical(va))?))
+    }
+
     /// Forgets a module.
     pub fn remove(&mut self, token: Token) {
         self.texts.remove(token);
@@ -134,7 +155,7 @@ impl ModuleMemoryMetadataMap {
     pub fn at(&self, va: u64, size: u64) -> Option<Token> {
         let overlaps =
             |part: &MemoryContainer| va < part.va.saturating_add(part.size()) && part.va < va.saturating_add(size);
-        self.modules.iter().find(|module| module.parts.iter().any(overlaps)).map(|module| module.token)
+        self.modules.iter().find(|module| module.memory().any(overlaps)).map(|module| module.token)
     }
 
     /// All modules, in the order they were accepted.
@@ -163,6 +184,7 @@ mod tests {
         ModuleMemory {
             token,
             parts: Vec::new(),
+            thunks: Vec::new(),
             exports: SymbolTable::default(),
             uses: uses.to_vec(),
             patches: PatchDataMap::default(),

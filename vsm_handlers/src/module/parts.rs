@@ -1,4 +1,5 @@
-//! What a ValidateModule list may be about: the seven kinds of a module's memory, its file, and its patch sites.
+//! What a ValidateModule list may be about: the seven kinds of a module's memory, its file, its patch sites, and
+//! its pages of thunks.
 //!
 //! Nothing that VTL0 says is trusted: what a part may have of ranges and bytes is bounded here.
 
@@ -13,12 +14,13 @@ use crate::objects::ObjectKind;
 /// The most ranges of a list: a file of 64 MiB and as much memory, scattered page by page, and some.
 const MAX_RANGES: u64 = 1 << 16;
 
-/// What a range is part of (LVBS contract §5.1: Linux `enum mod_mem_type`, then two of HEKI's).
+/// What a range is part of (LVBS contract §5.1: Linux `enum mod_mem_type`, then two of HEKI's, then VTL1's own).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Memory(ModuleMemoryKind),
     File,
     Patches,
+    Thunks,
 }
 
 impl Part {
@@ -46,12 +48,14 @@ impl ObjectKind for Part {
         Self::Memory(ModuleMemoryKind::InitRoData),
         Self::File,
         Self::Patches,
+        Self::Thunks,
     ];
 
     fn name(self) -> &'static str {
         match self {
             Self::File => "module file",
             Self::Patches => "module patch sites",
+            Self::Thunks => "module thunk pages",
             Self::Memory(kind) => kind.name(),
         }
     }
@@ -61,12 +65,14 @@ impl ObjectKind for Part {
             // Some 80,000 sites. Few modules have a thousand; but VTL0 sends the sites of modules that were refused before
             // along with those of the next one (LVBS contract §11.5).
             Self::Patches => 512 * PAGE_SIZE,
+            // 4096 pages; no module has a hundred.
+            Self::Thunks => 4096 * PAGE_SIZE,
             _ => MODULE_VALIDATION_MAX_SIZE,
         }
     }
 
     /// Each record of patch sites is allocated by itself.
     fn may_have_gaps(self) -> bool {
-        self == Self::Patches
+        matches!(self, Self::Patches | Self::Thunks)
     }
 }

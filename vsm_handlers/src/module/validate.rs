@@ -22,17 +22,18 @@ use litebox_platform_lvbs::vtl0::{
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{debug, info, warn};
 use vsm_integrity::ParseError;
-use vsm_integrity::generation::KernelGeneration;
 use vsm_integrity::kernel_info;
-use vsm_integrity::module::{Explained, Kernel, Kind, ModuleError, ModuleMemory, NoSealedText, Plan, Range};
+use vsm_integrity::module::{Explained, Kernel, Kind, ModuleError, ModuleMemory, Plan, Range};
 use vsm_integrity::patch_info::{self, PatchSite};
 use vsm_integrity::signature::{SignedMessage, trailer};
 
 use super::memory;
 use super::parts::Part;
 use super::symbols::KnownSymbols;
+use super::thunks;
 use crate::frozen::{File, NamedFrames, Pieces};
 use crate::objects::{ObjectKind, Objects};
+use crate::sealed::Sealed;
 
 /// Verifies a module, gives its memory the permissions that it has in Linux, and remembers it.
 pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, VsmError> {
@@ -47,24 +48,30 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     let mut transaction = registry.begin(platform.hardware(), platform.vtl0().phase.get())?;
     let mut named = NamedFrames::default();
     let parts = memory::claim(&objects, token, &mut named, &mut transaction)?;
+    let thunks = thunks::claim(&objects, token, &mut named, &mut transaction)?;
     let owner = Owner::Module { token, kind: ModuleMemoryKind::RoData };
     let file = File::claim(&objects, Part::File, owner, &mut fetched, &mut named, &mut transaction)?;
     named.check(&mut fetched)?;
     drop((objects, fetched));
-    if let Some(other) = parts.iter().find_map(|part| modules.at(part.va, part.size())) {
+    if let Some(other) = parts.iter().chain(&thunks).find_map(|part| modules.at(part.va, part.size())) {
         return Err(VsmError::ModuleOverlaps(other));
     }
     transaction.apply()?;
-    let frozen = Frozen { call, parts: &parts, modules: &modules, transaction: &transaction };
+    let frozen = Frozen { call, parts: &parts, thunks: &thunks, modules: &modules, transaction: &transaction };
     let Accepted { exports, uses, patches, functions, explained } = frozen.judge(&file, &wanted_sites)?;
     file.release(&mut transaction)?;
     memory::promote(&parts, token, &mut transaction)?;
+    memory::promote(&thunks, token, &mut transaction)?;
     transaction.commit()?;
-    info!("ValidateModule: module {token} is accepted, {} bytes explained", explained.statistics.total());
+    let followed = if explained.habits.counts_calls() { COUNTED } else { "" };
+    info!("ValidateModule: module {token} is accepted, {} bytes explained{followed}", explained.statistics.total());
     modules.habits = explained.habits;
-    modules.insert(Module { token, parts, exports, uses, patches, functions, initialised: false });
+    modules.insert(Module { token, parts, thunks, exports, uses, patches, functions, initialised: false });
     Ok(token)
 }
+
+/// What a module's line says where PatchText cannot serve its static calls.
+const COUNTED: &str = "; its calls are counted (retbleed=stuff), which PatchText cannot follow";
 
 /// What is kept of a module that is accepted.
 struct Accepted {
@@ -79,6 +86,7 @@ struct Accepted {
 struct Frozen<'a> {
     call: &'a CallContext<'a>,
     parts: &'a [MemoryContainer],
+    thunks: &'a [MemoryContainer],
     modules: &'a ModuleMemoryMetadataMap,
     transaction: &'a Transaction<'a>,
 }
@@ -118,14 +126,12 @@ impl Frozen<'_> {
         };
         let memory = ModuleMemory::new(ranges).map_err(refused)?;
         let known = KnownSymbols::new(&kernel.symbols, self.modules)?;
-        let generation = KernelGeneration::from_exports(|name| kernel.symbols.find(name).is_some());
-        let plan = Plan::new(content, &memory, Kernel { arch, generation, text: &NoSealedText }, &known);
-        let plan = plan.map_err(refused)?;
+        let registry = self.transaction.registry();
+        let text = Sealed { registry, kernel: Some(kernel), modules: self.modules, hardware: platform.hardware() };
+        let kernel = Kernel { arch, generation: kernel.generation, text: &text };
+        let plan = Plan::new(content, &memory, kernel, &known).map_err(refused)?;
         let explained = plan.explain(&memory, &self.modules.habits).map_err(refused)?;
-        if explained.thunk_pages.iter().any(|page| *page != 0) {
-            // VTL0 names no frames for them, so that VTL1 cannot see to it that nothing else lies there.
-            return Err(VsmError::Module("a module must not branch to pages that it does not come with"));
-        }
+        thunks::check(self.thunks, &explained.thunk_pages, &plan, self.transaction, refused)?;
         let mut exports = Exports(SymbolTableBuilder::default());
         plan.exports(explained.per_cpu.map(|(offset, _)| offset), |export| exports.keep(&export))
             .map_err(|error| error.into_vsm(refused))?;

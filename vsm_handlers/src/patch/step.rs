@@ -7,7 +7,7 @@
 
 use litebox_platform_lvbs::access::{PhysConstPtr, PhysMutPtr};
 use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
-use litebox_platform_lvbs::frames::{FrameRegistry, Permission};
+use litebox_platform_lvbs::frames::FrameRegistry;
 use litebox_platform_lvbs::hardware::Hardware;
 use litebox_platform_lvbs::heki::{HekiPatch, MAX_PATCH_CODE};
 use litebox_platform_lvbs::owner::Owner;
@@ -17,6 +17,7 @@ use litebox_platform_lvbs::vtl0::{PatchData, PatchDataMap, SiteKind};
 use litebox_platform_lvbs::{Platform, VsmError};
 
 use super::static_calls::StaticCalls;
+use crate::sealed::check_text;
 
 /// INT3 (Intel SDM vol. 2).
 const INT3: u8 = 0xcc;
@@ -183,14 +184,6 @@ impl<'s> PatchStep<'s> {
             }
         };
         PhysMutPtr::new(registry, owner, start)?.write(hardware, &head)
-    }
-}
-
-/// Checks that the frame at `at` is text of `owner`, which VTL0 can execute and not write.
-fn check_text(registry: &FrameRegistry, owner: Owner, at: PhysAddr) -> Result<(), VsmError> {
-    match registry.get(at.gfn().as_u64()) {
-        Some((found, Permission::RX)) if found == owner => Ok(()),
-        found => Err(VsmError::FrameOwned(at, found.map_or(Owner::Nobody, |(owner, _)| owner))),
     }
 }
 

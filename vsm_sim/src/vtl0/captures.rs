@@ -155,6 +155,14 @@ impl Capture {
         Ok(names)
     }
 
+    /// The kernel's text: its address and its bytes.
+    ///
+    /// # Errors
+    /// When the capture is not what it should be.
+    pub fn text(&self) -> Result<(u64, Vec<u8>)> {
+        Ok((self.address("/text/start")?, self.file("kernel-text.bin.zst")?))
+    }
+
     /// What VTL0 of this kernel would hand over.
     ///
     /// The capture has no blacklist, no revoked certificates and no trampoline: one page of the latter is made up. The

@@ -81,6 +81,8 @@ pub struct KernelData {
     pub rodata_va: u64,
     /// The read-only data.
     pub rodata: Vec<u8>,
+    /// Where they lie, in one piece, as a kernel's do; in any pages when there is none.
+    pub rodata_pa: Option<u64>,
     /// Records of jump-label sites.
     pub patches: Vec<u8>,
     /// Pages of the kexec trampoline.
@@ -104,6 +106,7 @@ impl KernelData {
             info,
             rodata_va: RODATA,
             rodata,
+            rodata_pa: None,
             patches: [patch_record(first), patch_record(second)].concat(),
             trampoline_pages: 2,
         };
@@ -138,7 +141,10 @@ impl KernelData {
             while done < object.len() {
                 let at = va + done as u64;
                 let size = object.len().min(done + usize::try_from(PAGE - at % PAGE)?) - done;
-                let pa = page()? + at % PAGE;
+                let pa = match self.rodata_pa {
+                    Some(start) if kind == kind::KERNEL_DATA => start + done as u64,
+                    _ => page()? + at % PAGE,
+                };
                 bytes::write(memory, pa, &object[done..done + size])?;
                 append(&mut ranges, Range { va: at, pa, epa: pa + size as u64, attributes: kind });
                 done += size;

@@ -149,7 +149,7 @@ impl MadeUp {
             Label { va: init + 4, jump: vec![0xeb, 0] },
         ];
         let calls = self.calls(&parts, &places)?;
-        Ok(Module { name: self.name.clone(), file, parts, labels, calls, uses: Vec::new() })
+        Ok(Module { name: self.name.clone(), file, parts, labels, calls, thunks: Vec::new(), uses: Vec::new() })
     }
 
     /// The static calls, and the trampoline, each of which Linux makes go to what the module calls.

@@ -21,6 +21,8 @@ const PAGE: u64 = 4096;
 pub const FILE: u64 = 7;
 /// The attribute of the patch sites' ranges.
 pub const PATCHES: u64 = 8;
+/// The attribute of the ranges of thunk pages, which is VTL1's own and no part of the contract.
+pub const THUNKS: u64 = 9;
 /// Where the file and the patch sites appear in VTL0's virtual memory: Linux's vmalloc area.
 const FILE_VA: u64 = 0xffff_c900_1000_0000;
 const PATCHES_VA: u64 = 0xffff_c900_2000_0040;
@@ -71,6 +73,8 @@ pub struct Module {
     pub labels: Vec<Label>,
     /// Its static calls.
     pub calls: Vec<Call>,
+    /// Its pages of thunks against ITS: address and bytes of each.
+    pub thunks: Vec<(u64, Vec<u8>)>,
     /// The names of the modules that it uses.
     pub uses: Vec<String>,
 }
@@ -88,6 +92,7 @@ impl Module {
             parts: parts.map(|part| Part { kind: part.kind, va: part.va, bytes: part.bytes.clone() }).collect(),
             labels: captured.jump_labels()?.into_iter().map(|(va, jump)| Label { va, jump }).collect(),
             calls: captured.static_calls()?,
+            thunks: captured.thunk_pages.clone(),
             uses: captured.depends(),
         })
     }
@@ -124,6 +129,9 @@ impl Module {
         parts.sort_by_key(|part| part.kind.number());
         for part in parts {
             placed.put(memory, frames, part.kind.number() as u64, part.va, &part.bytes)?;
+        }
+        for (va, page) in &self.thunks {
+            placed.put(memory, frames, THUNKS, *va, page)?;
         }
         Ok(placed)
     }
@@ -188,7 +196,13 @@ impl Placed {
             }
             let pa = page + at % PAGE;
             bytes::write(memory, pa, &object[done..done + size])?;
-            append(&mut self.ranges, Range { va: at, pa, epa: pa + size as u64, attributes: kind });
+            let range = Range { va: at, pa, epa: pa + size as u64, attributes: kind };
+            // Pages of thunks are each for themselves, whatever frames they have.
+            if kind == THUNKS {
+                self.ranges.push(range);
+            } else {
+                append(&mut self.ranges, range);
+            }
             pages.push(page);
             done += size;
         }
@@ -199,6 +213,11 @@ impl Placed {
     /// The pages of an object; none when the module does not have it.
     pub fn pages(&self, kind: u64) -> &[u64] {
         self.objects.iter().find(|object| object.kind == kind).map_or(&[], |object| &object.pages)
+    }
+
+    /// The pages of thunks.
+    pub fn thunks(&self) -> impl Iterator<Item = u64> + '_ {
+        self.objects.iter().filter(|object| object.kind == THUNKS).flat_map(|object| object.pages.iter().copied())
     }
 
     /// The pages of the module's memory, with their kinds.
@@ -308,6 +327,7 @@ mod tests {
             parts: vec![text],
             labels: vec![label],
             calls: Vec::new(),
+            thunks: Vec::new(),
             uses: Vec::new(),
         };
         let placed = module.place(&memory, &mut Frames::consecutive(0x1_0000, 0x2_0000), 0x900).unwrap();

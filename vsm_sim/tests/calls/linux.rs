@@ -7,10 +7,13 @@ use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use litebox_platform_lvbs::vtl0::SiteKind;
 use vsm_sim::hosted::HostedMachine;
+use vsm_sim::vtl0::bytes;
+use vsm_sim::vtl0::captures::Capture;
 use vsm_sim::vtl0::kdata::KernelData;
 use vsm_sim::vtl0::lists::Range;
+use vsm_sim::vtl0::memory_map::SCRATCH_END;
 use vsm_sim::vtl0::modules::{FILE, Frames, Module, PATCHES, Placed};
-use vsm_sim::vtl0::ranges::READ_WRITE;
+use vsm_sim::vtl0::ranges::{READ_EXECUTE, READ_ONLY, READ_WRITE};
 
 use crate::setup::{self, call_with_list, end_boot, rights_and_owners};
 
@@ -20,6 +23,9 @@ pub const RAM: u64 = 0x1_0000;
 pub const VTL1: std::ops::Range<u64> = 0x6000..0x7000;
 /// Where modules and kernel data lie.
 const FREE: (u64, u64) = (0x701_0000, RAM << 12);
+
+/// Where the text of a captured kernel lies.
+pub const TEXT: u64 = SCRATCH_END;
 
 /// A machine and its VTL0.
 pub struct Linux {
@@ -54,6 +60,40 @@ impl Linux {
         let all = [Range::direct(0, RAM << 12, READ_WRITE)];
         assert_eq!(linux.call(VsmFunction::ProtectMemory, &all), 0);
         assert_eq!(end_boot(&linux.machine), 0);
+        linux
+    }
+
+    /// As [`Self::booted`], with a captured kernel, whose text and read-only data lie in one piece and are sealed.
+    pub fn captured(seed: Option<u64>, capture: &Capture) -> Self {
+        Self::captured_with(seed, capture, true)
+    }
+
+    /// The same, with its text left writable where it is not `sealed`.
+    pub fn captured_with(seed: Option<u64>, capture: &Capture, sealed: bool) -> Self {
+        let linux = Self::captured_in_boot(seed, capture, sealed);
+        assert_eq!(end_boot(&linux.machine), 0);
+        linux
+    }
+
+    /// The same before the end of its boot.
+    pub fn captured_in_boot(seed: Option<u64>, capture: &Capture, sealed: bool) -> Self {
+        let mut linux = Self::new(seed);
+        let mut kernel = capture.kernel_data(TEXT).unwrap();
+        let (va, text) = capture.text().unwrap();
+        let rodata = TEXT + (kernel.rodata_va - va);
+        let end = rodata + (kernel.rodata.len() as u64).next_multiple_of(4096);
+        kernel.rodata_pa = Some(rodata);
+        bytes::write(linux.machine.memory(), TEXT, &text).unwrap();
+        assert_eq!(linux.load_kdata(&kernel), 0);
+        let text_rights = if sealed { READ_EXECUTE } else { READ_WRITE };
+        let list = [
+            (0, TEXT, READ_WRITE),
+            (TEXT, rodata, text_rights),
+            (rodata, end, READ_ONLY),
+            (end, RAM << 12, READ_WRITE),
+        ];
+        let list = list.map(|(from, to, rights)| Range::direct(from, to, rights));
+        assert_eq!(linux.call(VsmFunction::ProtectMemory, &list), 0);
         linux
     }
 
@@ -123,6 +163,10 @@ impl Linux {
                 (Owner::Module { token, kind }, permission(kind, initialised))
             };
             assert_eq!(self.page(page), expected, "{kind:?} at {page:#x}");
+        }
+        for page in placed.thunks() {
+            let kind = ModuleMemoryKind::Text;
+            assert_eq!(self.page(page), (Owner::Module { token, kind }, Permission::RX), "thunks at {page:#x}");
         }
         self.assert_free(placed.pages(FILE));
         self.assert_free(placed.pages(PATCHES));

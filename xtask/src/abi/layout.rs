@@ -206,7 +206,7 @@ pub const NUMBERS: &[Numbers] = &[
         ],
     },
     Numbers {
-        doc: "heki_range.attributes of ValidateModule: one of (Linux enum mod_mem_type, then the file and its sites)",
+        doc: "heki_range.attributes of ValidateModule: one of (Linux enum mod_mem_type, then the file, its sites and its thunks)",
         prefix: "VSM_MOD_",
         values: &[
             ("TEXT", ModuleMemoryKind::Text as u64, "readable and executable"),
@@ -218,6 +218,11 @@ pub const NUMBERS: &[Numbers] = &[
             ("INIT_RODATA", ModuleMemoryKind::InitRoData as u64, "readable until FreeModuleInit"),
             ("ELF", modules::FILE, "the file with its signature"),
             ("PATCH", modules::PATCHES, "struct heki_patch_info and its sites"),
+            (
+                "THUNKS",
+                modules::THUNKS,
+                "the pages of thunks against ITS that Linux allocated for the module, each with its address",
+            ),
         ],
     },
     Numbers {

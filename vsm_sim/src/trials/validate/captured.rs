@@ -29,6 +29,8 @@ pub struct Captured {
     pub file: Vec<u8>,
     /// Its memory.
     pub ranges: Vec<OwnedRange>,
+    /// Its pages of thunks against ITS, as far as the capture has their bytes: address and bytes of each.
+    pub thunk_pages: Vec<(u64, Vec<u8>)>,
     pub(super) json: Value,
 }
 
@@ -57,7 +59,13 @@ impl Captured {
             });
         }
         let ko = json.pointer("/ko/file").and_then(Value::as_str).context("no file")?;
-        Ok(Self { name, file: file(ko)?, ranges, json })
+        let mut thunk_pages = Vec::new();
+        for page in json.get("its_pages").and_then(Value::as_array).into_iter().flatten() {
+            if let Some(name) = page.get("file").and_then(Value::as_str) {
+                thunk_pages.push((address(page, "/va")?, file(name)?));
+            }
+        }
+        Ok(Self { name, file: file(ko)?, ranges, thunk_pages, json })
     }
 
     /// The memory, for [`Plan`].

@@ -31,7 +31,8 @@ impl Captured {
     /// The jump labels that the kernel switched: address, the bytes before and after.
     ///
     /// # Errors
-    /// When the capture lacks something, or text has changed where there is neither a jump label nor a static call.
+    /// When the capture lacks something, or text has changed where there is neither a jump label nor a static call
+    /// nor, where calls are counted, the space before a function.
     pub fn switched_labels(&self) -> Result<Vec<Call>> {
         let mut changes = self.changes()?;
         let mut labels = Vec::new();
@@ -44,6 +45,13 @@ impl Captured {
         }
         for call in labels.iter().chain(&self.static_calls()?) {
             changes.retain(|va, _| va.checked_sub(call.va).is_none_or(|at| at >= call.compiled.len() as u64));
+        }
+        // Where calls are counted, the space before functions whose calls are.
+        let count = [0x65, 0x48, 0xc1, 0x3d];
+        let is_counted = |va: &u64| (*va..).zip(count).all(|(va, byte)| changes.get(&va) == Some(&byte));
+        let spaces: Vec<u64> = changes.keys().copied().filter(is_counted).collect();
+        for start in spaces {
+            changes.retain(|va, _| !(start..start + 9).contains(va));
         }
         ensure!(changes.is_empty(), "{}: text has changed elsewhere: {changes:x?}", self.name);
         Ok(labels)

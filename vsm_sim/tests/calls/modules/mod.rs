@@ -6,3 +6,4 @@ mod keys;
 mod life;
 mod races;
 mod refusals;
+mod thunks;

@@ -68,7 +68,7 @@ fn site_bytes(machine: &HostedMachine, site: &Site) -> Vec<u8> {
 }
 
 /// Makes the request from a place of its own.
-fn patch(machine: &HostedMachine, patch: Patch) -> i64 {
+pub(crate) fn patch(machine: &HostedMachine, patch: Patch) -> i64 {
     patch_on(machine, 0, patch)
 }
 
