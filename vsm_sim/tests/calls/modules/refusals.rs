@@ -160,7 +160,7 @@ fn ranges_that_break_a_rule() {
     refuse_placed(
         &linux,
         "an unknown part",
-        &with_another_range(&placed, Range { attributes: 9, ..text }),
+        &with_another_range(&placed, Range { attributes: 10, ..text }),
         Errno::Einval,
     );
     refuse_placed(&linux, "no ranges", &Placed::default(), Errno::Efault);
