@@ -23,7 +23,7 @@ use super::spans::Spans;
 const MAX_REFUSALS: u32 = 4096;
 
 /// Frames of a run that are tried one by one. The hole below 1 MiB has 96.
-const EXACT: u64 = 256;
+pub(super) const EXACT: u64 = 256;
 
 /// What the hypervisor refused to change, most likely because it is no memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
