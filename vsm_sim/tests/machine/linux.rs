@@ -8,7 +8,7 @@ use vsm_sim::machine::driver::CallResult;
 use vsm_sim::machine::{VTL1, Vtl0};
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::kdata::KernelData;
-use vsm_sim::vtl0::lists::{Range, write_list};
+use vsm_sim::vtl0::lists::{Filling, Range, write_list_filled};
 use vsm_sim::vtl0::modules::{Frames, Module, Placed};
 use vsm_sim::vtl0::ranges::boot_ranges;
 
@@ -52,7 +52,9 @@ impl Linux {
         let machine = self.vtl0.machine();
         let list = self.vtl0.with_scratch(|scratch| {
             scratch.reset();
-            write_list(machine.ram(), scratch, ranges)
+            // The driver's pages hold one range each; for more of them than this there is no scratch memory.
+            let filling = if ranges.len() > 4096 { Filling::Full } else { Filling::Driver };
+            write_list_filled(machine.ram(), scratch, ranges, filling)
         })?;
         self.vtl0.vtl_call(function.id(), list.pa, list.nranges, a3).with_context(|| self.console())
     }

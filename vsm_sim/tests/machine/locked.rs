@@ -121,7 +121,7 @@ fn machine_leaves_unlocked_what_the_hypervisor_cannot_intercept() -> Result<()> 
     vtl0.must_run(&SharedState { rax: 3, ..SharedState::default() }, CodeAssembler::xsetbv)?;
     ensure!(entries.load(SeqCst) == 0, "VTL1 was asked about XCR0");
     ensure!(
-        machine.partition().cr_intercepts(0).0 == 0xff_d557 & !(1 << 2),
+        machine.partition().cr_intercepts(0).0 == 0xfd_d557 & !(1 << 2),
         "{:x?}",
         machine.partition().cr_intercepts(0)
     );
