@@ -43,7 +43,7 @@ fn machine_a_second_processor_stores_during_validation() -> Result<()> {
         ranges: &placed.ranges,
         targets: &targets,
         rounds: ROUNDS,
-        longest_delay: calm.instructions / 2,
+        longest_delay: calm.instructions * 3 / 2,
         errnos: &[Errno::Einval, Errno::Ekeyrejected],
     };
     let rights = |page: u64| machine.partition().protection(page >> 12);
