@@ -118,6 +118,12 @@ impl PatchData {
         self.code.get(..usize::from(self.len)).unwrap_or_default()
     }
 
+    /// The same, and zeros behind it.
+    #[must_use]
+    pub fn padded_code(&self) -> [u8; MAX_SITE] {
+        self.code
+    }
+
     /// The site's bytes as physical spans: on the first page, and on the second if there is one. Half-open.
     fn spans(&self) -> impl Iterator<Item = (u64, u64)> {
         let start = self.start.as_u64();

@@ -22,8 +22,14 @@ use crate::sealed::check_text;
 /// INT3 (Intel SDM vol. 2).
 const INT3: u8 = 0xcc;
 /// The NOP of 2 bytes and that of 5 (Linux arch/x86/include/asm/nops.h).
-const NOP2: [u8; 2] = [0x66, 0x90];
-const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+const NOP2: Code = [0x66, 0x90, 0, 0, 0, 0];
+const NOP5: Code = [0x0f, 0x1f, 0x44, 0x00, 0x00, 0];
+
+/// An instruction, and zeros behind it: of one size, so that comparing costs a few instructions.
+type Code = [u8; MAX_SITE];
+/// What stands behind the first byte.
+type Tail = [u8; MAX_PATCH_CODE];
+const _: () = assert!(MAX_SITE == MAX_PATCH_CODE + 1);
 
 /// What VTL0 asks to write, copied once, and sound as far as it can be without knowing the site.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +105,7 @@ enum Step {
     /// INT3 over the first byte.
     Break,
     /// The bytes after the first, of which there are as many as the site has.
-    Tail([u8; MAX_PATCH_CODE]),
+    Tail(Tail),
     /// The first byte.
     Head(u8),
 }
@@ -121,7 +127,11 @@ impl<'s> PatchStep<'s> {
         let step = match (byte, request.code()) {
             (0, [INT3]) => Step::Break,
             (0, [head]) => Step::Head(*head),
-            (1, tail) if tail.len() + 1 == site.code().len() => Step::Tail(request.code),
+            (1, code) if code.len() + 1 == site.code().len() => {
+                let mut tail = Tail::default();
+                tail.iter_mut().zip(code).for_each(|(byte, new)| *byte = *new);
+                Step::Tail(tail)
+            }
             _ => return Err(invalid("it must have the bytes of one of the three steps")),
         };
         Ok(Self { site, step })
@@ -146,16 +156,12 @@ impl<'s> PatchStep<'s> {
         }
         let (start, next_page, size) = (self.site.start(), self.site.next_page(), self.site.code().len());
         let invalid = |rule| VsmError::InvalidPatch { at: start, rule };
-        let mut bytes = [0; MAX_SITE];
-        let now = bytes.get_mut(..size).ok_or(invalid(FORMS))?;
-        PhysMutPtr::bytes(registry, owner, start, next_page.as_slice(), size)?.read_into(hardware, now)?;
-        let (first, old) = now.split_first().ok_or(invalid(FORMS))?;
-        let allowed = |head: u8, tail: &[u8]| {
-            let mut code = [0; MAX_SITE];
-            code.iter_mut().zip([head].iter().chain(tail)).for_each(|(byte, new)| *byte = *new);
-            code.get(..size).is_some_and(|code| allows(self.site, code, calls))
-        };
-        let broken = *first == INT3;
+        let mut now = Code::default();
+        let place = now.get_mut(..size).ok_or(invalid(FORMS))?;
+        PhysMutPtr::bytes(registry, owner, start, next_page.as_slice(), size)?.read_into(hardware, place)?;
+        let [first, old @ ..] = now;
+        let allowed = |head: u8, [a, b, c, d, e]: Tail| allows(self.site, [head, a, b, c, d, e], calls);
+        let broken = first == INT3;
         let head = match self.step {
             Step::Break if !broken && has_form(self.site, now) => INT3,
             Step::Break => return Err(invalid("a breakpoint goes over a whole instruction of the site only")),
@@ -164,11 +170,10 @@ impl<'s> PatchStep<'s> {
                 return Err(invalid("the first byte is written over a breakpoint, before its own tail only"));
             }
             Step::Tail(code) => {
-                let tail = code.get(..old.len()).ok_or(invalid(FORMS))?;
                 if !broken {
                     return Err(invalid("the tail is written behind a breakpoint only"));
                 }
-                if !heads(self.site).iter().any(|head| allowed(*head, tail)) {
+                if !heads(self.site).iter().any(|head| allowed(*head, code)) {
                     return Err(invalid(FORMS));
                 }
                 let second = start.as_u64() + 1;
@@ -176,8 +181,11 @@ impl<'s> PatchStep<'s> {
                     Some(page) if second.is_multiple_of(PAGE_SIZE) => (*page, &[][..]),
                     _ => (PhysAddr::new(second)?, next_page.as_slice()),
                 };
-                let place = PhysMutPtr::bytes(registry, owner, at, more, tail.len())?;
-                return place.write_from(hardware, tail).inspect_err(|_| {
+                let (Some(new), Some(old)) = (code.get(..size.saturating_sub(1)), old.get(..size.saturating_sub(1))) else {
+                    return Err(invalid(FORMS));
+                };
+                let place = PhysMutPtr::bytes(registry, owner, at, more, new.len())?;
+                return place.write_from(hardware, new).inspect_err(|_| {
                     // A page of the two may have been written. What can be put back is what could be written.
                     let _ = place.write_from(hardware, old);
                 });
@@ -188,32 +196,41 @@ impl<'s> PatchStep<'s> {
 }
 
 /// Whether an instruction may be written to the site.
-fn allows(site: &PatchData, code: &[u8], calls: Option<StaticCalls<'_>>) -> bool {
+fn allows(site: &PatchData, code: Code, calls: Option<StaticCalls<'_>>) -> bool {
     match site.kind() {
         SiteKind::JumpLabel => has_form(site, code),
-        SiteKind::StaticCall { shape, va } => calls.is_some_and(|calls| calls.allow(shape, va, site.code(), code)),
+        SiteKind::StaticCall { shape, va } => {
+            calls.zip(cut(site, &code)).is_some_and(|(calls, code)| calls.allow(shape, va, site.code(), code))
+        }
     }
 }
 
 /// Whether an instruction can be what a patch has left at the site: of a static call, one of its shape, because what it
 /// calls may have gone meanwhile.
-fn has_form(site: &PatchData, code: &[u8]) -> bool {
+fn has_form(site: &PatchData, code: Code) -> bool {
     match site.kind() {
-        SiteKind::JumpLabel => code == site.code() || code == nop(site),
-        SiteKind::StaticCall { shape, va } => code == site.code() || shape.decode(code, va).is_some(),
+        SiteKind::JumpLabel => code == site.padded_code() || code == nop(site),
+        SiteKind::StaticCall { shape, va } => {
+            code == site.padded_code() || cut(site, &code).and_then(|code| shape.decode(code, va)).is_some()
+        }
     }
+}
+
+/// As many bytes as the site has.
+fn cut<'c>(site: &PatchData, code: &'c Code) -> Option<&'c [u8]> {
+    code.get(..site.code().len())
 }
 
 /// The first bytes that the site's instructions can have.
 fn heads(site: &PatchData) -> &[u8] {
     match site.kind() {
-        SiteKind::JumpLabel if site.code().len() == NOP2.len() => &[0xeb, NOP2[0]],
+        SiteKind::JumpLabel if site.code().len() == 2 => &[0xeb, NOP2[0]],
         SiteKind::JumpLabel => &[0xe9, NOP5[0]],
         SiteKind::StaticCall { shape, .. } => shape.heads(),
     }
 }
 
 /// The NOP of a jump label.
-fn nop(site: &PatchData) -> &[u8] {
-    if site.code().len() == NOP2.len() { &NOP2 } else { &NOP5 }
+fn nop(site: &PatchData) -> Code {
+    if site.code().len() == 2 { NOP2 } else { NOP5 }
 }
