@@ -49,6 +49,13 @@ fn boots(root: &Path, loader: &str) -> Result<()> {
     ["1", "2", "4", "8"].into_iter().try_for_each(|cpus| machine(root, &["--loader", loader, "--cpus", cpus]))
 }
 
+/// Plays the lives of a Linux that has VTL1 protect what a real kernel names, and of one with `heki=0`.
+fn real_lists(root: &Path) -> Result<()> {
+    let lives: [&[&str]; 3] =
+        [&["--heki", "kaslr", "--loader", "g3", "--cpus", "4"], &["--heki", "no-kaslr"], &["--heki", "off"]];
+    lives.into_iter().try_for_each(|arguments| machine(root, arguments))
+}
+
 /// Builds the image if that is needed, and proves the rules on it.
 pub fn verify_built(root: &Path) -> Result<()> {
     let built = image::build(root, image::Options { debug: false, quiet: true })?;
@@ -95,6 +102,7 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
         step("run g2, 1 to 8 cpus", &|| boots(root, "g2"));
         step("run g2-prime, the same", &|| boots(root, "g2-prime"));
         step("run g3, the same", &|| boots(root, "g3"));
+        step("run, real lists", &|| real_lists(root));
         step("fuzz", &|| fuzz::short(root, FUZZ_SECONDS));
         step("stress", &|| stress::short(root));
     }

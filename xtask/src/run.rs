@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use vsm_sim::trials::run::Heki;
 use vsm_sim::vtl0::loader::Generation;
+use vsm_sim::vtl0::ranges::Kernel;
 
 use crate::doctor;
 use crate::image;
@@ -18,6 +20,19 @@ pub enum Loader {
     G2Prime,
     /// Parameters in registers.
     G3,
+}
+
+/// What VTL0 has VTL1 protect as its boot ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protected {
+    /// Some 40,000 ranges, all of them RAM: for the figures.
+    Many,
+    /// What a Linux with KASLR names: some frames twice, and some that are no RAM.
+    Kaslr,
+    /// What a Linux without KASLR names: its hypercall page writable and executable, and frames that are no RAM.
+    NoKaslr,
+    /// Nothing, as with `heki=0`: the boot never ends, and no module loads.
+    Off,
 }
 
 /// The machine to build and what to load into it.
@@ -44,6 +59,9 @@ pub struct Options {
     /// Fill the region with a pattern before loading, as memory that was used before.
     #[arg(long)]
     pub dirty: bool,
+    /// What VTL0 has VTL1 protect.
+    #[arg(long, value_enum, default_value = "many")]
+    pub heki: Protected,
     /// Boot this file instead of building the image.
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
@@ -106,6 +124,12 @@ impl Options {
             dirty: self.dirty,
             trace: self.trace,
             echo: true,
+            heki: match self.heki {
+                Protected::Many => Heki::Many,
+                Protected::Kaslr => Heki::Kernel(Kernel::Kaslr),
+                Protected::NoKaslr => Heki::Kernel(Kernel::NoKaslr),
+                Protected::Off => Heki::Off,
+            },
             ..vsm_sim::trials::run::Options::default()
         }
     }
