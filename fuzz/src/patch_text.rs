@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use litebox_platform_lvbs::Platform;
 use litebox_platform_lvbs::address::{FrameRange, PhysAddr};
 use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::owner::{ModuleMemoryKind as Kind, Owner};
@@ -16,6 +15,7 @@ use litebox_platform_lvbs::vtl0::{
     KernelData, KernelFunctions, MemoryContainer, ModuleFunctions, ModuleMemory, PatchData, PatchDataMap, SymbolTable,
     SymbolTableBuilder,
 };
+use litebox_platform_lvbs::{Errno, Platform};
 use vsm_integrity::keys::KeyStore;
 use vsm_integrity::module::Shape;
 use vsm_sim::hosted::HostedMachine;
@@ -28,10 +28,10 @@ use crate::vsm_call::start_second_processor;
 /// Sites and steps of one input.
 const MAX_SITES: u64 = 12;
 const MAX_STEPS: usize = 60;
-const ENOENT: i64 = -2;
-const EACCES: i64 = -13;
-const EFAULT: i64 = -14;
-const EINVAL: i64 = -22;
+const ENOENT: i64 = Errno::ENOENT.to_result();
+const EACCES: i64 = Errno::EACCES.to_result();
+const EFAULT: i64 = Errno::EFAULT.to_result();
+const EINVAL: i64 = Errno::EINVAL.to_result();
 const INT3: u8 = 0xcc;
 
 /// Functions of the kernel, where its read-only data begin with something else that it exports, and its return thunk.

@@ -1,7 +1,7 @@
 //! The only way to VTL0's memory.
 //!
 //! VTL0 is the attacker: it names addresses that are VTL1's, and rewrites its memory while VTL1 looks. So memory is
-//! reached by copying alone, and every address passes [`refuse_vtl1`] first. What has been copied is trusted in nothing.
+//! reached by copying, or in place once the registry has frozen it (`Transaction::view`), and every address passes [`refuse_vtl1`] first. What has been copied is trusted in nothing.
 //!
 //! | type | for |
 //! |---|---|

@@ -181,7 +181,8 @@ impl<'s> PatchStep<'s> {
                     Some(page) if second.is_multiple_of(PAGE_SIZE) => (*page, &[][..]),
                     _ => (PhysAddr::new(second)?, next_page.as_slice()),
                 };
-                let (Some(new), Some(old)) = (code.get(..size.saturating_sub(1)), old.get(..size.saturating_sub(1))) else {
+                let (Some(new), Some(old)) = (code.get(..size.saturating_sub(1)), old.get(..size.saturating_sub(1)))
+                else {
                     return Err(invalid(FORMS));
                 };
                 let place = PhysMutPtr::bytes(registry, owner, at, more, new.len())?;

@@ -114,7 +114,7 @@ fn edits(options: &Options, id: u64, read: &dyn Fn(&str) -> Result<String>) -> R
     let snake = snake_case(name);
     // What the gate lets through answers -ENOTSUP.
     let (before, after) = (phase != "runtime", phase != "boot");
-    let number = |passes: bool| if passes { "-95" } else { "-1" };
+    let number = |passes: bool| if passes { "Errno::ENOTSUP.to_result()" } else { "Errno::EPERM.to_result()" };
     let filled_in = |template: &str| {
         let words = [("NAME", name.as_str()), ("SNAKE", &snake), ("PHASE", phase), ("CALLER", caller)];
         let words = words.into_iter().chain([("BEFORE", number(before)), ("AFTER", number(after))]);
@@ -154,8 +154,9 @@ mod tests {
 
     #[test]
     fn every_file_gets_what_it_needs() {
-        for (phase, before, after, errno) in
-            [("any", -95, -95, "-ENOTSUP"), ("boot", -95, -1, "-EPERM"), ("runtime", -1, -95, "-ENOTSUP")]
+        let (implemented, phase_rule) = ("ENOTSUP", "EPERM");
+        for (phase, before, after) in
+            [("any", implemented, implemented), ("boot", implemented, phase_rule), ("runtime", phase_rule, implemented)]
         {
             let edits = edits_for("FrobAPsTwice", phase);
             let text = |path: &str| &edits.iter().find(|edit| edit.path == Path::new(path)).unwrap().text;
@@ -164,13 +165,14 @@ mod tests {
             assert!(text(HANDLERS).contains("\nmod frob_aps_twice;\n"));
             assert!(text(HANDLERS).contains("\n//! | `frob_aps_twice` | FrobAPsTwice |\n"));
             assert!(text(TESTS).contains("\nmod frob_aps_twice;\n"));
-            let step = format!("\n    stage.call(vtl0, F::FrobAPsTwice, [0; 3], \"{errno}\")?;\n    Ok(())\n}}\n");
+            let step = format!("\n    stage.call(vtl0, F::FrobAPsTwice, [0; 3], \"-{after}\")?;\n    Ok(())\n}}\n");
             assert!(text(STORY).contains(&step), "{step}");
             let handler = text("vsm_handlers/src/frob_aps_twice.rs");
             assert!(handler.contains(&format!("FrobAPsTwice, phase = {phase}, caller = bsp, not_implemented)]\n")));
             assert!(handler.contains("\nfn frob_aps_twice() {}\n"));
             let written = text("vsm_handlers/tests/calls/frob_aps_twice.rs");
-            let positions = [before, after].map(|errno| written.find(&format!("[id, 0, 0, 0]), {errno});\n")).unwrap());
+            let positions = [before, after]
+                .map(|errno| written.find(&format!("[id, 0, 0, 0]), Errno::{errno}.to_result());\n")).unwrap());
             assert!(before == after || positions.is_sorted(), "{written}");
         }
     }

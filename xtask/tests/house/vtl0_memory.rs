@@ -5,11 +5,12 @@ use proc_macro2::{TokenStream, TokenTree};
 use crate::tree::sources;
 use crate::{Finding, assert_none, lines};
 
-/// What copies from and to VTL0's memory without a check.
-const UNCHECKED: [&str; 2] = ["read_vtl0", "write_vtl0"];
+/// What copies from and to VTL0's memory, or maps it, without a check.
+const UNCHECKED: [&str; 3] = ["read_vtl0", "write_vtl0", "map_view"];
 /// Where it may be named: the checks, the seam, what implements it, and the simulator with its tests.
-const PLACES: [&str; 4] = [
+const PLACES: [&str; 5] = [
     "litebox_platform_lvbs/src/access/",
+    "litebox_platform_lvbs/src/frames/view.rs",
     "litebox_platform_lvbs/src/hardware/",
     "litebox_platform_lvbs/src/arch/",
     "vsm_sim/",
