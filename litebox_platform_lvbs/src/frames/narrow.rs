@@ -3,9 +3,9 @@
 //! A list of VTL0's may name frames that are no memory, which the hypervisor refuses, each in its own way: Hyper-V changes
 //! those before the first one and stops there, others change none of the hypercall. So what is refused is narrowed by halves
 //! down to a frame. From there the end of the run of refused frames is looked for: frame by frame as far as [`EXACT`], so
-//! that memory between two small holes is not taken for one of them, then at doubled distances and by halves again, so that
-//! a large hole does not cost a hypercall for each of its frames. What lies between two refused frames of the second kind
-//! counts as refused.
+//! that memory between two small holes is not taken for one of them, then in steps of [`STEP`] and, far on, of a part of the
+//! distance, and by halves again, so that a large hole does not cost a hypercall for each of its frames. What lies between two
+//! refused frames of the second kind counts as refused.
 //!
 //! What is trusted: the hypervisor's answers.
 
@@ -24,6 +24,11 @@ const MAX_REFUSALS: u32 = 4096;
 
 /// Frames of a run that are tried one by one. The hole below 1 MiB has 96.
 pub(super) const EXACT: u64 = 256;
+
+/// Beyond that, one in so many: memory of half a MiB within a hole is found.
+const STEP: u64 = 128;
+/// Far on, steps are this part of the distance.
+const PART: u64 = 32;
 
 /// What the hypervisor refused to change, most likely because it is no memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -205,12 +210,13 @@ impl Stream<'_> {
         let (mut refused, mut good) = (0_u64, None);
         let mut last = first;
         let mut distance = 1_u64;
-        while good.is_none_or(|good| good - refused > 1) {
+        while good.is_none_or(|good| good - refused > 1) && self.refusals < MAX_REFUSALS {
             let index = match good {
                 Some(good) => refused + (good - refused) / 2,
                 None => distance,
             };
-            distance = if distance < EXACT { distance + 1 } else { distance.saturating_mul(2) };
+            let step = if distance < EXACT { 1 } else { STEP.max(distance / PART) };
+            distance = distance.saturating_add(step);
             let Some(frame) = self.nth(first, index) else {
                 good = Some(index);
                 continue;

@@ -32,6 +32,12 @@ impl KernelText {
         (KERNEL..self.end).contains(&va)
     }
 
+    /// Whether one of the `size` bytes from `va` on is one of the kernel's text.
+    #[must_use]
+    pub fn overlaps(&self, va: u64, size: u64) -> bool {
+        va < self.end && KERNEL < va.saturating_add(size)
+    }
+
     /// Physical address of the byte at `va`, if that is one of the kernel's text. Whose frame it is in is not known here.
     #[must_use]
     pub fn physical(&self, va: u64) -> Option<u64> {
@@ -57,6 +63,17 @@ mod tests {
         ] {
             assert_eq!((text.physical(va), text.contains(va)), (expected, expected.is_some()), "{va:#x}");
         }
+        for (va, size, expected) in [
+            (rodata - 1, 1, true),
+            (rodata, 0x1000, false),
+            (KERNEL - 0x1000, 0x1000, false),
+            (KERNEL - 0x1000, 0x1001, true),
+            (0, u64::MAX, true),
+            (u64::MAX, 1, false),
+        ] {
+            assert_eq!(text.overlaps(va, size), expected, "{va:#x}");
+        }
+        assert!(!KernelText::default().overlaps(0, u64::MAX));
         for unknown in [KernelText::new([]), KernelText::new([(rodata, pa), (rodata + 0x1000, pa)])] {
             assert_eq!((unknown, unknown.physical(rodata - 1)), (KernelText::default(), None));
         }

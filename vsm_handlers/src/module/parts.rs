@@ -63,10 +63,8 @@ impl ObjectKind for Part {
     fn max_bytes(self) -> u64 {
         match self {
             // Some 80,000 sites. Few modules have a thousand; but VTL0 sends the sites of modules that were refused before
-            // along with those of the next one (LVBS contract §11.5).
-            Self::Patches => 512 * PAGE_SIZE,
-            // 4096 pages; no module has a hundred.
-            Self::Thunks => 4096 * PAGE_SIZE,
+            // along with those of the next one (LVBS contract §11.5). And pages of 640 thunks for at most 262,144 sites.
+            Self::Patches | Self::Thunks => 512 * PAGE_SIZE,
             _ => MODULE_VALIDATION_MAX_SIZE,
         }
     }

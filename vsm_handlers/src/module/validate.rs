@@ -56,6 +56,13 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     if let Some(other) = parts.iter().chain(&thunks).find_map(|part| modules.at(part.va, part.size())) {
         return Err(VsmError::ModuleOverlaps(other));
     }
+    let kernel = platform.vtl0().kernel_data();
+    let of_kernel = |part: &&MemoryContainer| kernel.is_some_and(|kernel| kernel.text.overlaps(part.va, part.size()));
+    if let Some(part) = parts.iter().chain(&thunks).find(of_kernel) {
+        // A branch there would enter the kernel's own text, wherever VTL0 likes.
+        let rule = "its memory must not lie in the kernel's text";
+        return Err(VsmError::InvalidObject { object: "module", at: part.va, rule });
+    }
     transaction.apply()?;
     let frozen = Frozen { call, parts: &parts, thunks: &thunks, modules: &modules, transaction: &transaction };
     let Accepted { exports, uses, patches, functions, explained } = frozen.judge(&file, &wanted_sites)?;

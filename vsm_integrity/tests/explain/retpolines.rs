@@ -107,6 +107,26 @@ fn against_its_each_branch_has_its_own_thunk() {
     world.refused_with((text, 0), PLAIN[0]);
 }
 
+/// What Linux uses when it has no page: the kernel's own thunk of the register, and no other one, even where a page of the
+/// module's own would have the branch's.
+#[test]
+fn of_the_kernels_thunks_against_its_a_branch_takes_its_own_register_s() {
+    let (object, text) = module();
+    // The thunk of RCX, the second, lies where the page before the array would have that of the first branch.
+    let array = 0xffff_ffff_81e1_0000 + THUNKS_AT[0] - 64;
+    let mut world = World::load(&object);
+    let own = world.exports.0["__x86_indirect_thunk_rax"].clone();
+    world.exports.0.insert("__x86_indirect_its_thunk_rax".to_owned(), (array, own.1, own.2));
+    for (register, at, opcode) in SITES {
+        let number = REGISTERS.iter().position(|name| *name == register).unwrap() as u64;
+        let prefix = opcode.len() as u64 - 1;
+        let code = branch(opcode[opcode.len() - 1], world.address((text, at + prefix)), array + number * 64);
+        world.put((text, at + prefix), &code);
+    }
+    assert!(world.accepted().thunk_pages.iter().all(|page| *page == 0));
+    world.refused_with((text, 0), &branch(0xe8, world.address((text, 0)), array + 64));
+}
+
 #[test]
 fn a_page_of_thunks_is_a_page_outside_of_the_module() {
     let (object, text) = module();

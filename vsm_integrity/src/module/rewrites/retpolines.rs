@@ -138,9 +138,10 @@ fn thunk_target(
     let found = branch::decode(spot.found, spot.va)?.target;
     // What Linux uses when it can't allocate a thunk.
     if let Some(array) = plan.its_thunks
-        && found == array.wrapping_add(u64::from(register) * ITS_STRIDE)
+        && found.wrapping_sub(array) < 16 * ITS_STRIDE
     {
-        return Some(found);
+        // Nothing else of the array, be it where a page of the module's own would have the thunk.
+        return (found == array.wrapping_add(u64::from(register) * ITS_STRIDE)).then_some(found);
     }
     let (number, offset) = split(spot.site.index());
     let page = match habits.thunk_pages.get(number) {
