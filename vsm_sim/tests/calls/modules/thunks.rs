@@ -86,6 +86,11 @@ fn only_the_modules_own_pages_with_its_own_thunks_are_accepted() {
     refused(&mut linux, &with(vec![(FREE, page.clone())]), "must be on its list, as ranges of kind 9");
     let more = [module.thunks.clone(), vec![(FREE, page.clone())]].concat();
     refused(&mut linux, &with(more), "must not come with pages of thunks that it does not branch to");
+    // In the kernel's own text, where a branch would run that instead.
+    let text = linux.machine.platform().vtl0().kernel_data().expect("kernel data").text;
+    let in_kernel = (0xffff_ffff_8000_0000..=0xffff_ffff_f000_0000).step_by(0x10_0000).find(|va| text.contains(*va));
+    let in_kernel = in_kernel.expect("the captured kernel's text is known");
+    refused(&mut linux, &with(vec![(in_kernel, page.clone())]), "its memory must not lie in the kernel's text");
     for at in [0, 31, 32, 33, 34, 4095] {
         let mut page = page.clone();
         page[at] ^= 1;
