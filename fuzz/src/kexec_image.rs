@@ -195,6 +195,15 @@ mod tests {
     use super::*;
     use vsm_sim::vtl0::kexec::Image;
 
+    /// Whole images in frames scattered in different ways: one of more ranges than the driver's list pages have room for here.
+    #[test]
+    fn an_honest_image_is_accepted_however_its_frames_lie() {
+        for order in [0x01, 0x03, 0x09, 0x11, 0x58, 0x59, 0xff] {
+            run(&[0, 0, order, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        run(&[1, 0, 0, 0x58, 3, 4, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0]);
+    }
+
     #[test]
     fn the_kernel_that_is_started_is_looked_at() {
         // The oracle itself: another kernel in the source pages would be found out.

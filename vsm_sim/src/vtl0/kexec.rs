@@ -155,6 +155,8 @@ impl Image {
     /// # Errors
     /// When its frame is not RAM.
     pub fn describe(&self, memory: &dyn GuestMemory, placed: &Placed) -> Result<()> {
+        // Linux takes it from kzalloc: nothing of what was there before.
+        bytes::write(memory, placed.kimage, &vec![0; usize::try_from(KIMAGE)?])?;
         let put = |at: u64, value: u64| bytes::write_u64(memory, placed.kimage + at, value);
         put(HEAD, placed.links.first().map_or(DONE, |link| link | INDIRECTION))?;
         put(START, self.start)?;

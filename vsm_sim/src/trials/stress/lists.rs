@@ -83,9 +83,14 @@ pub fn kdata_range(input: &mut Input<'_>, layout: &Layout) -> Range {
     Range { va: DIRECT_MAP + pa, pa, epa, attributes: input.below(9) }
 }
 
-/// Writes the list of `ranges` to the pages from physical address `start` on, as far as VTL0 may.
+/// Ranges that the driver puts into the three pages that there is room for at least: 127 into the first, then one each.
+const DRIVERS_RANGES: usize = 127 + 2;
+
+/// Writes the list of `ranges` to the pages from physical address `start` on, as far as VTL0 may. A list that is too long for
+/// the driver's pages has full ones, so that it does not lie over what it names.
 pub fn write_list(memory: &dyn GuestMemory, start: u64, ranges: &[Range]) {
-    for (at, page) in (start..).step_by(4096).zip(list_pages(start, ranges, Filling::Driver)) {
+    let filling = if ranges.len() <= DRIVERS_RANGES { Filling::Driver } else { Filling::Full };
+    for (at, page) in (start..).step_by(4096).zip(list_pages(start, ranges, filling)) {
         let _ = memory.write(at, &page);
     }
 }
