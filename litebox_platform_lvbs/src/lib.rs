@@ -26,6 +26,7 @@
 //! | 2 | [`sync`] | locks that do not outlive VTL1's failure | image, host |
 //! | 2 | [`logging`] | the log: lines, the ring that VTL0 reads, limits | image, host |
 //! | 1 | [`failure`] | whether VTL1 has failed | image, host |
+//! | 1 | [`reserved_heap`] | an allocator with a part that only one processor may use | image, host |
 //! | 1 | [`address`] | checked physical addresses and frame ranges | image, host |
 //! | 1 | [`sha_extensions`] | SHA-256 by the processor | image, host |
 #![cfg_attr(not(test), no_std)]
@@ -48,6 +49,7 @@ pub mod optee;
 pub mod owner;
 pub mod phase;
 pub mod platform;
+pub mod reserved_heap;
 pub mod secret;
 pub mod sha_extensions;
 pub mod sync;

@@ -10,6 +10,7 @@ use litebox_platform_lvbs::access::{FetchOnce, refuse_vtl1};
 use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
 use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
 use litebox_platform_lvbs::{Platform, VsmError};
+use vsm_integrity::heap::TryPush;
 
 /// What a range is part of; its attribute word is an index into [`ObjectKind::ALL`].
 pub(crate) trait ObjectKind: Copy + Ord + 'static {
@@ -65,8 +66,6 @@ impl<K: ObjectKind> Objects<K> {
             return Err(VsmError::InvalidList { page: list.first_page(), rule });
         }
         let mut ranges: Vec<(K, CheckedRange)> = Vec::new();
-        let announced = usize::try_from(list.range_count()).unwrap_or(usize::MAX);
-        ranges.try_reserve_exact(announced).map_err(|_| VsmError::OutOfMemory("the ranges of a list"))?;
         let mut walk = list.walk(platform);
         let mut page = None;
         while let Some(range) = walk.next() {
@@ -77,7 +76,8 @@ impl<K: ObjectKind> Objects<K> {
             }
             let kind = K::from_raw(range.attributes())?;
             refuse_vtl1(platform, PhysAddr::new(range.start())?, range.byte_count())?;
-            ranges.push((kind, range));
+            // As they come: what the call has announced may not be there.
+            ranges.try_push((kind, range))?;
         }
         ranges.sort_unstable_by_key(|(kind, range)| (*kind, range.va()));
         let objects = Self { ranges };

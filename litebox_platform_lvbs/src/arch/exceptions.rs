@@ -1,17 +1,22 @@
 //! IDT, exception entries, and fix-ups for instructions that may fault.
 //!
 //! VTL1 runs with interrupts disabled but for one window after each VTL entry, in which the SynIC interrupt is
-//! acknowledged by doing nothing (the message itself is polled). Every other vector is either raised by an instruction of
-//! ours that is allowed to fault and has a fix-up, or ends in a panic that says where.
+//! acknowledged by doing nothing (the message itself is polled). VTL1 asks for no other interrupt; one that comes all the
+//! same is acknowledged, counted, logged with a limit, and ignored. An exception is either raised by an instruction of ours
+//! that is allowed to fault and has a fix-up, or ends in a panic that says where.
 
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use log::warn;
 use x86_64::VirtAddr;
 use x86_64::registers::control::Cr2;
 use x86_64::structures::idt::InterruptDescriptorTable;
 
-use super::{layout, segments};
+use super::kernel::platform_if_ready;
+use super::vp::VpState;
+use super::{hyperv, layout, segments};
+use crate::logging::LogKind;
 
 /// Vector of the SynIC interrupt (any value from 16 up; TLFS "SINT registers").
 pub const SINT_VECTOR: u8 = 0xF3;
@@ -24,12 +29,12 @@ static mut IDT: InterruptDescriptorTable = InterruptDescriptorTable::new();
 /// NMIs seen; only counted, because the code that the NMI interrupted may hold the logger's lock.
 pub static NMI_COUNT: AtomicU64 = AtomicU64::new(0);
 
-// One 16-byte entry per exception vector. Vectors without an error code push a zero in its place, then the vector.
+// One 16-byte entry per vector. Vectors without an error code push a zero in its place, then the vector.
 global_asm!(
     ".balign 16",
     "vtl1_exception_entries:",
     ".set vector, 0",
-    ".rept 32",
+    ".rept 256",
     ".balign 16",
     ".if !((vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30))",
     "pushq $0",
@@ -68,7 +73,7 @@ global_asm!(
 
 // SAFETY: both symbols are defined by the assembly above, with these sizes; only their addresses are used.
 unsafe extern "C" {
-    static vtl1_exception_entries: [[u8; 16]; 32];
+    static vtl1_exception_entries: [[u8; 16]; 256];
     static vtl1_sint_entry: u8;
 }
 
@@ -89,6 +94,8 @@ struct ExceptionFrame {
 const VECTOR_NMI: u64 = 2;
 const VECTOR_GP: u64 = 13;
 const VECTOR_PF: u64 = 14;
+/// The first vector that is no exception (Intel SDM vol. 3 §6.2).
+const FIRST_INTERRUPT: u64 = 32;
 
 extern "C" fn vtl1_exception(frame: &mut ExceptionFrame) {
     match frame.vector {
@@ -102,6 +109,7 @@ extern "C" fn vtl1_exception(frame: &mut ExceptionFrame) {
                 return;
             }
         }
+        vector @ FIRST_INTERRUPT.. => return unexpected_interrupt(vector),
         _ => {}
     }
     panic!(
@@ -114,6 +122,19 @@ extern "C" fn vtl1_exception(frame: &mut ExceptionFrame) {
         Cr2::read_raw(),
         frame.rflags
     );
+}
+
+/// Ignores an interrupt that VTL1 did not ask for. It can only have come in the window after a VTL entry, where the processor
+/// holds no lock, so that it may be logged here.
+fn unexpected_interrupt(vector: u64) {
+    // Of the same or a higher priority than the SynIC's it would keep that one away.
+    hyperv::end_of_interrupt();
+    let vp = VpState::current().index;
+    if let Some(platform) = platform_if_ready()
+        && let Some(logged) = platform.count_event(vp, LogKind::OddInterrupt)
+    {
+        warn!("VP {vp}: an interrupt with vector {vector:#x}, which VTL1 did not ask for, is ignored{logged}");
+    }
 }
 
 fn name(vector: u64) -> &'static str {
@@ -230,6 +251,9 @@ pub fn prepare() {
         idt.simd_floating_point.set_handler_addr(entry(19));
         idt.virtualization.set_handler_addr(entry(20));
         idt.cp_protection_exception.set_handler_addr(entry(21));
+        for (vector, gate) in (FIRST_INTERRUPT as usize..).zip(idt.slice_mut(FIRST_INTERRUPT as u8..)) {
+            gate.set_handler_addr(entry(vector));
+        }
         idt[SINT_VECTOR].set_handler_addr(VirtAddr::new_truncate((&raw const vtl1_sint_entry) as u64));
     }
 }

@@ -103,6 +103,13 @@ pub fn reference_time() -> Option<u64> {
     HAS_REFERENCE_COUNTER.load(Ordering::Relaxed).then(|| read_msr(msr::TIME_REF_COUNT))
 }
 
+/// Tells the local APIC that the interrupt being served is done with (TLFS "EOI Register"; [`check`] saw the privilege).
+/// Without one being served this does nothing.
+pub fn end_of_interrupt() {
+    // SAFETY: the register concerns interrupts only.
+    unsafe { Msr::new(msr::EOI).write(0) };
+}
+
 fn write_msr(number: u32, value: u64) -> Result<(), HypervError> {
     let mut register = Msr::new(number);
     // SAFETY: only called below, with synthetic MSRs and pages of ours; none of them changes memory Rust knows of but

@@ -3,6 +3,7 @@
 
 use core::fmt::{self, Write};
 use core::hint::spin_loop;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -13,6 +14,9 @@ use crate::sync::{Mutex, MutexGuard};
 
 /// The console, and the order of the lines: the ring is written while this is held.
 static SERIAL: Mutex<Serial> = Mutex::new(Serial::new());
+
+/// Whether the ring has been told that the console is not used any more.
+static CONSOLE_IS_DEAD: AtomicBool = AtomicBool::new(false);
 
 /// Tries for a lock before a panic goes on without it: its holder may be the code that panicked.
 const PANIC_TRIES: u32 = 1_000_000;
@@ -34,6 +38,12 @@ impl Log for Logger {
         if let Some(platform) = platform_if_ready()
             && let Some(ring) = platform.log_ring().lock().as_mut()
         {
+            if serial.is_dead() && !CONSOLE_IS_DEAD.swap(true, Ordering::Relaxed) {
+                ring.append(&Line::new(
+                    Level::Warning,
+                    format_args!("COM2 is missing or too slow; the log goes on here only"),
+                ));
+            }
             ring.append(&line);
         }
     }
@@ -57,13 +67,16 @@ pub fn install() {
 /// Prints a panic's message even when the console's lock is never released.
 pub fn print_panic(message: fmt::Arguments<'_>) {
     if let Some(mut serial) = with_patience(&SERIAL) {
-        // COM2 is VTL0's to reprogram: it is set up again, so that this message comes through.
+        // Once more, even if it was given up: this message matters.
         *serial = Serial::new();
+        serial.begin_line();
         let _ = writeln!(serial, "vtl1: panic: {message}");
         drop(serial);
         add_to_ring(message);
     } else {
-        let _ = writeln!(Serial::new(), "\nvtl1: panic: {message}");
+        let mut serial = Serial::new();
+        serial.begin_line();
+        let _ = writeln!(serial, "\nvtl1: panic: {message}");
         add_to_ring(message);
     }
 }

@@ -3,11 +3,12 @@
 //! The message is printed, VTL0 gets a #GP on this processor, and from then on every processor answers every call
 //! with an error. No processor hangs: VTL0 stays able to print, and to reboot.
 
+use core::arch::naked_asm;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::bare_metal::BareMetal;
-use super::vp::VpState;
+use super::vp::{self, VpState};
 use super::vtl_switch::return_to_vtl0;
 use super::{logger, messages};
 use crate::error::VsmError;
@@ -44,7 +45,21 @@ pub fn fail(message: fmt::Arguments<'_>) -> ! {
         }
         inject_general_protection();
     }
-    serve_failed(vp)
+    // SAFETY: `create_area` has mapped the stack; nothing of what lies on it is used again, for nothing returns here.
+    unsafe { serve_failed_anew(vp::stack_top(vp.index)) }
+}
+
+/// Serves from the top of the calling processor's stack: however often it panics, the stack does not grow.
+///
+/// # Safety
+/// `top` is the end of the calling processor's stack, and no frame on it is needed any more.
+// SAFETY: the body is all of the function, and does not return.
+#[unsafe(naked)]
+unsafe extern "C" fn serve_failed_anew(top: u64) -> ! {
+    extern "C" fn serve() -> ! {
+        serve_failed(VpState::current())
+    }
+    naked_asm!("mov rsp, rdi", "xor ebp, ebp", "call {serve}", "ud2", serve = sym serve);
 }
 
 /// Stops where no return to VTL0 is possible: its loader waits for ever, with the reason on the console.

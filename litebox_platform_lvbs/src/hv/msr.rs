@@ -8,6 +8,8 @@ pub const HYPERCALL: u32 = 0x4000_0001;
 pub const VP_INDEX: u32 = 0x4000_0002;
 /// Time since the partition was made, in units of 100 ns, the same on all processors (read only).
 pub const TIME_REF_COUNT: u32 = 0x4000_0020;
+/// End of the interrupt being served, as the local APIC's register of that name (write only).
+pub const EOI: u32 = 0x4000_0070;
 /// VP assist page: bit 0 enable, bits 63:12 frame number.
 pub const VP_ASSIST_PAGE: u32 = 0x4000_0073;
 /// SynIC control: bit 0 enable.

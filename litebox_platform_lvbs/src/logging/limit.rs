@@ -42,10 +42,12 @@ pub enum LogKind {
     KexecImage,
     /// An entry for an unknown reason.
     OddEntry,
+    /// An interrupt that VTL1 did not ask for.
+    OddInterrupt,
 }
 
-/// Kinds of event: the calls, then the others, of which [`LogKind::OddEntry`] is the last.
-const KINDS: usize = VSM_TABLE_LEN + LogKind::OddEntry.behind_calls() + 1;
+/// Kinds of event: the calls, then the others, of which [`LogKind::OddInterrupt`] is the last.
+const KINDS: usize = VSM_TABLE_LEN + LogKind::OddInterrupt.behind_calls() + 1;
 const _: () = assert!(FIRST.is_power_of_two());
 
 impl LogKind {
@@ -65,6 +67,7 @@ impl LogKind {
             Self::SignedModule => 10,
             Self::KexecImage => 11,
             Self::OddEntry => 12,
+            Self::OddInterrupt => 13,
         }
     }
 

@@ -64,7 +64,7 @@ impl Partition {
             msr::GUEST_OS_ID | msr::HYPERCALL => Privileges::ACCESS_HYPERCALL_MSRS,
             msr::VP_INDEX => Privileges::ACCESS_VP_INDEX,
             msr::TIME_REF_COUNT => Privileges::ACCESS_PARTITION_REFERENCE_COUNTER,
-            msr::VP_ASSIST_PAGE => Privileges::ACCESS_INTR_CTRL_REGS,
+            msr::EOI | msr::VP_ASSIST_PAGE => Privileges::ACCESS_INTR_CTRL_REGS,
             msr::SCONTROL | msr::SVERSION | msr::SIEFP | msr::SIMP | msr::EOM => Privileges::ACCESS_SYNIC_REGS,
             _ if sint(number).is_some() => Privileges::ACCESS_SYNIC_REGS,
             _ => return None,
@@ -97,7 +97,7 @@ impl Partition {
             msr::SVERSION => msr::SVERSION_VALUE,
             msr::SIEFP => state.vtl(vp, vtl).synic.event_page,
             msr::SIMP => state.vtl(vp, vtl).synic.message_page,
-            // EOM is write-only and reads as zero.
+            // EOI and EOM are write-only and read as zero.
             _ => sint(number).map_or(0, |index| state.vtl(vp, vtl).synic.sints[index].0),
         })
     }
@@ -136,6 +136,8 @@ impl Partition {
                 state.vtl(vp, vtl).synic.message_page = value;
                 state.deliver_all(vp, vtl, memory);
             }
+            // The sources that are modelled end their interrupts themselves, or VTL0's local APIC does.
+            msr::EOI => {}
             msr::EOM => state.deliver_all(vp, vtl, memory),
             // Read-only.
             msr::VP_INDEX | msr::TIME_REF_COUNT | msr::SVERSION => return Err(Fault::GeneralProtection),

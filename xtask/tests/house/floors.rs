@@ -29,7 +29,7 @@ const FLOORS: &[(&str, Floors)] = &[
             &["error"],
             &["hv"],
             &["loader", "owner", "sync"],
-            &["address", "failure", "logging", "optee", "sha_extensions", "token", "vsm::function"],
+            &["address", "failure", "logging", "optee", "reserved_heap", "sha_extensions", "token", "vsm::function"],
         ],
     ),
     ("litebox_runner_lvbs", &[&["boot", "entry"], &["serve"]]),
