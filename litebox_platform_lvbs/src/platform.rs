@@ -13,6 +13,7 @@ use crate::address::FrameRange;
 use crate::error::VsmError;
 use crate::frames::FrameRegistry;
 use crate::hardware::Hardware;
+use crate::hv::HvRegisterValue;
 use crate::loader::Generation;
 use crate::logging::{LogKind, LogLimits, LogRing, Logged};
 use crate::secret::Secret;
@@ -37,8 +38,12 @@ pub struct PlatformConfig {
 pub struct Processor {
     /// The register values LockRegs recorded; `None` until the processor is locked.
     pub locked: Mutex<Option<ControlRegMap>>,
-    /// Set once `locked` is: checked at each return to VTL0.
+    /// GDTR, IDTR and TR when it was locked.
+    pub tables: Mutex<[HvRegisterValue; 3]>,
+    /// Set once `locked` is, and as long as nothing is left to do about it: checked at each return to VTL0.
     pub is_locked: AtomicBool,
+    /// Whether VTL0 has reset the processor since it was locked, and its registers are being loaded anew.
+    pub is_starting: AtomicBool,
     /// Set once the processor has been to VTL1: from then on it can be stopped at its VTL0's violations.
     pub has_entered: AtomicBool,
     /// How much of the log its VTL0 has caused.

@@ -14,7 +14,7 @@ use litebox_platform_lvbs::vtl0::ControlRegMap;
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{debug, warn};
 
-use crate::registers::pinned;
+use crate::registers::{pinned, restart};
 
 /// What is to be done about an intercept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +185,16 @@ fn compare(
 /// # Errors
 /// [`VsmError::NoSuchProcessor`]; [`VsmError::Hypercall`] when not even the #GP could be raised in VTL0.
 pub fn handle_intercept(platform: &Platform, vp: u32, message: &HvMessage) -> Result<(), VsmError> {
-    let locked = *platform.processor(vp)?.locked.lock();
+    let processor = platform.processor(vp)?;
+    let locked = *processor.locked.lock();
+    if let Some(locked) = &locked
+        && restart::is_starting(platform, vp, processor, message)
+        && let Some(step) = restart::decide(message, locked)
+    {
+        debug!("VP {vp} is being started: {step:x?}");
+        return restart::carry_out(platform, step)
+            .or_else(|error| refused(platform, vp, format_args!("{step:x?}"), error));
+    }
     match decide(message, locked.as_ref()) {
         Verdict::Ignore => {
             if let Some(logged) = platform.count_event(vp, LogKind::OddIntercept) {
@@ -206,15 +215,18 @@ pub fn handle_intercept(platform: &Platform, vp: u32, message: &HvMessage) -> Re
         Verdict::CarryOut { register, value, rip } => {
             debug!("VP {vp}: VTL0 writes {value:#x} to {register}");
             let values = [(register, HvRegisterValue::from_u64(value)), (HvRegisterName::RIP, rip.into())];
-            set_vp_registers(platform.hardware(), InputVtl::VTL0, &values).or_else(|error| {
-                // The processor would have refused the value in the same way.
-                if let Some(logged) = platform.count_event(vp, LogKind::RefusedWrite) {
-                    warn!("VP {vp}: {value:#x} was not written to {register}: {error}; #GP{logged}");
-                }
-                raise_general_protection(platform)
-            })
+            set_vp_registers(platform.hardware(), InputVtl::VTL0, &values)
+                .or_else(|error| refused(platform, vp, format_args!("{register} = {value:#x}"), error))
         }
     }
+}
+
+/// The hypervisor has refused a write, as the processor would have refused the value.
+fn refused(platform: &Platform, vp: u32, what: fmt::Arguments<'_>, error: VsmError) -> Result<(), VsmError> {
+    if let Some(logged) = platform.count_event(vp, LogKind::RefusedWrite) {
+        warn!("VP {vp}: {what} was not written: {error}; #GP{logged}");
+    }
+    raise_general_protection(platform)
 }
 
 /// Makes VTL0 take a #GP(0) when it runs next.

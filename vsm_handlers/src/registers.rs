@@ -3,11 +3,13 @@
 //! What is trusted: the values VTL0's registers have during boot. From then on the hypervisor tells VTL1 of every
 //! write that could change a pinned bit, and `intercept` decides. A processor that was not locked by the end of boot is
 //! locked by VTL1 itself, with the values of the first one that was: its own may have been changed in bad faith. The
-//! processor that ends the boot is locked before the boot ends, so that there is such a one.
+//! processor that ends the boot is locked before the boot ends, so that there is such a one. A locked processor that VTL0
+//! resets is locked again: `restart`.
 
 mod late;
 mod lock;
 mod pins;
+pub(crate) mod restart;
 
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::vsm::BootContext;

@@ -101,6 +101,14 @@ impl HvMessage {
         T::read_from_prefix(&self.payload).ok().map(|(value, _)| value)
     }
 
+    /// What any intercept message says of the instruction; `None` for other messages.
+    #[must_use]
+    pub fn intercept_header(&self) -> Option<InterceptHeader> {
+        let memory = self.memory_intercept().map(|intercept| intercept.header);
+        let msr = || self.msr_intercept().map(|intercept| intercept.header);
+        memory.or_else(msr).or_else(|| self.register_intercept().map(|intercept| intercept.header))
+    }
+
     /// The payload of a [`MessageType::GPA_INTERCEPT`] message.
     #[must_use]
     pub fn memory_intercept(&self) -> Option<MemoryIntercept> {
@@ -169,6 +177,12 @@ impl InterceptHeader {
     #[must_use]
     pub const fn instruction_length(&self) -> u8 {
         self.instruction_length_and_cr8 & 0xf
+    }
+
+    /// Whether the intercepted VTL was in long mode.
+    #[must_use]
+    pub const fn is_long_mode(&self) -> bool {
+        self.execution_state & 1 << 4 != 0
     }
 
     /// Privilege level of the intercepted instruction.

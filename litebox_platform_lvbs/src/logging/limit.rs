@@ -44,10 +44,12 @@ pub enum LogKind {
     OddEntry,
     /// An interrupt that VTL1 did not ask for.
     OddInterrupt,
+    /// A locked processor that was reset.
+    Restart,
 }
 
-/// Kinds of event: the calls, then the others, of which [`LogKind::OddInterrupt`] is the last.
-const KINDS: usize = VSM_TABLE_LEN + LogKind::OddInterrupt.behind_calls() + 1;
+/// Kinds of event: the calls, then the others, of which [`LogKind::Restart`] is the last.
+const KINDS: usize = VSM_TABLE_LEN + LogKind::Restart.behind_calls() + 1;
 const _: () = assert!(FIRST.is_power_of_two());
 
 impl LogKind {
@@ -68,6 +70,7 @@ impl LogKind {
             Self::KexecImage => 11,
             Self::OddEntry => 12,
             Self::OddInterrupt => 13,
+            Self::Restart => 14,
         }
     }
 

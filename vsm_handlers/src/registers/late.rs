@@ -14,6 +14,7 @@ use log::{error, warn};
 
 use super::lock::lock;
 use super::pins::{common, merged};
+use super::restart;
 
 /// What must hold whenever the calling processor, `vp`, goes back to VTL0: after the end of boot its registers are
 /// locked, whether VTL0 has asked for it or not.
@@ -23,7 +24,18 @@ use super::pins::{common, merged};
 #[inline]
 pub fn before_return(platform: &Platform, vp: u32) {
     let is_locked = platform.processor(vp).is_ok_and(|processor| processor.is_locked.load(Ordering::Acquire));
-    if !is_locked && platform.vtl0().phase.get() == Phase::Runtime {
+    if !is_locked {
+        lock_again_or_late(platform, vp);
+    }
+}
+
+#[cold]
+fn lock_again_or_late(platform: &Platform, vp: u32) {
+    if platform.processor(vp).is_ok_and(|processor| processor.is_starting.load(Ordering::Acquire)) {
+        if let Err(error) = restart::finish(platform, vp) {
+            failed(platform, vp, error);
+        }
+    } else if platform.vtl0().phase.get() == Phase::Runtime {
         lock_late(platform, vp);
     }
 }
@@ -40,11 +52,13 @@ fn lock_late(platform: &Platform, vp: u32) {
     match lock_with_reference(platform, vp) {
         Ok(false) => {}
         Ok(true) => warn!("the registers of VP {vp} were not locked before the end of boot; they are now"),
-        Err(error) => {
-            if let Some(logged) = platform.count_event(vp, LogKind::FailedLock) {
-                error!("the registers of VP {vp} cannot be locked: {error}{logged}");
-            }
-        }
+        Err(error) => failed(platform, vp, error),
+    }
+}
+
+fn failed(platform: &Platform, vp: u32, error: VsmError) {
+    if let Some(logged) = platform.count_event(vp, LogKind::FailedLock) {
+        error!("the registers of VP {vp} cannot be locked: {error}{logged}");
     }
 }
 

@@ -11,7 +11,7 @@ use litebox_platform_lvbs::vtl0::control_regs::{LOCKED_REGISTER_COUNT, LOCKED_RE
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{error, info};
 
-use super::pins::{ATTEMPTS, Attempt, SWITCHED_FOR_GUESTS, merged};
+use super::pins::{ATTEMPTS, Attempt, SWITCHED_FOR_GUESTS, TABLES, merged};
 
 /// Locks the calling processor, `vp`: with the values it has, or with those of `reference` where all processors of a Linux
 /// machine have the same; its registers are not written. False if that was done before.
@@ -65,16 +65,20 @@ fn attempt(
     what: Attempt,
     reference: Option<&ControlRegMap>,
 ) -> Result<ControlRegMap, VsmError> {
-    let mut names = [HvRegisterName::CR0; LOCKED_REGISTER_COUNT];
-    let mut values = [HvRegisterValue::default(); LOCKED_REGISTER_COUNT];
+    const MOST: usize = TABLES.len() + LOCKED_REGISTER_COUNT;
+    let mut names = [HvRegisterName::CR0; MOST];
+    let mut values = [HvRegisterValue::default(); MOST];
     let mut count = 0;
-    for (slot, register) in names.iter_mut().zip(LOCKED_REGISTERS.into_iter().filter(|name| what.has(*name))) {
+    let recorded = LOCKED_REGISTERS.into_iter().filter(|name| what.has(*name));
+    for (slot, register) in names.iter_mut().zip(TABLES.into_iter().chain(recorded)) {
         *slot = register;
         count += 1;
     }
     let (names, _) = names.split_at(count);
     let (values, _) = values.split_at_mut(count);
     get_vp_registers(platform.hardware(), InputVtl::VTL0, names, values)?;
+    let (tables, values) = values.split_at_mut(TABLES.len());
+    let (_, names) = names.split_at(TABLES.len());
     for (register, value) in names.iter().zip(values.iter_mut()) {
         if let Some(expected) = reference.and_then(|reference| reference.get(*register)) {
             *value = HvRegisterValue::from_u64(merged(*register, value.low, expected));
@@ -82,16 +86,28 @@ fn attempt(
     }
     let (controls, count) = what.controls();
     let (controls, _) = controls.split_at(count);
+    if let Err(error) = write_controls(platform, controls) {
+        unlock(platform, vp, controls);
+        return Err(error);
+    }
+    platform.processor(vp)?.tables.lock().copy_from_slice(tables);
+    Ok(ControlRegMap::of(names.iter().copied().zip(values.iter().map(|value| value.low))))
+}
+
+fn write_controls(platform: &Platform, controls: &[(HvRegisterName, u64)]) -> Result<(), VsmError> {
     let mut written = [(HvRegisterName::CR0, HvRegisterValue::default()); 4];
     for (slot, (name, value)) in written.iter_mut().zip(controls) {
         *slot = (*name, HvRegisterValue::from_u64(*value));
     }
-    let (written, _) = written.split_at(count);
-    if let Err(error) = set_vp_registers(platform.hardware(), InputVtl::CURRENT, written) {
-        unlock(platform, vp, controls);
-        return Err(error);
-    }
-    Ok(ControlRegMap::of(names.iter().copied().zip(values.iter().map(|value| value.low))))
+    let (written, _) = written.split_at(controls.len().min(written.len()));
+    set_vp_registers(platform.hardware(), InputVtl::CURRENT, written)
+}
+
+/// Intercepts everything again on the calling processor, which has been locked.
+pub(super) fn intercept_writes(platform: &Platform) -> Result<(), VsmError> {
+    let attempt = ATTEMPTS.get(platform.lock_attempt().load(Ordering::Relaxed)).copied().unwrap_or_default();
+    let (controls, count) = Attempt(attempt).controls();
+    write_controls(platform, controls.split_at(count).0)
 }
 
 /// Takes back whatever part of the controls has been written. Only this file writes them, so that they were zero.

@@ -27,6 +27,9 @@ const INTERCEPTS: CrInterceptControl = CrInterceptControl::CR0_WRITE
     .union(CrInterceptControl::SYSENTER_ESP_WRITE)
     .union(CrInterceptControl::SFMASK_WRITE);
 
+/// The descriptor table registers among them, of which every load is a violation.
+pub(super) const TABLES: [HvRegisterName; 3] = [HvRegisterName::GDTR, HvRegisterName::IDTR, HvRegisterName::TR];
+
 /// What is locked beyond the contract's registers, where the hypervisor lets VTL1 (LVBS contract §7, CrInterceptControl).
 /// Linux leaves them alone once a processor is up: XCR0 and TSC_AUX get the same value again when a processor comes back,
 /// and of IA32_MISC_ENABLE one bit is pinned. S_CET is not among them, because Linux turns its endbranch tracking off and

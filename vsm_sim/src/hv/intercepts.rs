@@ -30,6 +30,20 @@ pub struct Instruction {
     pub cpl: u8,
     /// Task priority.
     pub cr8: u8,
+    /// What the processor is in.
+    pub state: ExecutionState,
+}
+
+/// How far a processor's VTL0 has come since it was reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExecutionState {
+    /// Long mode is active.
+    #[default]
+    Long,
+    /// CR0.PE is set.
+    Protected,
+    /// As after a reset.
+    Real,
 }
 
 /// Whether VTL0 may go on.
@@ -108,13 +122,17 @@ impl State {
 }
 
 fn header(vp: u32, access: InterceptAccess, at: &Instruction) -> InterceptHeader {
-    // CR0.PE and EFER.LMA: the model knows VTL0 in long mode only.
-    const LONG_MODE: u16 = 1 << 2 | 1 << 4;
+    // CR0.PE and EFER.LMA.
+    let state = match at.state {
+        ExecutionState::Long => 1 << 2 | 1 << 4,
+        ExecutionState::Protected => 1 << 2,
+        ExecutionState::Real => 0,
+    };
     InterceptHeader {
         vp_index: vp,
         instruction_length_and_cr8: at.length & 0xf | (at.cr8 & 0xf) << 4,
         access,
-        execution_state: u16::from(at.cpl & 3) | LONG_MODE,
+        execution_state: u16::from(at.cpl & 3) | state,
         cs: at.cs,
         rip: at.rip,
         rflags: at.rflags,

@@ -41,7 +41,7 @@ pub mod vtl_switch;
 
 pub use abilities::Refusal;
 pub use injection::Injection;
-pub use intercepts::{Access, Instruction, MemoryAccess, Mode, Verdict};
+pub use intercepts::{Access, ExecutionState, Instruction, MemoryAccess, Mode, Verdict};
 pub use memory::{GuestMemory, NotRam};
 pub use partition::{Effect, Partition, PartitionConfig, ReferenceTime, Report};
 pub use protections::ProtectionMap;

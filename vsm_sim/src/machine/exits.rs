@@ -10,9 +10,12 @@ use super::processor::{Processor, Stop};
 use super::registers::to_tlfs;
 use crate::engine::{Engine, Event, Exit, MemoryFault, Reason, Table};
 use crate::hv::synthetic_msrs::is_synthetic;
-use crate::hv::{Access, Fault, Instruction, MemoryAccess, Mode, Verdict};
+use crate::hv::{Access, ExecutionState, Fault, Instruction, MemoryAccess, Mode, Verdict};
 
+/// CR0.PE, CR4.SMEP, EFER.LMA (Intel SDM vol. 3 §2).
+const CR0_PE: u64 = 1;
 const CR4_SMEP: u64 = 1 << 20;
+const EFER_LMA: u64 = 1 << 10;
 /// CPUID leaf 1: ECX bit 31, a hypervisor is present; bit 3, MONITOR, which a guest of Hyper-V does not get.
 const LEAF1_HYPERVISOR: u32 = 1 << 31;
 const LEAF1_MONITOR: u32 = 1 << 3;
@@ -336,6 +339,11 @@ impl Processor {
             cs: to_tlfs(state.cs),
             cpl: state.cpl(),
             cr8: u8::try_from(state.cr8 & 0xf).unwrap_or(0),
+            state: match (state.efer & EFER_LMA != 0, state.cr0 & CR0_PE != 0) {
+                (true, _) => ExecutionState::Long,
+                (_, true) => ExecutionState::Protected,
+                _ => ExecutionState::Real,
+            },
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use litebox_platform_lvbs::hv::Vtl::Vtl1;
 use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, HvStatus, MapFlags};
-use vsm_sim::hv::{Access, GuestMemory, Instruction, MemoryAccess, Mode, Verdict};
+use vsm_sim::hv::{Access, ExecutionState, GuestMemory, Instruction, MemoryAccess, Mode, Verdict};
 
 use super::support::{ASSIST, SIMP, Setup};
 
@@ -16,6 +16,7 @@ const AT: Instruction = Instruction {
     cs: litebox_platform_lvbs::hv::SegmentRegister { base: 0, limit: 0, selector: 0x10, attributes: 0xa09b },
     cpl: 0,
     cr8: 0xf,
+    state: ExecutionState::Long,
 };
 
 /// VTL1 has set up its SynIC as the contract says, intercepts what LOCK_REGS does, and has returned.

@@ -19,7 +19,7 @@ use super::rules::{Frames, Snapshot};
 use super::{kexec, modules};
 use crate::hosted::{HostedConfig, HostedMachine};
 use crate::hv::registers::{Kind, RegisterFile, kind};
-use crate::hv::{Access, GuestMemory, Instruction, MemoryAccess, Mode, Partition, Verdict};
+use crate::hv::{Access, ExecutionState, GuestMemory, Instruction, MemoryAccess, Mode, Partition, Verdict};
 
 /// Where VTL0's instructions are, and how long they are.
 const RIP: u64 = 0xffff_ffff_8100_0000;
@@ -318,6 +318,7 @@ const INSTRUCTION: Instruction = Instruction {
     cs: litebox_platform_lvbs::hv::SegmentRegister { base: 0, limit: 0, selector: 8, attributes: 0xa09b },
     cpl: 0,
     cr8: 0xf,
+    state: ExecutionState::Long,
 };
 
 impl Cpu for HostedCpu {

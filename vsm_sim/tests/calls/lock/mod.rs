@@ -2,3 +2,4 @@
 
 mod intercept;
 mod regs;
+mod restart;
