@@ -67,7 +67,7 @@ impl FrameRegistry {
             for span in touched.iter() {
                 self.list.change(span.from, span.to.min(done), |interval| {
                     if selected(interval) {
-                        interval.in_force = permission;
+                        interval.put_in_force(permission);
                     }
                 });
             }

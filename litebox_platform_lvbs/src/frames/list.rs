@@ -49,6 +49,8 @@ pub(super) struct Interval {
     pub in_force: Permission,
     /// Whether the hypervisor has refused to change it, and has not changed it since.
     pub refused: bool,
+    /// The same once the transaction commits; equals `refused` outside of one.
+    pub staged_refused: bool,
 }
 
 const _: () = assert!(size_of::<Interval>() == 32);
@@ -56,7 +58,16 @@ const _: () = assert!(size_of::<Interval>() == 32);
 impl Interval {
     fn new(start: u64, State { owner, permission }: State) -> Self {
         let (staged_owner, staged_permission, in_force) = (owner, permission, permission);
-        Self { start, owner, staged_owner, permission, staged_permission, in_force, refused: false }
+        Self {
+            start,
+            owner,
+            staged_owner,
+            permission,
+            staged_permission,
+            in_force,
+            refused: false,
+            staged_refused: false,
+        }
     }
 
     /// Stages `state`.
@@ -69,12 +80,26 @@ impl Interval {
     pub fn unstage(&mut self) {
         self.staged_owner = self.owner;
         self.staged_permission = self.permission;
+        self.staged_refused = self.refused;
+    }
+
+    /// Records that the hypervisor has changed it to `permission`.
+    pub fn put_in_force(&mut self, permission: Permission) {
+        self.in_force = permission;
+        self.staged_refused = false;
+    }
+
+    /// Takes back what is staged because the hypervisor has refused it.
+    pub fn refuse(&mut self) {
+        self.unstage();
+        self.staged_refused = true;
     }
 
     /// Commits what is staged.
     pub fn accept(&mut self) {
         self.owner = self.staged_owner;
         self.permission = self.staged_permission;
+        self.refused = self.staged_refused;
     }
 
     /// Whether something is staged that differs from what holds.

@@ -178,8 +178,7 @@ impl Stream<'_> {
         split(list, end);
         list.change(first, end, |interval| {
             if Self::selected(permission)(interval) {
-                interval.in_force = permission;
-                interval.refused = false;
+                interval.put_in_force(permission);
             }
         });
         list.coalesce(first, end);
@@ -196,8 +195,7 @@ impl Stream<'_> {
         split(list, end);
         list.change(first, end, |interval| {
             if Self::selected(permission)(interval) {
-                interval.unstage();
-                interval.refused = true;
+                interval.refuse();
             }
         });
         list.coalesce(first, end);

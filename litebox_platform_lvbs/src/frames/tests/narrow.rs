@@ -141,7 +141,28 @@ fn a_lack_takes_everything_back() {
             "{step}: {result:?}"
         );
         assert!(fake.protections().iter().all(|flags| *flags == 0xf), "step {step}");
-        assert!(registry.intervals().all(|state| state.permission == Permission::ALL), "step {step}");
+        assert!(registry.intervals().all(|state| state.permission == Permission::ALL && !state.refused), "step {step}");
         registry.list.assert_consistent();
+    }
+}
+
+/// What was refused once is no hole for good: a hypervisor that holds a frame may let it go.
+#[test]
+fn what_was_refused_once_may_change_later() {
+    let refused = |registry: &FrameRegistry| registry.intervals().filter(|state| state.refused).count();
+    for all_or_none in [false, true] {
+        let hole = 0xa0..0x100_u64;
+        let (mut registry, fake) = machine(std::slice::from_ref(&hole), all_or_none);
+        protect(&mut registry, &fake, [(0..RAM as u64, Permission::R)]).unwrap();
+        assert_eq!(refused(&registry), 1);
+        // A call that fails afterwards changes nothing of it.
+        fake.with(|state| state.holes.clear());
+        let calls = fake.with(|state| state.calls);
+        fake.with(|state| state.lack_at = Some(calls + 3));
+        protect(&mut registry, &fake, [(0..RAM as u64, Permission::RX)]).unwrap_err();
+        assert_eq!(refused(&registry), 1);
+        let again = protect(&mut registry, &fake, [(0..RAM as u64, Permission::R)]).unwrap();
+        assert_eq!((again, refused(&registry)), (Refused::default(), 0));
+        must_agree(&registry, &fake, |_| Permission::R);
     }
 }
