@@ -1,8 +1,8 @@
 //! The objects that a HEKI list is about: which ranges make up which, and their bytes.
 //!
-//! A list names a few objects, each by any number of ranges, in any order. Ranges are sorted by object and virtual address;
-//! an object is contiguous in virtual memory unless its kind may have gaps (LVBS contract §5.1). Nothing that VTL0 says is
-//! trusted: what an object may have of ranges and bytes is bounded here.
+//! A list names a few objects, each by any number of ranges, in any order. Ranges are sorted by object and virtual address,
+//! or stay in the list's order; an object is contiguous in virtual memory unless its kind may have gaps (LVBS contract §5.1).
+//! Nothing that VTL0 says is trusted: what an object may have of ranges and bytes is bounded here.
 
 use alloc::vec::Vec;
 
@@ -38,6 +38,12 @@ pub(crate) trait ObjectKind: Copy + Ord + 'static {
         false
     }
 
+    /// Whether the object is made of pieces that VTL0 has allocated one by one, in the list's order: as the driver merges
+    /// ranges, a range may hold the end of one piece and the beginning of the next, and its virtual address is the former's.
+    fn is_pieces(self) -> bool {
+        false
+    }
+
     /// The kind with the number `raw`.
     ///
     /// # Errors
@@ -53,9 +59,17 @@ pub(crate) trait ObjectKind: Copy + Ord + 'static {
     }
 }
 
-/// All ranges of a list, sorted by kind and virtual address.
+/// A range, what it is part of, and its number in the list.
+#[derive(Clone, Copy)]
+pub(crate) struct Named<K> {
+    kind: K,
+    number: u32,
+    pub(crate) range: CheckedRange,
+}
+
+/// All ranges of a list, sorted by kind, and then by virtual address or by number.
 pub(crate) struct Objects<K> {
-    ranges: Vec<(K, CheckedRange)>,
+    ranges: Vec<Named<K>>,
 }
 
 impl<K: ObjectKind> Objects<K> {
@@ -65,7 +79,7 @@ impl<K: ObjectKind> Objects<K> {
         if list.range_count() > most {
             return Err(VsmError::InvalidList { page: list.first_page(), rule });
         }
-        let mut ranges: Vec<(K, CheckedRange)> = Vec::new();
+        let mut ranges: Vec<Named<K>> = Vec::new();
         let mut walk = list.walk(platform);
         let mut page = None;
         while let Some(range) = walk.next() {
@@ -76,10 +90,14 @@ impl<K: ObjectKind> Objects<K> {
             }
             let kind = K::from_raw(range.attributes())?;
             refuse_vtl1(platform, PhysAddr::new(range.start())?, range.byte_count())?;
+            // A list has far fewer.
+            let number = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
             // As they come: what the call has announced may not be there.
-            ranges.try_push((kind, range))?;
+            ranges.try_push(Named { kind, number, range })?;
         }
-        ranges.sort_unstable_by_key(|(kind, range)| (*kind, range.va()));
+        ranges.sort_unstable_by_key(|named| {
+            (named.kind, if named.kind.is_pieces() { named.number.into() } else { named.range.va() })
+        });
         let objects = Self { ranges };
         K::ALL.iter().try_for_each(|kind| objects.check(*kind))?;
         Ok(objects)
@@ -94,7 +112,7 @@ impl<K: ObjectKind> Objects<K> {
             if bytes > kind.max_bytes() {
                 return Err(kind.refuse(range.va(), "there are more bytes than VTL1 takes"));
             }
-            if kind.is_page_set() {
+            if kind.is_page_set() || kind.is_pieces() {
                 continue;
             }
             let end = virtual_end(range).ok_or_else(|| kind.refuse(range.va(), "addresses must not wrap around"))?;
@@ -113,30 +131,33 @@ impl<K: ObjectKind> Objects<K> {
 
     /// The ranges of one object, by virtual address.
     pub(crate) fn ranges(&self, kind: K) -> impl Iterator<Item = &CheckedRange> {
-        self.slice(kind).iter().map(|(_, range)| range)
+        self.slice(kind).iter().map(|named| &named.range)
     }
 
     /// The same, to search in.
-    pub(crate) fn slice(&self, kind: K) -> &[(K, CheckedRange)] {
-        let start = self.ranges.partition_point(|(other, _)| *other < kind);
+    pub(crate) fn slice(&self, kind: K) -> &[Named<K>] {
+        let start = self.ranges.partition_point(|named| named.kind < kind);
         let rest = self.ranges.get(start..).unwrap_or_default();
-        rest.get(..rest.partition_point(|(other, _)| *other == kind)).unwrap_or_default()
+        rest.get(..rest.partition_point(|named| named.kind == kind)).unwrap_or_default()
     }
 
-    /// Where in the bytes of one object, as [`Self::copy`] gives them, a gap in virtual memory lies: how many bytes are before
-    /// it. Ascending, and the length of all bytes last.
-    pub(crate) fn gaps(&self, kind: K) -> Result<Vec<usize>, VsmError> {
-        let mut gaps = Vec::new();
-        let (mut bytes, mut end) = (0, None);
+    /// Where in the bytes of one object, as [`Self::copy`] gives them, a range or a page begins, but for the first: how many
+    /// bytes are before it. Ascending.
+    pub(crate) fn starts(&self, kind: K) -> Result<Vec<usize>, VsmError> {
+        let out = || VsmError::OutOfMemory(kind.name());
+        let mut starts = Vec::new();
+        let mut bytes = 0_u64;
         for range in self.ranges(kind) {
-            if end.is_some_and(|end| end != range.va()) {
-                keep(&mut gaps, bytes, kind)?;
+            let to_page = PAGE_SIZE - range.start() % PAGE_SIZE;
+            let pages = core::iter::successors(Some(to_page), |page| page.checked_add(PAGE_SIZE));
+            let pages = pages.take_while(|page| *page < range.byte_count());
+            for start in core::iter::once(0).chain(pages).filter_map(|offset| bytes.checked_add(offset)) {
+                starts.try_reserve(1).map_err(|_| out())?;
+                starts.push(usize::try_from(start).map_err(|_| out())?);
             }
-            bytes += usize::try_from(range.byte_count()).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
-            end = virtual_end(range);
+            bytes = bytes.saturating_add(range.byte_count());
         }
-        keep(&mut gaps, bytes, kind)?;
-        Ok(gaps)
+        Ok(starts)
     }
 
     /// The bytes of one object; none if the list does not name it.
@@ -156,12 +177,6 @@ impl<K: ObjectKind> Objects<K> {
         }
         Ok(bytes)
     }
-}
-
-fn keep<K: ObjectKind>(gaps: &mut Vec<usize>, gap: usize, kind: K) -> Result<(), VsmError> {
-    gaps.try_reserve(1).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
-    gaps.push(gap);
-    Ok(())
 }
 
 /// The virtual address after a range's last byte, if all of the range lies in one canonical half and has such an address.

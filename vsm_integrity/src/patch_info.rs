@@ -78,14 +78,23 @@ impl PatchSite {
 /// Zeros after the last record, to the end, are padding: VTL0 may send whole pages.
 #[must_use]
 pub fn sites(bytes: &[u8]) -> Sites<'_> {
+    sites_from(bytes, &[])
+}
+
+/// The same for bytes of several places. At each of `starts`, which ascend, a record may begin that VTL0 has allocated by
+/// itself: zeros before it are padding then, too.
+#[must_use]
+pub fn sites_from<'a>(bytes: &'a [u8], starts: &'a [usize]) -> Sites<'a> {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
-    Sites { bytes, end, at: 0, left: 0 }
+    Sites { bytes, starts, end, at: 0, left: 0 }
 }
 
 /// See [`sites`].
 #[derive(Clone, Debug)]
 pub struct Sites<'a> {
     bytes: &'a [u8],
+    /// Where a record may begin behind padding.
+    starts: &'a [usize],
     /// After the last byte that is not zero.
     end: usize,
     at: usize,
@@ -99,6 +108,10 @@ impl Sites<'_> {
             if self.at >= self.end {
                 return Ok(None);
             }
+            if let Some(start) = self.end_of_padding() {
+                self.at = start;
+                continue;
+            }
             let rest = self.bytes.get(self.at..).unwrap_or_default();
             self.left = header(rest).map_err(|rule| ParseError::new(self.at, rule))?;
             self.at = self.at.saturating_add(HEADER_BYTES);
@@ -111,6 +124,26 @@ impl Sites<'_> {
             .map_err(|rule| ParseError::new(start, rule))?;
         self.at = start.saturating_add(PATCH_BYTES);
         Ok(Some(site))
+    }
+
+    /// The next place where a record may begin, if what is here is padding before it. A record may begin with zeros as
+    /// well: what makes sense here is one.
+    fn end_of_padding(&self) -> Option<usize> {
+        let next = self.starts.partition_point(|start| *start <= self.at);
+        let start = *self.starts.get(next)?;
+        let is_zero = self.bytes.get(self.at..start)?.iter().rev().all(|byte| *byte == 0);
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let is_empty = || header(rest).is_ok() && u64_at(rest, 40) != Some(0);
+        (is_zero && !self.is_record(self.at) && (self.is_record(start) || !is_empty())).then_some(start)
+    }
+
+    /// Whether a record with patches begins at `at`, as far as its header and first patch tell.
+    fn is_record(&self, at: usize) -> bool {
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        let patches = rest.len().saturating_sub(HEADER_BYTES) / PATCH_BYTES;
+        let count = header(rest).ok().and_then(|used| usize::try_from(used).ok());
+        let first = array_at(rest, HEADER_BYTES).map(|patch| PatchSite::parse(&patch));
+        count.is_some_and(|used| 0 < used && used <= patches) && matches!(first, Some(Ok(_)))
     }
 }
 
@@ -189,6 +222,47 @@ mod tests {
         assert_eq!(sites(&[]).count(), 0);
     }
 
+    /// Records that VTL0 has allocated one by one, in pages that happen to be neighbours.
+    #[test]
+    fn zeros_before_a_record_s_place_are_padding() {
+        let padded = |bytes: &[u8], to: usize| [bytes, &vec![0; to - bytes.len()]].concat();
+        // What is VTL0's own in a header may be zero.
+        for own in [0xcc, 0] {
+            let record = |pas: &[u64]| {
+                let patches: Vec<_> = pas.iter().map(|pa| patch(*pa, 0, SHORT_JUMP)).collect();
+                let mut bytes = record(0, pas.len() as u64, 170, &patches);
+                bytes[8..32].fill(own);
+                bytes
+            };
+            let many: Vec<u64> = (1..168).map(|index| 0x1000 + 8 * index).collect();
+            let full: Vec<u64> = (1..169).map(|index| 0x1000 + 8 * index).collect();
+            // The first leaves 40 bytes of its page, most of it, 16, two pages, and all but a header.
+            for (first, pages) in [(&many, 1), (&many[..1].to_vec(), 1), (&full, 1), (&many, 3), (&vec![], 1)] {
+                let one = padded(&record(first), 4096 * pages);
+                let all = [one, record(&[0x9000, 0x9008]), vec![0; 99]].concat();
+                let starts: Vec<usize> = (1..all.len().div_ceil(4096)).map(|page| 4096 * page).collect();
+                let found: Result<Vec<u64>, _> =
+                    sites_from(&all, &starts).map(|site| site.map(|site| site.pa)).collect();
+                assert_eq!(found.unwrap(), [&first[..], &[0x9000, 0x9008]].concat(), "{own}, {} sites", first.len());
+            }
+            // One directly behind the other, however their headers lie over the start of a page.
+            for start in (4000..4096).step_by(8) {
+                let all = [record(&[0x1000]), record(&[0x2000]), record(&[0x3000])].concat();
+                for cut in [72, 144] {
+                    let starts = [cut + 4096 - start];
+                    let found = sites_from(&all, &starts).map(|site| site.unwrap().pa).collect::<Vec<_>>();
+                    assert_eq!(found, [0x1000, 0x2000, 0x3000], "{own}, a page from {} on", starts[0]);
+                }
+            }
+        }
+        // What is no padding stays wrong, and so does what is missing.
+        let good = record(0, 1, 1, &[patch(0x1000, 0, SHORT_JUMP)]);
+        let bad = [padded(&good, 4095), vec![1], good.clone()].concat();
+        assert_eq!(sites_from(&bad, &[4096]).filter_map(Result::err).count(), 1);
+        let cut = [padded(&good, 4096), good[..71].to_vec()].concat();
+        assert_eq!(sites_from(&cut, &[4096]).filter_map(Result::err).count(), 1);
+    }
+
     #[test]
     fn the_offset_of_what_is_wrong_is_named() {
         let good = record(0, 1, 1, &[patch(0x1000, 0, SHORT_JUMP)]);
@@ -223,6 +297,8 @@ mod tests {
         #[test]
         fn any_bytes_are_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(sites(&bytes).count() <= bytes.len() / PATCH_BYTES + 1);
+            let starts: Vec<usize> = (0..400).step_by(7).collect();
+            prop_assert!(sites_from(&bytes, &starts).count() <= bytes.len() / PATCH_BYTES + 1);
         }
 
         #[test]

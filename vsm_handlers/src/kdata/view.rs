@@ -5,16 +5,15 @@
 use litebox_platform_lvbs::VsmError;
 use litebox_platform_lvbs::access::FetchOnce;
 use litebox_platform_lvbs::address::PhysAddr;
-use litebox_platform_lvbs::heki::CheckedRange;
 use vsm_integrity::ksymtab::VirtualMemory;
 
 use super::objects::Kind;
-use crate::objects::{ObjectKind, Objects, virtual_end};
+use crate::objects::{Named, ObjectKind, Objects, virtual_end};
 
 /// The view.
 pub(super) struct View<'v, 'p> {
     /// By virtual address, without overlaps.
-    ranges: &'v [(Kind, CheckedRange)],
+    ranges: &'v [Named<Kind>],
     memory: &'v mut FetchOnce<'p>,
 }
 
@@ -25,8 +24,8 @@ impl<'v, 'p> View<'v, 'p> {
 
     /// The physical address of the byte at `va`, and how many bytes of its range there are from it on.
     fn find(&self, va: u64) -> Option<(PhysAddr, u64)> {
-        let after = self.ranges.partition_point(|(_, range)| range.va() <= va);
-        let (_, range) = self.ranges.get(after.checked_sub(1)?)?;
+        let after = self.ranges.partition_point(|named| named.range.va() <= va);
+        let range = &self.ranges.get(after.checked_sub(1)?)?.range;
         let left = virtual_end(range)?.checked_sub(va).filter(|left| *left != 0)?;
         Some((PhysAddr::new(range.end().checked_sub(left)?).ok()?, left))
     }

@@ -69,8 +69,12 @@ impl ObjectKind for Part {
         }
     }
 
-    /// Each record of patch sites is allocated by itself.
     fn may_have_gaps(self) -> bool {
-        matches!(self, Self::Patches | Self::Thunks)
+        self == Self::Thunks
+    }
+
+    /// Each record of patch sites is allocated by itself (LVBS contract §11.5).
+    fn is_pieces(self) -> bool {
+        self == Self::Patches
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn validate(call: &CallContext<'_>, list: HekiList) -> Result<Token, 
     let mut fetched = FetchOnce::new(platform);
     let objects = Objects::collect(platform, list, &mut fetched)?;
     let wanted_sites =
-        WantedSites { bytes: objects.copy(Part::Patches, &mut fetched)?, gaps: objects.gaps(Part::Patches)? };
+        WantedSites { bytes: objects.copy(Part::Patches, &mut fetched)?, starts: objects.starts(Part::Patches)? };
     let mut registry = platform.frames().lock();
     let mut modules = platform.vtl0().modules().lock();
     let token = modules.prepare()?;
@@ -216,19 +216,15 @@ fn keep(sites: &mut Vec<PatchData>, site: PatchData) -> Result<(), Failure> {
 /// The records of patch sites that VTL0 sends along.
 struct WantedSites {
     bytes: Vec<u8>,
-    /// Where one run of records ends and another begins, which may be whole pages each; the last one's end too.
-    gaps: Vec<usize>,
+    /// Where a record may begin that VTL0 has allocated by itself.
+    starts: Vec<usize>,
 }
 
 impl WantedSites {
-    /// All sites, run by run.
+    /// All sites, record by record.
     fn iter(&self) -> impl Iterator<Item = Result<PatchSite, VsmError>> {
-        let starts = core::iter::once(0).chain(self.gaps.iter().copied());
-        starts.zip(&self.gaps).flat_map(|(start, end)| {
-            let records = self.bytes.get(start..*end).unwrap_or_default();
-            let refuse = move |error: ParseError| Part::Patches.refuse((start + error.offset) as u64, error.rule);
-            patch_info::sites(records).map(move |site| site.map_err(refuse))
-        })
+        let refuse = |error: ParseError| Part::Patches.refuse(error.offset as u64, error.rule);
+        patch_info::sites_from(&self.bytes, &self.starts).map(move |site| site.map_err(refuse))
     }
 }
 

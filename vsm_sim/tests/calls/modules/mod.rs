@@ -5,5 +5,6 @@ mod failures;
 mod keys;
 mod life;
 mod races;
+mod records;
 mod refusals;
 mod thunks;
