@@ -14,7 +14,7 @@ use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::lists::Range;
 
 use crate::input::Input;
-use crate::machine::{self, LAYOUT, RAM, Reads, Snapshot, VTL1};
+use crate::machine::{self, HOLE, LAYOUT, RAM, Reads, Snapshot, VTL1};
 
 /// What VTL1 takes at most.
 const MAX_RANGES: u64 = 1 << 20;
@@ -70,7 +70,8 @@ fn chain(machine: &HostedMachine, first: u64, announced: u64) -> Option<Vec<Rang
     let mut seen = BTreeSet::new();
     let mut at = first;
     loop {
-        let is_page = at.is_multiple_of(4096) && at >> 12 < RAM && !VTL1.contains(&(at >> 12));
+        let is_memory = at >> 12 < RAM && !HOLE.contains(&(at >> 12)) && !VTL1.contains(&(at >> 12));
+        let is_page = at.is_multiple_of(4096) && is_memory;
         if !is_page || !seen.insert(at) {
             return None;
         }
@@ -105,11 +106,13 @@ fn rights(ranges: &[Range]) -> Option<Vec<MapFlags>> {
     if !ranges.iter().all(sound) {
         return None;
     }
-    // The last range that names a frame counts. What is beyond RAM is left as it is.
+    // The last range that names a frame counts. What is no RAM is left as it is.
     let named = |gfn: u64| ranges.iter().rev().find(|range| (range.pa >> 12..range.epa >> 12).contains(&gfn));
     let right = |gfn: u64| {
         if VTL1.contains(&gfn) {
             MapFlags::NONE
+        } else if HOLE.contains(&gfn) {
+            MapFlags::ALL
         } else {
             named(gfn).map_or(MapFlags::ALL, |range| flags(range.attributes))
         }
@@ -145,6 +148,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let first = page(&[range(0, 16, 3), range(0x10, 48, 1), range(0x40, 9, 5)], 0);
     let vtl1 = page(&[range(0x1f0, 64, 3), range(0x210, 64, 5)], 0);
     let last = page(&[range(0x3ff, 1, 7)], 0);
+    // A real kernel's: a hole in the middle, the hypercall page as everything, frames named again, the last time as text.
+    let kernel = [range(0, 1, 7), range(1, 64, 3), range(0x1b0, 0x38, 3), range(0x1c8, 0x18, 7), range(0, 1, 5)];
+    let one_each: Vec<Vec<u8>> = (0..6).map(|index| page(&[range(0x1d0 + index, 2, 1)], 0)).collect();
     let raw =
         [vec![0xff], [DIRECT, 0x5000, 0x9000, 3].iter().flat_map(|word: &u64| word.to_le_bytes()).collect()].concat();
     // Six pages of which the last leads back to one in the middle, and more ranges announced than they have.
@@ -157,6 +163,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         cycle(2),
         cycle(4),
         [vec![0], first.clone()].concat(),
+        [vec![0], page(&kernel, 0)].concat(),
+        [vec![5], one_each.concat()].concat(),
         [vec![2], first.clone(), vtl1.clone(), last].concat(),
         [vec![1], first, page(&[range(0x100, 8, 1)], 0xf0)].concat(),
         [vec![1], vtl1, page(&[raw], 0)].concat(),

@@ -11,17 +11,19 @@ pub use vsm_sim::trials::stress::rules::{Reads, Snapshot};
 
 /// Where VTL0 keeps what.
 pub const LAYOUT: Layout = Layout::FUZZ;
-/// Frames of RAM: 4 MiB.
+/// The first frame behind RAM: 4 MiB.
 pub const RAM: u64 = LAYOUT.ram_end;
 /// VTL1's frames.
 pub const VTL1: Range<u64> = LAYOUT.vtl1;
+/// Frames below the end of RAM that are none.
+pub const HOLE: Range<u64> = LAYOUT.hole;
 /// Where VTL0 keeps lists and buffers: the frames from here on.
 pub const BUFFERS: u64 = LAYOUT.buffers;
 
 /// A machine after VTL1's boot.
 pub fn new() -> HostedMachine {
     let range = |start, end| FrameRange::from_gfns(start, end).expect("the frames ascend");
-    let ram = vec![range(0, RAM)];
+    let ram = vec![range(0, HOLE.start), range(HOLE.end, RAM)];
     let mut machine = HostedMachine::new(HostedConfig { ram, vtl1_region: range(VTL1.start, VTL1.end), vps: 2 });
     // The lines are formatted then, and written into the ring.
     machine.keep_log();

@@ -5,7 +5,7 @@ use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::vsm::{CallRow, VsmFunction};
 use vsm_sim::hosted::HostedMachine;
 use vsm_sim::hv::GuestMemory;
-use vsm_sim::trials::stress::modules::Modules;
+use vsm_sim::trials::stress::modules::{Modules, STALE};
 use vsm_sim::trials::stress::{generators, kexec, lists};
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::log_reader::LogReader;
@@ -172,6 +172,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         [sound_kernel.clone(), image(0), image(0), vec![5, 0, 10, 0, 0, 0, 0], image(1)].concat(),
         [two.clone(), free(1), free(1), unload(1), unload(2), unload(1), module(0, 0)].concat(),
         [two.clone(), patch(0), patch(1), patch(2), unload(2)].concat(),
+        [sound_kernel.clone(), module(0, 2), module(0, STALE), free(1), patch(0), module(1, STALE)].concat(),
         [sound_kernel.clone(), boot_of(&list(0), &call), key(0), key(1), two.clone()].concat(),
         [sound_kernel.clone(), module(1, 0), module(0, 1), module(0, 2), module(0, 3), module(0, 4)].concat(),
         [sound_kernel.clone(), vec![3, 0, 2, 1], module(0, 0), call(0, 6)[1..].to_vec()].concat(),

@@ -164,6 +164,11 @@ impl Vtl0 {
                 ensure!(stop == Stop::Done, "VTL0's write of MSR {number:#x} ended in {stop:x?}");
             }
         }
+        self.find_vtl_call()
+    }
+
+    /// Asks where in the hypercall page the sequence for VTL calls is.
+    fn find_vtl_call(&mut self) -> Result<()> {
         let offsets = self.get_register(HvRegisterName::VSM_CODE_PAGE_OFFSETS)?;
         self.vtl_call = guest::HYPERCALL_PAGE + (offsets & 0xfff);
         Ok(())
@@ -234,6 +239,10 @@ impl Vtl0 {
             .context("VTL0 cannot load the image")?;
         let status = self.enable_vp_vtl1(SELF_VP, &start)?;
         ensure!(status.is_success(), "HvCallEnableVpVtl: {status}");
+        if generation == Generation::G3 {
+            // Only now does that one ask (LVBS contract §11.10).
+            self.find_vtl_call()?;
+        }
         Ok(start)
     }
 

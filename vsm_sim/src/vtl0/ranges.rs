@@ -5,7 +5,7 @@
 //! pages drawn from a seeded generator.
 
 use super::lists::{DIRECT_MAP, Range};
-use super::memory_map::{KERNEL_END, KERNEL_START, LOW_RAM_END, MemoryMap, SCRATCH_END, SCRATCH_START};
+use super::memory_map::{KERNEL_END, LOW_RAM_END, MemoryMap, SCRATCH_END};
 use crate::random::SplitMix;
 
 /// MEM_ATTR_READ | MEM_ATTR_WRITE.
@@ -26,19 +26,19 @@ const SCATTER_START: u64 = SCRATCH_END;
 /// single read-only pages are spread over the rest, which makes about twice as many ranges.
 #[must_use]
 pub fn boot_ranges(map: &MemoryMap, scattered: u64, seed: u64) -> Vec<Range> {
-    let mut ranges = Vec::new();
+    // The hole below 1 MiB is in it, where there is one. The machine's VTL0 keeps code and data on separate pages from the
+    // middle on (see `machine::guest`).
+    let mut ranges = vec![
+        Range::direct(0, CODE_START, READ_WRITE),
+        Range::direct(CODE_START, KERNEL_END, READ_EXECUTE),
+        Range::direct(KERNEL_END, SCATTER_START, READ_WRITE),
+    ];
     let mut random = SplitMix(seed);
     for slot in map.slots() {
         let end = slot.gpa + slot.size;
-        let mut at = slot.gpa;
-        if at == 0 {
-            ranges.push(Range::direct(0, KERNEL_START, READ_WRITE));
-            // The machine's VTL0 keeps code and data on separate pages from the middle on (see `machine::guest`).
-            ranges.push(Range::direct(KERNEL_START, CODE_START, READ_WRITE));
-            ranges.push(Range::direct(CODE_START, KERNEL_END, READ_EXECUTE));
-            ranges.push(Range::direct(KERNEL_END, SCRATCH_START, READ_WRITE));
-            ranges.push(Range::direct(SCRATCH_START, SCATTER_START, READ_WRITE));
-            at = SCATTER_START;
+        let mut at = slot.gpa.max(SCATTER_START);
+        if at >= end {
+            continue;
         }
         let here = scattered * slot.size / map.total;
         let step = ((end - at) / PAGE / here.max(1)).max(3);
@@ -74,7 +74,7 @@ pub enum Kernel {
 }
 
 /// MEM_ATTR_READ | MEM_ATTR_WRITE | MEM_ATTR_EXEC.
-const ALL: u64 = 7;
+pub const ALL: u64 = 7;
 /// How far KASLR has moved the direct map here.
 const SHIFT: u64 = 0x1234 << 30;
 /// Linux's areas for vmalloc and for its array of `struct page`, without KASLR.
@@ -165,7 +165,7 @@ fn merge(ranges: &[Range]) -> Vec<Range> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vtl0::memory_map::{LEGACY_HOLE, default_region_size};
+    use crate::vtl0::memory_map::{LEGACY_HOLE, SCRATCH_START, default_region_size};
 
     const HYPERCALL_PAGE: u64 = CODE_START + PAGE;
 
@@ -236,5 +236,9 @@ mod tests {
         let pages: u64 = ranges.iter().map(|range| (range.epa - range.pa) / PAGE).sum();
         assert_eq!(pages, map.total / PAGE);
         assert!(ranges.iter().any(|range| range.pa < map.region_end() && range.epa > map.region_start));
+        // A hole is named like a part of RAM, as the driver does.
+        let with_hole = boot_ranges(&map.with_legacy_hole(), 20_000, 1);
+        let (first, last) = (with_hole[0], with_hole[with_hole.len() - 1]);
+        assert!(first.epa > LEGACY_HOLE.end && (first.pa, last.epa) == (0, map.end_of_ram()));
     }
 }

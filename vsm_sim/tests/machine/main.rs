@@ -23,6 +23,7 @@
 //! | [`kdata`] | LoadKData |
 //! | [`modules`], [`kexec`] | modules and kexec images are accepted, are closed to real stores, and go |
 //! | [`patch`] | PatchText on two processors at once |
+//! | [`real_kernel`] | what a real LVBS kernel sends |
 //! | [`ring`] | the log ring, the limits of the log and the end of boot |
 //! | [`stress`] | stress on the machine |
 //! | [`attack`] | a processor that stores while another one makes a call |
@@ -49,6 +50,7 @@ mod modules;
 mod patch;
 mod pending;
 mod processors;
+mod real_kernel;
 mod registers;
 mod ring;
 mod setup;

@@ -8,6 +8,7 @@
 //! | `story_calls` | those that are about one call each |
 //! | `story_kexec` | those of a kernel to be started next |
 //! | `story_modules` | those that are about modules |
+//! | `story_registers` | those that are about locked registers |
 //! | `story_optee` | those of a driver that looks for OP-TEE |
 //! | [`report`] | the table of what came of them |
 //! | [`measure`], [`measure_patch`] | instruction counts |
@@ -22,6 +23,7 @@ mod story_calls;
 mod story_kexec;
 mod story_modules;
 mod story_optee;
+mod story_registers;
 
 use std::sync::Arc;
 

@@ -98,7 +98,7 @@ impl Stage<'_> {
         })
     }
 
-    /// VTL0 does something it must not, with `value` in RBX: a #GP.
+    /// VTL0 does something it must not, with `value` in RAX and RBX: a #GP.
     pub(super) fn attempt(
         &mut self,
         vtl0: &mut Vtl0,
@@ -106,8 +106,30 @@ impl Stage<'_> {
         value: u64,
         body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
     ) -> Result<()> {
-        self.step(vtl0, what, &format!("{value:#x}"), "#GP", |vtl0| {
-            let registers = SharedState { rbx: value, ..SharedState::default() };
+        self.execute(vtl0, what, value, "#GP", body)
+    }
+
+    /// VTL0 does something it may, with `value` in RAX and RBX.
+    pub(super) fn permitted(
+        &mut self,
+        vtl0: &mut Vtl0,
+        what: &str,
+        value: u64,
+        body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    ) -> Result<()> {
+        self.execute(vtl0, what, value, "allowed", body)
+    }
+
+    fn execute(
+        &mut self,
+        vtl0: &mut Vtl0,
+        what: &str,
+        value: u64,
+        expected: &str,
+        body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>,
+    ) -> Result<()> {
+        self.step(vtl0, what, &format!("{value:#x}"), expected, |vtl0| {
+            let registers = SharedState { rax: value, rbx: value, ..SharedState::default() };
             Ok(match vtl0.run(&registers, body)? {
                 Stop::Exception(exception) if exception.vector == GENERAL_PROTECTION => "#GP".to_owned(),
                 Stop::Done => "allowed".to_owned(),

@@ -10,7 +10,7 @@ use litebox_platform_lvbs::vsm::{VSM_BASE, VSM_RESERVED, VsmFunction as F};
 
 use super::report::{Report, show_result};
 use super::stage::Stage;
-use super::{Heki, Options, kernel_data, story_calls, story_kexec, story_modules, story_optee};
+use super::{Heki, Options, kernel_data, story_calls, story_kexec, story_modules, story_optee, story_registers};
 use crate::machine::driver::CallResult;
 use crate::machine::guest::HYPERCALL_PAGE;
 use crate::machine::start::Arrival;
@@ -23,8 +23,6 @@ use crate::vtl0::modules::Frames;
 use crate::vtl0::ranges::{boot_ranges, kernel_ranges};
 use crate::vtl0::signed::MADE_UP;
 
-/// CR4.SMEP, which LockRegs pins.
-const CR4_SMEP: u32 = 1 << 20;
 /// Size of the log ring: room for every line of a run.
 const RING_BYTES: u64 = 256 << 10;
 
@@ -50,6 +48,8 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     for vtl0 in std::iter::once(&mut boot_vp).chain(&mut others) {
         stage.call(vtl0, F::LockRegs, [0; 3], "0")?;
     }
+    // As if it had been offline in between.
+    stage.call(others.last_mut().unwrap_or(&mut boot_vp), F::LockRegs, [0; 3], "0")?;
     let ring = boot_vp.with_scratch(|scratch| scratch.pages(RING_BYTES / 4096))?;
     let mut log = RingLog { start: ring, reader: LogReader::new(usize::try_from(RING_BYTES)?), lines: Vec::new() };
     let before_ring = machine.console_lines().len();
@@ -70,7 +70,9 @@ pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mu
     stage.call(caller, F::SignalEndOfBoot, [0; 3], "0")?;
 
     // Calls that the end of boot has closed, ids that are no calls, a call that is not implemented.
-    stage.call(&mut boot_vp, F::LockRegs, [0; 3], "-EPERM")?;
+    for vtl0 in std::iter::once(&mut boot_vp).chain(&mut others) {
+        story_registers::play(&mut stage, vtl0)?;
+    }
     stage.call(&mut boot_vp, F::ProtectMemory, [list.pa, list.nranges, 0], "-EPERM")?;
     stage.call(&mut boot_vp, F::SignalEndOfBoot, [0; 3], "-EPERM")?;
     for id in [VSM_BASE - 1, F::LockRegs.id() | 1 << 32].into_iter().chain(VSM_RESERVED) {
@@ -216,11 +218,5 @@ fn attack(options: &Options, stage: &mut Stage<'_>, vtl0: &mut Vtl0) -> Result<(
     let code = vtl0.call_site();
     stage.attempt(vtl0, "write kernel text", code, |asm| asm.mov(qword_ptr(rbx), rax))?;
     let data = crate::vtl0::memory_map::SCRATCH_START;
-    stage.attempt(vtl0, "execute kernel data", data, |asm| asm.jmp(rbx))?;
-    stage.attempt(vtl0, "clear CR4.SMEP", u64::from(CR4_SMEP), |asm| {
-        use iced_x86::code_asm::cr4;
-        asm.mov(rax, cr4)?;
-        asm.xor(rax, rbx)?;
-        asm.mov(cr4, rax)
-    })
+    stage.attempt(vtl0, "execute kernel data", data, |asm| asm.jmp(rbx))
 }

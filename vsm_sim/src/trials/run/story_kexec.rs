@@ -5,8 +5,7 @@ use iced_x86::code_asm::{al, byte_ptr, qword_ptr, rax, rbx};
 use litebox_platform_lvbs::vsm::VsmFunction as F;
 
 use super::stage::Stage;
-use crate::engine::SharedState;
-use crate::machine::{Stop, Vtl0};
+use crate::machine::Vtl0;
 use crate::vtl0::authenticode;
 use crate::vtl0::kexec::{Image, KERNEL, Placed};
 use crate::vtl0::lists::write_list;
@@ -42,13 +41,7 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, signer: Option<&Signe
     let crash = Image::new(&file, at, true)?.place(stage.machine.ram(), &mut frames)?;
     validate(stage, vtl0, &crash, "0", "the same as crash image")?;
     stage.noted_call(vtl0, F::KexecValidate, [0; 3], "0", "no image")?;
-    stage.step(vtl0, "write what was the image's kernel", &format!("{kernel:#x}"), "allowed", |vtl0| {
-        let registers = SharedState { rbx: kernel, ..SharedState::default() };
-        Ok(match vtl0.run(&registers, |asm| asm.mov(byte_ptr(rbx), al))? {
-            Stop::Done => "allowed".to_owned(),
-            other => format!("{other:x?}"),
-        })
-    })?;
+    stage.permitted(vtl0, "write what was the image's kernel", kernel, |asm| asm.mov(byte_ptr(rbx), al))?;
     let kernel = image.segments.get(KERNEL).context("an image has a kernel")?.start;
     stage.attempt(vtl0, "write the crash image's kernel", kernel, |asm| asm.mov(qword_ptr(rbx), rax))?;
     stage.noted_call(vtl0, F::KexecValidate, [0, 0, 1], "0", "no crash image")

@@ -8,13 +8,13 @@ use vsm_integrity::module::Kind;
 
 use super::report::show_result;
 use super::stage::Stage;
-use crate::engine::SharedState;
-use crate::machine::{Stop, Vtl0};
+use crate::machine::Vtl0;
 use crate::vtl0::bytes;
 use crate::vtl0::kdata::Site;
-use crate::vtl0::lists::{List, write_list};
-use crate::vtl0::modules::{Call, Frames, Module, Placed};
+use crate::vtl0::lists::write_list;
+use crate::vtl0::modules::{Call, Frames, Module, PATCHES, Placed};
 use crate::vtl0::patcher::{BATCH, Form, INT3, Patch, bytes_of, poke, poke_batch, poke_code, write_at};
+use crate::vtl0::records::Records;
 
 /// Pages of VTL0's scratch memory for modules and their files.
 const PAGES: u64 = 1536;
@@ -31,15 +31,17 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
     let start = vtl0.with_scratch(|scratch| scratch.pages(PAGES))?;
     let mut frames = Frames::scattered(start, start + PAGES * PAGE, 1);
     let Some(top) = modules.last() else { return Ok(()) };
+    // HEKI keeps the patch records of modules that are refused: the last one hands them all over (LVBS contract §11.5).
+    let mut records = Records::default();
+    dead(stage, vtl0, &mut frames, &mut records, [&modules[0], top])?;
     let mut loaded: Vec<(Placed, u64)> = Vec::new();
     for (module, token) in modules.iter().zip(1..) {
-        let placed = module.place(stage.machine.ram(), &mut frames, 0x230)?;
         if module.name == top.name {
-            forgeries(stage, vtl0, &mut frames, module)?;
+            forgeries(stage, vtl0, &mut frames, &mut records, module)?;
         }
-        let list = written(vtl0, &placed)?;
-        let note = format!("{}, {} KiB", module.name, module.file.len() >> 10);
-        stage.noted_call(vtl0, F::ValidateModule, [list.pa, list.nranges, 0], &token.to_string(), &note)?;
+        let placed = records.place(module, stage.machine.ram(), &mut frames, (home(module), 0x230))?;
+        let what = format!("{}, {} KiB", module.name, module.file.len() >> 10);
+        validate(stage, vtl0, &placed, &token.to_string(), &what)?;
         // Linux gives the memory of a module's init to the next module as soon as it has run.
         if module.name != top.name {
             stage.call(vtl0, F::FreeModuleInit, [token, 0, 0], "0")?;
@@ -65,6 +67,7 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
     if let Some(site) = &site {
         patch(stage, vtl0, site)?;
     }
+    // A key with sites in all of them.
     for _ in 0..2 {
         flip_all(stage, vtl0, loaded.iter().map(|(placed, _)| placed).zip(modules))?;
     }
@@ -82,14 +85,14 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
         let [first, ..] = poke(site, Form::Nop);
         request(stage, vtl0, first, "-ENOENT", "a site whose module is gone")?;
     }
-    stage.step(vtl0, "write what was a module's text", &format!("{text:#x}"), "allowed", |vtl0| {
-        let registers = SharedState { rbx: text, ..SharedState::default() };
-        Ok(match vtl0.run(&registers, |asm| asm.mov(byte_ptr(rbx), al))? {
-            Stop::Done => "allowed".to_owned(),
-            other => format!("{other:x?}"),
-        })
-    })?;
-    stage.attempt(vtl0, "execute what was a module's text", text, |asm| asm.jmp(rbx))
+    stage.permitted(vtl0, "write what was a module's text", text, |asm| asm.mov(byte_ptr(rbx), al))?;
+    stage.attempt(vtl0, "execute what was a module's text", text, |asm| asm.jmp(rbx))?;
+    // Once more, with no record but its own.
+    let (again, token) = (&modules[0], modules.len() as u64 + 1);
+    records.forget(home(again));
+    let placed = records.place(again, stage.machine.ram(), &mut frames, (home(again), 0))?;
+    validate(stage, vtl0, &placed, &token.to_string(), &format!("{} again", again.name))?;
+    stage.call(vtl0, F::UnloadModule, [token, 0, 0], "0")
 }
 
 /// Whether the address is in the module's text that stays.
@@ -180,29 +183,59 @@ fn request(stage: &mut Stage<'_>, vtl0: &mut Vtl0, patch: Patch, expected: &str,
     stage.noted_call(vtl0, F::PatchText, [at, 0, 0], expected, what)
 }
 
+/// Where Linux has the `struct module`: in the module's data.
+fn home(module: &Module) -> u64 {
+    module.parts.iter().find(|part| part.kind == Kind::Data).map_or(0, |part| part.va)
+}
+
 /// What must not be accepted in the module's place.
-fn forgeries(stage: &mut Stage<'_>, vtl0: &mut Vtl0, frames: &mut Frames, module: &Module) -> Result<()> {
+fn forgeries(
+    stage: &mut Stage<'_>,
+    vtl0: &mut Vtl0,
+    frames: &mut Frames,
+    records: &mut Records,
+    module: &Module,
+) -> Result<()> {
     let mut text = module.clone();
     let part = text.part_mut(Kind::Text).context("a module has text")?;
     part.bytes[0] ^= 1;
-    let unsigned = Module { file: module.file[..module.file.len() - TRAILER].to_vec(), ..module.clone() };
     let mut file = module.clone();
     file.file[0x100] ^= 1;
     for (what, forged, expected) in [
         ("a bit of its text changed", text, "-EINVAL"),
-        ("without a signature", unsigned, "-ENODATA"),
+        ("without a signature", without_signature(module), "-ENODATA"),
         ("a bit of its file changed", file, "-EKEYREJECTED"),
     ] {
-        let placed = forged.place(stage.machine.ram(), frames, 0)?;
-        let list = written(vtl0, &placed)?;
-        let note = format!("{}, {what}", module.name);
-        stage.noted_call(vtl0, F::ValidateModule, [list.pa, list.nranges, 0], expected, &note)?;
-        placed.free(frames, |_| true);
+        let placed = records.place(&forged, stage.machine.ram(), frames, (home(module), 0))?;
+        validate(stage, vtl0, &placed, expected, &format!("{}, {what}", module.name))?;
+        placed.free(frames, |kind| kind != PATCHES);
     }
     Ok(())
 }
 
-fn written(vtl0: &Vtl0, placed: &Placed) -> Result<List> {
+/// Another module that was to be where `module` will be, and is refused.
+fn dead(
+    stage: &mut Stage<'_>,
+    vtl0: &mut Vtl0,
+    frames: &mut Frames,
+    records: &mut Records,
+    [other, module]: [&Module; 2],
+) -> Result<()> {
+    let unsigned = without_signature(other);
+    let placed = records.place(&unsigned, stage.machine.ram(), frames, (home(module), 0))?;
+    validate(stage, vtl0, &placed, "-ENODATA", &format!("{}, without a signature", other.name))?;
+    placed.free(frames, |kind| kind != PATCHES);
+    Ok(())
+}
+
+fn without_signature(module: &Module) -> Module {
+    Module { file: module.file[..module.file.len() - TRAILER].to_vec(), ..module.clone() }
+}
+
+fn validate(stage: &mut Stage<'_>, vtl0: &mut Vtl0, placed: &Placed, expected: &str, what: &str) -> Result<()> {
     let machine = vtl0.machine();
-    vtl0.with_scratch(|scratch| write_list(machine.ram(), scratch, &placed.ranges))
+    let list = vtl0.with_scratch(|scratch| write_list(machine.ram(), scratch, &placed.ranges))?;
+    let records = placed.objects.iter().filter(|object| object.kind == PATCHES).count();
+    let note = format!("{what}; patch records: {records}");
+    stage.noted_call(vtl0, F::ValidateModule, [list.pa, list.nranges, 0], expected, &note)
 }

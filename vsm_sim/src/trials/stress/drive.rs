@@ -15,9 +15,10 @@ use super::options::{Layer, Options};
 use super::player::Player;
 use super::real::RealWorld;
 use super::trace::Record;
+use crate::machine::guest::HYPERCALL_PAGE;
 use crate::random::SplitMix;
 use crate::vtl0::lists::Range;
-use crate::vtl0::ranges::{READ_EXECUTE, READ_WRITE, boot_ranges};
+use crate::vtl0::ranges::{ALL, Kernel, READ_EXECUTE, READ_WRITE, boot_ranges, kernel_ranges};
 
 /// Steps of a life.
 const HOSTED_STEPS: u64 = 1500;
@@ -141,11 +142,13 @@ fn begin(options: &Options, image: Option<&[u8]>, seed: u64, left: u64) -> Resul
             let world = HostedWorld::boot(options.vps)?;
             let layout = world.layout().clone();
             let cpus: Vec<_> = (0..options.vps).map(|vp| world.cpu(vp, lockstep)).collect();
-            // All memory is data; an unused part of it is text. One of its frames is named again, and the last one counts.
+            // All memory is data, the hole in it too; an unused part of it is text, and the hypercall page everything. A frame
+            // of the text is named again, and the last one counts.
             let text = layout.target + 0x18;
             let named = |start: u64, end: u64, attributes| Range::direct(start << 12, end << 12, attributes);
             parts.boot_ranges = vec![
-                named(0, text, READ_WRITE),
+                named(0, 1, ALL),
+                named(1, text, READ_WRITE),
                 named(text, text + 8, READ_EXECUTE),
                 named(text + 8, layout.ram_end, READ_WRITE),
                 named(text + 1, text + 2, READ_WRITE),
@@ -163,7 +166,11 @@ fn begin(options: &Options, image: Option<&[u8]>, seed: u64, left: u64) -> Resul
             let (world, cpus) =
                 RealWorld::boot(options.vps, image.context("no image to boot")?, seed, options.patience)?;
             let layout = world.layout().clone();
-            parts.boot_ranges = boot_ranges(world.map(), 20, seed);
+            parts.boot_ranges = match random.next() % 3 {
+                0 => kernel_ranges(world.map(), Kernel::NoKaslr, HYPERCALL_PAGE),
+                1 => kernel_ranges(world.map(), Kernel::Kaslr, HYPERCALL_PAGE),
+                _ => boot_ranges(world.map(), 20, seed),
+            };
             let life = Arc::new(Life::new(parts, Box::new(world)));
             let player = |cpu: super::real::RealCpu| {
                 let vp = super::cpu::Cpu::vp(&cpu);

@@ -62,7 +62,7 @@ impl HostedWorld {
         let layout = Layout::hosted();
         let frames = |start, end| FrameRange::from_gfns(start, end).context("the frames ascend");
         let mut machine = HostedMachine::new(HostedConfig {
-            ram: vec![frames(0, layout.ram_end)?],
+            ram: vec![frames(0, layout.hole.start)?, frames(layout.hole.end, layout.ram_end)?],
             vtl1_region: frames(layout.vtl1.start, layout.vtl1.end)?,
             vps,
         });

@@ -10,11 +10,11 @@ use vsm_handlers::ROWS;
 use super::input::Input;
 use super::layout::BUFFER_FRAMES;
 use super::life::Life;
-use super::lists;
+use super::lists::{self, DRIVERS_RANGES};
 use super::player::Player;
 use super::{attempts, generators, kexec, modules};
 use crate::hv::GuestMemory;
-use crate::vtl0::lists::Range;
+use crate::vtl0::lists::{Filling, Range};
 use crate::vtl0::optee::{DISCOVERY, Message};
 
 /// Plays a step out of an input.
@@ -71,9 +71,14 @@ pub static KINDS: &[Kind] = &[
         player.list = lists::write_chain(input, &player.cpu.memory(), &player.layout, lists::memory_range);
         call_with_list(player, F::ProtectMemory, 0)
     }),
+    any(1, "ProtectMemory of a list of one range a page", |player, input| {
+        let count = DRIVERS_RANGES + usize::from(input.byte() % 32);
+        let ranges: Vec<Range> = (0..count).map(|_| small_range(player, input, 2)).collect();
+        send(player, F::ProtectMemory, &ranges)
+    }),
     any(1, "ProtectMemory of all memory", |player, _| {
         let ranges = player.life.boot_ranges.clone();
-        send(player, F::ProtectMemory, &ranges, 0)
+        send(player, F::ProtectMemory, &ranges)
     }),
     any(2, "LoadKData of a sound kernel", |player, _| load(player, &mut Input::new(&SOUND_KERNEL))),
     any(3, "LoadKData of a kernel with mistakes", load),
@@ -85,6 +90,10 @@ pub static KINDS: &[Kind] = &[
     any(14, "ValidateModule of a sound module", |player, input| {
         let (which, order, offset) = (input.byte(), input.byte(), input.byte());
         validate(player, &mut Input::new(&[which, order, offset]))
+    }),
+    any(3, "ValidateModule where one was refused", |player, input| {
+        let (which, order, offset) = (input.byte(), input.byte(), input.byte());
+        validate(player, &mut Input::new(&[which, order, offset, modules::STALE]))
     }),
     any(6, "ValidateModule of a spoilt module", |player, input| {
         let [which, order, offset, how, number] = [(); 5].map(|()| input.byte());
@@ -210,23 +219,24 @@ fn call_with_list(player: &mut Player, function: F, third: u64) -> Result<()> {
     player.call(function.id(), [first, count, third]).map(drop)
 }
 
-/// Writes a list and makes a call with it.
-fn send(player: &mut Player, function: F, ranges: &[Range], third: u64) -> Result<()> {
+/// Writes a list as the driver does and makes a call with it.
+fn send(player: &mut Player, function: F, ranges: &[Range]) -> Result<()> {
     let at = player.layout.buffers << 12;
-    lists::write_list(&player.cpu.memory(), at, ranges);
+    lists::write_filled(&player.cpu.memory(), at, ranges, Filling::Driver);
     player.list = [at, ranges.len() as u64];
-    call_with_list(player, function, third)
+    call_with_list(player, function, 0)
+}
+
+/// A few frames with an attribute that makes sense.
+fn small_range(player: &Player, input: &mut Input<'_>, most: u64) -> Range {
+    let start = player.layout.frame(input);
+    let attributes = [1, 3, 3, 5][usize::from(input.byte() & 3)];
+    Range::direct(start << 12, (start + 1 + input.below(most)) << 12, attributes)
 }
 
 fn protect(player: &mut Player, input: &mut Input<'_>) -> Result<()> {
-    let ranges: Vec<Range> = (0..=input.below(12))
-        .map(|_| {
-            let start = player.layout.frame(input);
-            let attributes = [1, 3, 3, 5][usize::from(input.byte() & 3)];
-            Range::direct(start << 12, (start + 1 + input.below(8)) << 12, attributes)
-        })
-        .collect();
-    send(player, F::ProtectMemory, &ranges, 0)
+    let ranges: Vec<Range> = (0..=input.below(12)).map(|_| small_range(player, input, 8)).collect();
+    send(player, F::ProtectMemory, &ranges)
 }
 
 fn load(player: &mut Player, input: &mut Input<'_>) -> Result<()> {

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::input::Input;
-use crate::vtl0::memory_map::{KERNEL_END, KERNEL_START, MemoryMap, SCRATCH_START};
+use crate::vtl0::memory_map::{KERNEL_END, KERNEL_START, LEGACY_HOLE, MemoryMap, SCRATCH_START};
 
 /// Frames of each processor for lists and buffers.
 pub const BUFFER_FRAMES: u64 = 0x30;
@@ -29,6 +29,8 @@ pub struct Layout {
     pub ram_end: u64,
     /// VTL1's frames.
     pub vtl1: Range<u64>,
+    /// Frames below its end that are no RAM.
+    pub hole: Range<u64>,
     /// What VTL0 cannot do without: its code and tables, on a machine that executes them.
     pub own: Range<u64>,
     /// The frames that random ranges start in.
@@ -52,6 +54,7 @@ impl Layout {
     pub const FUZZ: Self = Self {
         ram_end: 0x400,
         vtl1: 0x200..0x240,
+        hole: 0x1d0..0x1d8,
         own: 0..0,
         playground: 0..0x420,
         all_buffers: 0x10..0x40,
@@ -65,7 +68,7 @@ impl Layout {
     /// The hosted machine under stress, for its first processor.
     #[must_use]
     pub fn hosted() -> Self {
-        Self::from(0x10, 0x440, 0x400..0x480, 0x4a0, 0x500, 0..0)
+        Self { hole: 0x488..0x490, ..Self::from(0x10, 0x440, 0x400..0x480, 0x4a0, 0x500, 0..0) }
     }
 
     /// A real machine with this memory, for its first processor: VTL0's own code and tables are left alone.
@@ -82,6 +85,7 @@ impl Layout {
         Self {
             ram_end,
             vtl1,
+            hole: LEGACY_HOLE.start >> 12..LEGACY_HOLE.end >> 12,
             own,
             playground: first..playground_end,
             all_buffers: first..modules,

@@ -84,12 +84,17 @@ pub fn kdata_range(input: &mut Input<'_>, layout: &Layout) -> Range {
 }
 
 /// Ranges that the driver puts into the three pages that there is room for at least: 127 into the first, then one each.
-const DRIVERS_RANGES: usize = 127 + 2;
+pub const DRIVERS_RANGES: usize = 127 + 2;
 
 /// Writes the list of `ranges` to the pages from physical address `start` on, as far as VTL0 may. A list that is too long for
 /// the driver's pages has full ones, so that it does not lie over what it names.
 pub fn write_list(memory: &dyn GuestMemory, start: u64, ranges: &[Range]) {
     let filling = if ranges.len() <= DRIVERS_RANGES { Filling::Driver } else { Filling::Full };
+    write_filled(memory, start, ranges, filling);
+}
+
+/// The same with pages that hold as many ranges as told.
+pub fn write_filled(memory: &dyn GuestMemory, start: u64, ranges: &[Range], filling: Filling) {
     for (at, page) in (start..).step_by(4096).zip(list_pages(start, ranges, filling)) {
         let _ = memory.write(at, &page);
     }

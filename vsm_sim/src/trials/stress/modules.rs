@@ -13,8 +13,9 @@ use crate::hosted::HostedMachine;
 use crate::hv::{Access, GuestMemory};
 use crate::vtl0::bytes;
 use crate::vtl0::kdata::Site;
-use crate::vtl0::modules::{Frames, Module, Placed};
+use crate::vtl0::modules::{Frames, Module, PATCHES, Placed};
 use crate::vtl0::patcher::{Form, Patch, poke, poke_code};
+use crate::vtl0::records::Records;
 use crate::vtl0::signed::MADE_UP;
 
 /// A module in frames, and the list that names it.
@@ -28,6 +29,9 @@ pub struct Attempt {
     pub list: [u64; 2],
 }
 
+/// How a module is placed where the other one and it itself were refused before, whose patch records are still there.
+pub const STALE: u8 = 11;
+
 /// Puts a module into frames, spoils it or its list, and writes the list; nothing where VTL0 may not write.
 pub fn place(input: &mut Input<'_>, memory: &dyn GuestMemory, layout: &Layout) -> Option<Attempt> {
     let (which, order, offset, how) = (usize::from(input.byte() & 1), input.byte(), input.byte(), input.byte());
@@ -38,6 +42,14 @@ pub fn place(input: &mut Input<'_>, memory: &dyn GuestMemory, layout: &Layout) -
         if order & 1 == 0 { Frames::consecutive(start, end) } else { Frames::scattered(start, end, u64::from(order)) };
     let mut module = MADE_UP[which].clone();
     let count = module.parts.len();
+    let mut records = Records::default();
+    // Where the `struct module` of all of them is.
+    let home = layout.modules << 12;
+    if how == STALE {
+        for refused in [&MADE_UP[1 - which], &MADE_UP[which]] {
+            records.place(refused, memory, &mut frames, (home, 0)).ok()?.free(&mut frames, |kind| kind != PATCHES);
+        }
+    }
     match how {
         1 => {
             let bytes = &mut module.parts[number % count].bytes;
@@ -52,7 +64,7 @@ pub fn place(input: &mut Input<'_>, memory: &dyn GuestMemory, layout: &Layout) -
         _ => {}
     }
     // A label that is nowhere has no place.
-    let placed = module.place(memory, &mut frames, u64::from(offset) * 16).ok()?;
+    let placed = records.place(&module, memory, &mut frames, (home, u64::from(offset) * 16)).ok()?;
     let mut ranges = placed.ranges.clone();
     let chosen = number % ranges.len();
     match how {

@@ -63,7 +63,7 @@ impl RealWorld {
     /// # Errors
     /// When the boot fails.
     pub fn boot(vps: u32, image: &[u8], seed: u64, patience: Duration) -> Result<(Self, Vec<RealCpu>)> {
-        let map = MemoryMap::new(RAM, None, default_region_size(vps))?;
+        let map = MemoryMap::new(RAM, None, default_region_size(vps))?.with_legacy_hole();
         let layout = Layout::machine(&map);
         // A processor that waits for a lock of VTL1's does not stop; here each of them may have a fraction of a core.
         let machine = Machine::new(MachineConfig { watchdog: patience, ..MachineConfig::new(map, vps) })?;

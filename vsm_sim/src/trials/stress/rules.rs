@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::frames::{FrameState, Permission};
 use litebox_platform_lvbs::hv::MapFlags;
 use litebox_platform_lvbs::owner::Owner;
@@ -37,16 +38,18 @@ pub struct Frames {
 /// How much memory the machine has, and which part of it is VTL1's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shape {
-    /// The first frame behind RAM, which starts at 0.
+    /// The first frame behind RAM, which starts at 0 and may have holes.
     end: u64,
     frames: usize,
+    ram: Vec<FrameRange>,
     vtl1: Range<u64>,
 }
 
 impl Shape {
     fn of(machine: &HostedMachine) -> Self {
-        let end = machine.partition().config().ram.iter().map(|slot| slot.end()).max().unwrap_or_default();
-        Self { end, frames: usize::try_from(end).unwrap_or_default(), vtl1: machine.vtl1_region() }
+        let ram = machine.partition().config().ram.clone();
+        let end = ram.iter().map(|slot| slot.end()).max().unwrap_or_default();
+        Self { end, frames: usize::try_from(end).unwrap_or_default(), ram, vtl1: machine.vtl1_region() }
     }
 
     /// The part of `start..end` that is RAM, as indices.
@@ -168,11 +171,11 @@ impl Frames {
         Self { rights, states: registry.intervals().collect(), shape: Shape::of(machine) }
     }
 
-    /// Rights to each frame of RAM, at the hypervisor.
-    fn rights(&self) -> Vec<MapFlags> {
-        let mut rights = vec![MapFlags::NONE; self.shape.frames];
+    /// Rights to each frame of RAM, at the hypervisor; none for a frame that is a hole in it.
+    fn rights(&self) -> Vec<Option<MapFlags>> {
+        let mut rights = vec![None; self.shape.frames];
         for (start, end, flags) in &self.rights {
-            rights[self.shape.indices(*start, *end)].fill(*flags);
+            rights[self.shape.indices(*start, *end)].fill(Some(*flags));
         }
         rights
     }
@@ -195,11 +198,11 @@ impl Frames {
         for state in &self.states {
             let frames = self.shape.indices(state.frames.start(), state.frames.end());
             let flags = state.permission.map_flags();
-            let other = frames.clone().find(|frame| rights[*frame] != flags);
+            let other = frames.clone().find(|frame| rights[*frame].is_some_and(|right| right != flags));
             assert!(
                 other.is_none(),
                 "{state:?}, but the hypervisor has {:?} for frame {other:#x?}",
-                other.map(|at| rights[at])
+                other.and_then(|at| rights[at])
             );
             let expected = match state.owner {
                 Owner::Vtl1 => Permission::NONE,
@@ -215,7 +218,8 @@ impl Frames {
     /// The frames of RAM that VTL0's kernel can write and execute.
     #[must_use]
     pub fn write_and_execute(&self) -> Vec<bool> {
-        self.rights().into_iter().map(|right| right.contains(MapFlags::WRITE | MapFlags::KERNEL_EXECUTE)).collect()
+        let both = MapFlags::WRITE | MapFlags::KERNEL_EXECUTE;
+        self.rights().into_iter().map(|right| right.is_some_and(|right| right.contains(both))).collect()
     }
 
     /// # Panics
@@ -259,7 +263,10 @@ impl Frames {
     /// # Panics
     /// When an owned frame of RAM is writable and executable. What is no RAM the hypervisor will not change.
     pub fn check_closed(&self) {
-        let of_ram = self.states.iter().filter(|state| state.frames.start() < self.shape.end);
+        let has_ram = |frames: FrameRange| {
+            self.shape.ram.iter().any(|slot| slot.start() < frames.end() && frames.start() < slot.end())
+        };
+        let of_ram = self.states.iter().filter(|state| has_ram(state.frames));
         for state in of_ram.filter(|state| state.owner != Owner::Nobody) {
             assert!(!state.permission.is_write_and_execute(), "{state:?} after the end of boot");
         }

@@ -89,6 +89,13 @@ fn lists_of_either_kind_of_driver() {
     ranges[0].epa = ranges[0].pa + 0x1000;
     assert_eq!((ranges[0].attributes, validate_ranges(&linux, &ranges, true)), (0, 0));
     assert_accepted(&linux, &placed);
+    // Without control pages, as real kernels list a crash image (LVBS contract §11.8).
+    assert_eq!(invalidate(&linux, true), 0);
+    let mut bare = placed.clone();
+    bare.control.clear();
+    bare.list();
+    assert_eq!(validate(&linux, &bare), 0);
+    assert_accepted(&linux, &bare);
     // Pages that are named twice, in an unlikely order, by the driver's odd virtual addresses.
     assert_eq!(invalidate(&linux, true), 0);
     let mut ranges = placed.ranges.clone();
