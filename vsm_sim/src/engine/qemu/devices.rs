@@ -43,8 +43,8 @@ const FIRMWARE: u64 = LOW_MEMORY - (128 << 10);
 const FOUR_GIB: u64 = 4 << 30;
 /// First byte of the local APIC.
 const LOCAL_APIC: u64 = 0xfee0_0000;
-/// For how long after a call an NMI may be one of ours.
-const CALLS_FOR: Duration = Duration::from_millis(200);
+/// For how long after a call that was taken for lost an NMI may be one of ours.
+const LATE: Duration = Duration::from_secs(2);
 /// How long the clock is watched to find its frequency.
 const WATCH: Duration = Duration::from_millis(100);
 
@@ -121,8 +121,8 @@ impl Machine {
         Ok(best.1)
     }
 
-    /// Finds the clock's frequency, and tells every CPU how long an NMI may be ours.
-    pub fn measure_clock(&self) -> Result<Clock> {
+    /// Finds the clock's frequency, and with it for how long an NMI may be a late call.
+    pub fn measure_clock(&mut self) -> Result<Clock> {
         let (start, first) = self.read_clock()?;
         let frequency = if self.counts {
             // An instruction is a nanosecond.
@@ -133,10 +133,7 @@ impl Machine {
             let nanoseconds = end.duration_since(start).as_nanos().max(1);
             u64::try_from(u128::from(last.wrapping_sub(first)) * 1_000_000_000 / nanoseconds).unwrap_or(u64::MAX)
         };
-        let ticks = u128::from(frequency) * CALLS_FOR.as_millis() / 1000;
-        for cpu in 0..self.cpus {
-            self.control64(cpu, control::CALLS_FOR).store(u64::try_from(ticks).unwrap_or(u64::MAX), SeqCst);
-        }
+        self.late_ticks = frequency.saturating_mul(LATE.as_secs());
         Ok(Clock { frequency, at: (start, first) })
     }
 }

@@ -87,7 +87,7 @@ pub mod control {
     pub const FAULT: u64 = 0x80;
     /// u64, stub: until this time an NMI may still be one of the host's.
     pub const CALLS_UNTIL: u64 = 0xa0;
-    /// u64, host to stub: for how many ticks of the time-stamp counter that is.
+    /// u64, host to stub: for how many ticks of the time-stamp counter after a call that is: 0 until one seemed lost.
     pub const CALLS_FOR: u64 = 0xa8;
     /// u64, host to stub: root of context 0's tables for kernel code.
     pub const ROOT: u64 = 0xb0;

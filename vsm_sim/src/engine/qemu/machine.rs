@@ -23,6 +23,8 @@ const LARGE_PAGE: u64 = 2 << 20;
 const STUB_LIMIT: Duration = Duration::from_secs(20);
 /// When a CPU that does not react is woken once more.
 const WAKE_AGAIN: Duration = Duration::from_millis(20);
+/// When a call that shows no effect is taken for lost.
+const LOST: Duration = Duration::from_millis(500);
 /// Turns of the stub's idle loop before it halts.
 const SPIN_TURNS: u32 = 4000;
 
@@ -49,6 +51,10 @@ pub struct Machine {
     touching: Mutex<Option<u32>>,
     doorbells: Vec<Mutex<UnixStream>>,
     lines: Lines,
+    /// When each CPU was last called.
+    called: Vec<Mutex<Instant>>,
+    /// Ticks of the time-stamp counter for which an NMI may be a late call of ours.
+    pub late_ticks: u64,
     cpuid: HashMap<(u32, u32), [u32; 4]>,
     pub process: Process,
 }
@@ -131,6 +137,8 @@ impl Machine {
             touching: Mutex::new(None),
             doorbells: doorbells.into_iter().map(Mutex::new).collect(),
             lines,
+            called: (0..config.vps).map(|_| Mutex::new(Instant::now())).collect(),
+            late_ticks: u64::MAX / 2,
             cpuid: HashMap::new(),
             process,
         };
@@ -200,9 +208,18 @@ impl Machine {
         }
     }
 
-    /// Calls a CPU: if it has halted it wakes up, if it runs a guest it leaves it.
+    /// Calls a CPU: if it has halted it wakes up, if it runs a guest it leaves it. A call that is on its way serves: each
+    /// gives one NMI, so that the stub knows a guest's own.
     fn wake(&self, cpu: u32) -> Result<()> {
-        self.control32(cpu, control::CALLED).store(1, SeqCst);
+        let mut called = lock(&self.called[cpu as usize]);
+        if self.control32(cpu, control::CALLED).swap(1, SeqCst) != 0 {
+            if called.elapsed() < LOST {
+                return Ok(());
+            }
+            // It is lost, or only late: then another NMI of ours comes soon after the first.
+            self.control64(cpu, control::CALLS_FOR).store(self.late_ticks, SeqCst);
+        }
+        *called = Instant::now();
         self.lines.ring(cpu)
     }
 
