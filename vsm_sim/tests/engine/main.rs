@@ -6,5 +6,6 @@ mod common;
 mod engine_conformance;
 mod engine_counts;
 mod engine_exits;
+mod engine_guest;
 mod engine_vps;
 mod guest;

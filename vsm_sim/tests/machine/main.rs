@@ -29,6 +29,7 @@
 //! | [`attack`] | a processor that stores while another one makes a call |
 //! | [`linux`] | a VTL0 that loads modules and kexec images |
 //! | [`log_ring`] | a log ring in VTL0's memory |
+//! | [`stock`] | a distribution's kernel as VTL0 |
 //! | [`state`] | the register state of a processor, filled and taken by a snippet |
 //! | [`image`], [`setup`] | the image, and a machine that has booted it |
 
@@ -56,6 +57,7 @@ mod ring;
 mod setup;
 mod signal;
 mod state;
+mod stock;
 mod story;
 mod stress;
 mod waiting;

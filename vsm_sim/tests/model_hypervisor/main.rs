@@ -1,5 +1,6 @@
 //! The hypervisor model against the words of the LVBS contract and the TLFS, not against what our kernel does.
 
+mod clock;
 mod constants;
 mod flush;
 mod hosted;
