@@ -66,7 +66,7 @@ int load_kernel_data(const void *certificates, size_t size, const void *more, si
 	if (!rodata || !end || !labels || !labels_end)
 		return -ENOENT;
 	info = information();
-	sites = sites_of((void *)labels, (void *)labels_end, &sites_size);
+	sites = sites_of((void *)labels, (void *)labels_end, true, &sites_size);
 	/* An object is in one piece. */
 	all = vmalloc(size + more_size);
 	if (info && sites && all) {

@@ -148,7 +148,8 @@ static s64 validate(const struct load *load, const struct module *module)
 	add_areas(&list, module);
 	add_thunks(&list, module);
 	if (module->num_jump_entries) {
-		sites = sites_of(module->jump_entries, module->jump_entries + module->num_jump_entries, &size);
+		sites = sites_of(module->jump_entries, module->jump_entries + module->num_jump_entries, false,
+				 &size);
 		if (sites)
 			list_add_bytes(&list, sites, size, VSM_MOD_PATCH);
 		else

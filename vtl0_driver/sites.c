@@ -12,9 +12,10 @@
 
 /*
  * A record of the sites of a table, and its size in bytes; NULL without memory. Whoever calls it frees it. Sites in the
- * kernel's init text, which is gone, are left out.
+ * kernel's init text, which is gone, are left out. In the table of a module that is being loaded the same bit still is the
+ * compiler's: it says that the file has a NOP where it had a jump (objtool), so all of those are sites.
  */
-struct heki_patch_info *sites_of(const struct jump_entry *from, const struct jump_entry *to, size_t *size)
+struct heki_patch_info *sites_of(const struct jump_entry *from, const struct jump_entry *to, bool kernel, size_t *size)
 {
 	struct heki_patch_info *info = vzalloc(sizeof(*info) + (to - from) * sizeof(struct heki_patch));
 	struct heki_patch *site = (void *)(info + 1);
@@ -27,7 +28,7 @@ struct heki_patch_info *sites_of(const struct jump_entry *from, const struct jum
 		const u8 *code = (void *)jump_entry_code(from);
 		s32 distance = jump_entry_target(from) - jump_entry_code(from);
 
-		if (jump_entry_is_init(from))
+		if (kernel && jump_entry_is_init(from))
 			continue;
 		site->size = *code == JMP8 || *code == PREFIX_OF_NOP2 ? 2 : 5;
 		site->pa[0] = physical(code);

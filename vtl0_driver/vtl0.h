@@ -110,7 +110,7 @@ void modules_pin(void);
 int wrap_load_module(void *info, const char __user *arguments, int flags);
 
 /* sites.c: jump labels as patch sites. */
-struct heki_patch_info *sites_of(const struct jump_entry *from, const struct jump_entry *to, size_t *size);
+struct heki_patch_info *sites_of(const struct jump_entry *from, const struct jump_entry *to, bool kernel, size_t *size);
 
 /* patch.c */
 typedef void text_poke_f(void *destination, const void *source, size_t size);
