@@ -174,7 +174,7 @@ static int on_coming(struct load *load, struct module *module)
 		pr_err("module %s is refused: its file has not come by load_module()\n", module->name);
 		return notifier_from_errno(-EPERM);
 	}
-	attack_module(module);
+	attack_module(module, load->file, load->size);
 	load->module = module;
 	token = validate(load, module);
 	load->token = token;

@@ -140,10 +140,10 @@ extern bool vtl1_protects;
 
 #ifdef VTL0_ATTACKS
 void attack_debugfs(struct dentry *directory, const struct region *region);
-void attack_module(struct module *module);
+void attack_module(struct module *module, u8 *file, size_t size);
 #else
 static inline void attack_debugfs(struct dentry *directory, const struct region *region) { }
-static inline void attack_module(struct module *module) { }
+static inline void attack_module(struct module *module, u8 *file, size_t size) { }
 #endif
 
 /* hooks.c: what the wrappers go on with. */

@@ -2,10 +2,10 @@
 /*
  * What the steps need and busybox does not have: kernels for kexec, keys, a rule of nf_tables. One program, linked statically.
  *
- *	vtl0-tool kexec KERNEL INITRD COMMAND_LINE	loads a kernel
- *	vtl0-tool kexec-unload				and forgets it
- *	vtl0-tool key RING FILE				adds a certificate to a keyring, by its name in /proc/keys
- *	vtl0-tool rule					makes a table, a chain and a rule that counts
+ *	vtl0-tool kexec KERNEL COMMAND_LINE	loads a kernel, without an initramfs
+ *	vtl0-tool kexec-unload			and forgets it
+ *	vtl0-tool key RING FILE			adds a certificate to a keyring, by its name in /proc/keys
+ *	vtl0-tool rule				makes a table, a chain and a rule that counts
  *
  * It ends with 0, or prints the error and ends with 1.
  */
@@ -30,13 +30,14 @@ static int failed(const char *what)
 	return 1;
 }
 
-static int load_kernel(const char *kernel, const char *initrd, const char *line)
+static int load_kernel(const char *kernel, const char *line)
 {
-	int file = open(kernel, O_RDONLY), disk = open(initrd, O_RDONLY);
+	int file = open(kernel, O_RDONLY);
 
-	if (file < 0 || disk < 0)
-		return failed("open");
-	return syscall(SYS_kexec_file_load, file, disk, strlen(line) + 1, line, 0) ? failed("kexec_file_load") : 0;
+	if (file < 0)
+		return failed(kernel);
+	return syscall(SYS_kexec_file_load, file, -1, strlen(line) + 1, line, KEXEC_FILE_NO_INITRAMFS) ?
+		failed("kexec_file_load") : 0;
 }
 
 static int unload_kernel(void)
@@ -212,14 +213,14 @@ int main(int count, char **words)
 {
 	const char *what = count > 1 ? words[1] : "";
 
-	if (!strcmp(what, "kexec") && count == 5)
-		return load_kernel(words[2], words[3], words[4]);
+	if (!strcmp(what, "kexec") && count == 4)
+		return load_kernel(words[2], words[3]);
 	if (!strcmp(what, "kexec-unload"))
 		return unload_kernel();
 	if (!strcmp(what, "key") && count == 4)
 		return add_key(words[2], words[3]);
 	if (!strcmp(what, "rule"))
 		return add_rule();
-	puts("kexec KERNEL INITRD COMMAND_LINE | kexec-unload | key RING FILE | rule");
+	puts("kexec KERNEL COMMAND_LINE | kexec-unload | key RING FILE | rule");
 	return 2;
 }

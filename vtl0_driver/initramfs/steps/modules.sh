@@ -37,9 +37,7 @@ expect modules/network "a pair of interfaces, one in a bridge" pair
 expect modules/rule "a table, a chain and a rule of nf_tables" vtl0-tool rule
 # No file system of XFS is at hand: its code is run by a refusal.
 dd if=/dev/zero of=/tmp/zeros bs=1M count=16 2> /dev/null
-mount -t xfs -o loop /tmp/zeros /mnt/lower > /tmp/expect 2>&1
-dmesg | tail -n 5
-if dmesg | grep -q "XFS.*"; then ok modules/xfs-reads "$(logged "XFS.*")"; else fail modules/xfs-reads "no word of XFS: $(tail -n 1 /tmp/expect)"; fi
+refused modules/xfs-reads "XFS reads a disk of zeros and refuses it" mount -t xfs -o loop /tmp/zeros /mnt/lower
 if [ -e /dev/kvm ]; then
 	ok modules/kvm-device "/dev/kvm is there"
 else
