@@ -14,6 +14,7 @@
 #include <linux/string.h>
 
 #define INT3 0xcc
+#define LOCK_PREFIX_BYTE 0xf0
 /* Bytes of the longest instruction at a site, a jump under a condition; VTL1 takes 5 at once. */
 #define LONGEST 6
 #define MOST_AT_ONCE 5
@@ -29,6 +30,9 @@ static struct {
 static struct heki_patch *request;
 static text_poke_f *poke_memcpy;
 static u64 written, not_protected, refused;
+
+/* The kernel has wanted its LOCK prefixes back for a second processor, and could not have them. */
+bool patch_lacks_locks;
 
 int patch_prepare(void)
 {
@@ -88,11 +92,15 @@ static size_t length(const u8 *code)
 	return code[0] == 0x0f && (code[1] & 0xf0) == 0x80 ? 6 : two ? 2 : 5;
 }
 
-static void refuse(const u8 *at, size_t size, s64 result)
+static void refuse(const u8 *at, const u8 *code, size_t size, s64 result)
 {
 	int i = site_at(at);
 
 	refused++;
+	if (size == 1 && *code == LOCK_PREFIX_BYTE) {
+		patch_lacks_locks = true;
+		return;
+	}
 	pr_err("PatchText refuses %zu bytes at %pS: %lld; the text stays as it is\n", size, at, result);
 	if (i < 0 || *sites[i].at != INT3)
 		return;
@@ -112,7 +120,7 @@ static bool patch(u8 *at, const u8 *code, size_t size)
 	if (result == -ENOENT)
 		not_protected++;
 	else if (result)
-		refuse(at, size, result);
+		refuse(at, code, size, result);
 	else
 		written++;
 	i = site_at(at);

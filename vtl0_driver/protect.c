@@ -4,11 +4,13 @@
  *
  * A frame that is writable in one place and executable in another stays executable only: such is the hypercall page, which
  * the hypervisor writes and VTL0 must not. A frame that no table maps, or that is no memory of Linux', can be written and
- * not executed. VTL1's region is left out; VTL1 has closed it.
+ * not executed. VTL1's region is left out; VTL1 has closed it. Nor is the code executable, below 1 MiB, that processors start
+ * with, once all are there: kexec puts its segments over it.
  */
 #include "vtl0.h"
 
 #include <linux/pfn.h>
+#include <linux/sizes.h>
 #include <linux/vmalloc.h>
 #include <asm/mshyperv.h>
 #include <asm/pgtable.h>
@@ -49,6 +51,8 @@ static u8 settle(u64 pfn, u8 mapped)
 	if (!mapped)
 		return R | W;
 	if (!page_is_ram(pfn) && !(mapped & X))
+		return R | W;
+	if (pfn < PFN_DOWN(SZ_1M) && num_online_cpus() == num_possible_cpus())
 		return R | W;
 	if (mapped & W && mapped & X) {
 		if (pfn != vmalloc_to_pfn(hv_hypercall_pg))

@@ -281,6 +281,10 @@ static int comes_online(unsigned int cpu)
 {
 	int error = 0;
 
+	if (patch_lacks_locks) {
+		pr_err("processor %u stays offline: the kernel's text is that of one processor, and VTL1 protects it\n", cpu);
+		return -EBUSY;
+	}
 	if (!cpumask_test_cpu(cpu, &entered))
 		error = call_with_mask(VSM_CALL_BOOT_APS, cpu_online_mask, 0) ?: enter_here(NULL);
 	if (!error && !cpumask_test_cpu(cpu, &locked))

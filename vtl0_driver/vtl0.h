@@ -114,6 +114,7 @@ struct heki_patch_info *sites_of(const struct jump_entry *from, const struct jum
 
 /* patch.c */
 typedef void text_poke_f(void *destination, const void *source, size_t size);
+extern bool patch_lacks_locks;
 int patch_prepare(void);
 void *wrap_text_poke(text_poke_f *function, void *at, const void *source, size_t size);
 void patch_show(struct seq_file *file);
