@@ -2,8 +2,8 @@
 /*
  * What the steps need and busybox does not have: kernels for kexec, keys, a rule of nf_tables. One program, linked statically.
  *
- *	vtl0-tool kexec KERNEL COMMAND_LINE	loads a kernel, without an initramfs
- *	vtl0-tool kexec-unload			and forgets it
+ *	vtl0-tool kexec KERNEL COMMAND_LINE	loads a kernel, without an initramfs; `crash`: for a crash
+ *	vtl0-tool kexec-unload			and forgets it; `crash-unload`
  *	vtl0-tool key RING FILE			adds a certificate to a keyring, by its name in /proc/keys
  *	vtl0-tool rule				makes a table, a chain and a rule that counts
  *
@@ -30,19 +30,20 @@ static int failed(const char *what)
 	return 1;
 }
 
-static int load_kernel(const char *kernel, const char *line)
+static int load_kernel(const char *kernel, const char *line, unsigned long flags)
 {
 	int file = open(kernel, O_RDONLY);
 
 	if (file < 0)
 		return failed(kernel);
-	return syscall(SYS_kexec_file_load, file, -1, strlen(line) + 1, line, KEXEC_FILE_NO_INITRAMFS) ?
+	return syscall(SYS_kexec_file_load, file, -1, strlen(line) + 1, line,
+		       KEXEC_FILE_NO_INITRAMFS | flags) ?
 		failed("kexec_file_load") : 0;
 }
 
-static int unload_kernel(void)
+static int unload_kernel(unsigned long flags)
 {
-	return syscall(SYS_kexec_file_load, -1, -1, 0, NULL, KEXEC_FILE_UNLOAD) ? failed("kexec_file_load") : 0;
+	return syscall(SYS_kexec_file_load, -1, -1, 0, NULL, KEXEC_FILE_UNLOAD | flags) ? failed("kexec_file_load") : 0;
 }
 
 /* The number of a keyring, which the first column of /proc/keys has in hexadecimal. */
@@ -214,13 +215,17 @@ int main(int count, char **words)
 	const char *what = count > 1 ? words[1] : "";
 
 	if (!strcmp(what, "kexec") && count == 4)
-		return load_kernel(words[2], words[3]);
+		return load_kernel(words[2], words[3], 0);
 	if (!strcmp(what, "kexec-unload"))
-		return unload_kernel();
+		return unload_kernel(0);
+	if (!strcmp(what, "crash") && count == 4)
+		return load_kernel(words[2], words[3], KEXEC_FILE_ON_CRASH);
+	if (!strcmp(what, "crash-unload"))
+		return unload_kernel(KEXEC_FILE_ON_CRASH);
 	if (!strcmp(what, "key") && count == 4)
 		return add_key(words[2], words[3]);
 	if (!strcmp(what, "rule"))
 		return add_rule();
-	puts("kexec KERNEL COMMAND_LINE | kexec-unload | key RING FILE | rule");
+	puts("kexec KERNEL COMMAND_LINE | kexec-unload | crash KERNEL COMMAND_LINE | crash-unload | key RING FILE | rule");
 	return 2;
 }
