@@ -1,4 +1,6 @@
 # Attacks by the kernel itself, which a part of the driver makes that is built for this only (ATTACKS=1).
+# freed-frame needs a module that is loaded.
+modprobe tcp_bbr 2> /dev/null
 begin attack/kernel "the kernel itself attacks; each is stopped, named by VTL1, and Linux lives on"
 
 # The last line of VTL1's log.
@@ -6,6 +8,7 @@ last_of_vtl1() { tail -n 1 $DEBUG/log; }
 
 # What became of an attack: attacked NAME LINE-OF-LINUX LINE-OF-VTL1-BEFORE
 attacked() {
+	local after
 	after=$(last_of_vtl1)
 	case "$2" in
 	*": stopped: "*)
@@ -28,7 +31,8 @@ done
 
 # A module that must not load: bad_module NAME TEXT COMMAND...
 bad_module() {
-	name=$1 text=$2 before=$(last_of_vtl1)
+	local name=$1 text=$2 before line
+	before=$(last_of_vtl1)
 	shift 2
 	if "$@" > /tmp/expect 2>&1; then
 		fail attack/$name "$text: it was loaded"

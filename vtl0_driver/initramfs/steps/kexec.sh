@@ -4,7 +4,7 @@ begin kexec/image "the distribution's kernel as a crash image and for kexec"
 # Whoever owns memory that the driver has handed over owns it for good, and Linux 6.12 puts images to the end of memory, where
 # code of the kernel's lies that was allocated last: VTL1 then refuses the destination.
 image() {
-	name=$1 text=$2
+	local name=$1 text=$2
 	shift 2
 	if "$@" > /tmp/expect 2>&1; then
 		ok kexec/$name "$text"
