@@ -180,9 +180,9 @@ fn machine_takes_a_key_that_the_build_key_has_signed() -> Result<()> {
 /// is told.
 #[test]
 fn machine_makes_no_line_of_what_linux_may_write_itself() -> Result<()> {
+    const TEXT: u64 = 0x1000_0000;
     let mut vtl0 = booted(1)?;
     let machine = vtl0.machine();
-    const TEXT: u64 = 0x1000_0000;
     let text = Range::direct(TEXT, TEXT + 0x10_0000, READ_EXECUTE);
     ensure!(call_with_list(&mut vtl0, F::ProtectMemory, &[text])? == 0, "{}", console(&machine));
     let list = vtl0.with_scratch(|scratch| {
