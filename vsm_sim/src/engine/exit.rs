@@ -166,6 +166,7 @@ pub struct Intercepts {
 }
 
 /// Rights of an address space on a page.
+#[expect(clippy::struct_excessive_bools, reason = "independent rights")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     /// Data reads, and page walks.

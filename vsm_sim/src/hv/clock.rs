@@ -32,8 +32,8 @@ impl Clock {
         let (at, counter) = self.reading;
         let units = |duration: std::time::Duration| i128::try_from(duration.as_nanos() / 100).unwrap_or(i128::MAX);
         let time = units(at.saturating_duration_since(start)) - units(start.saturating_duration_since(at));
-        let counted = (u128::from(counter) * u128::from(self.scale())) >> 64;
-        i64::try_from(time - i128::try_from(counted).unwrap_or(i128::MAX)).unwrap_or(0)
+        let passed = (u128::from(counter) * u128::from(self.scale())) >> 64;
+        i64::try_from(time - i128::try_from(passed).unwrap_or(i128::MAX)).unwrap_or(0)
     }
 }
 

@@ -101,10 +101,13 @@ impl Watch for Watcher {
     }
 }
 
+/// What VTL0 was stopped at, and the exception that VTL1 has raised since.
+type Pending = Option<(String, Option<u16>)>;
+
 /// Makes events of intercepts, and of misuse, from the model's trace; with everything else of it when wanted.
 pub(super) struct Intercepts {
-    /// For each processor, what VTL0 was stopped at and whether VTL1 has raised an exception since.
-    pending: Vec<Mutex<Option<(String, Option<u16>)>>>,
+    /// For each processor.
+    pending: Vec<Mutex<Pending>>,
     began: Instant,
     observer: Observer,
     trace: bool,
@@ -120,7 +123,7 @@ impl Intercepts {
         (self.observer)(self.began.elapsed(), event);
     }
 
-    fn with<R>(&self, vp: u32, work: impl FnOnce(&mut Option<(String, Option<u16>)>) -> R) -> R {
+    fn with<R>(&self, vp: u32, work: impl FnOnce(&mut Pending) -> R) -> R {
         work(&mut self.pending[vp as usize].lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -68,8 +68,8 @@ impl Options {
             count: false,
             one_thread: false,
             trace: false,
-            watchdog: Duration::from_secs(60),
-            limit: Duration::from_secs(600),
+            watchdog: Duration::from_mins(1),
+            limit: Duration::from_mins(10),
         }
     }
 }

@@ -88,11 +88,13 @@ impl Processor {
         Ok(None)
     }
 
-    /// A write of VTL0 to the local APIC while its start-ups are watched; `None`: it is something else.
-    pub(super) fn local_apic(&mut self, exit: &Exit, fault: &MemoryFault) -> Result<Option<Option<Stop>>> {
-        if fault.gpa & !0xfff != LOCAL_APIC || !fault.write {
-            return Ok(None);
-        }
+    /// Whether a fault is a write of VTL0 to the local APIC, which stops while start-ups are watched.
+    pub(super) fn is_local_apic(&self, vtl: Vtl, fault: &MemoryFault) -> bool {
+        self.has_devices(vtl) && fault.gpa & !0xfff == LOCAL_APIC && fault.write
+    }
+
+    /// Such a write.
+    pub(super) fn local_apic(&mut self, exit: &Exit, fault: &MemoryFault) -> Result<Option<Stop>> {
         let Some(value) = self.vcpu.stored_value(VTL0) else {
             bail!("{}: a write to the local APIC by an unusual instruction", self.place(Vtl::Vtl0, exit));
         };
@@ -104,15 +106,15 @@ impl Processor {
         let command = value >> 8 & 7;
         if u64::from(offset) == COMMAND_LOW && matches!(command, INIT | START_UP) {
             let target = (value >> 18 & 3 != ALL_OTHERS).then_some(self.command_target);
-            return Ok(Some(match command {
+            return Ok(match command {
                 START_UP => Some(Stop::StartUp { target, page: value.to_le_bytes()[0] }),
                 // The level de-assert is for processors of long ago.
                 _ => (value & LEVEL_ASSERT != 0).then_some(Stop::Init { target }),
-            }));
+            });
         }
         let address = u32::try_from(LOCAL_APIC).unwrap_or(0) + offset;
         self.vcpu.device(DeviceAccess::Store { address, value })?;
-        Ok(Some(None))
+        Ok(None)
     }
 
     /// CPUID as this processor has it now, where that is the guest's to see.

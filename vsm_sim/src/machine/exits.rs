@@ -253,10 +253,8 @@ impl Processor {
     }
 
     fn memory(&mut self, vtl: Vtl, exit: &Exit, fault: &MemoryFault) -> Result<Option<Stop>> {
-        if self.has_devices(vtl)
-            && let Some(done) = self.local_apic(exit, fault)?
-        {
-            return Ok(done);
+        if self.is_local_apic(vtl, fault) {
+            return self.local_apic(exit, fault);
         }
         let at = self.instruction(vtl, exit);
         let machine = &self.machine;

@@ -119,6 +119,9 @@ impl GuestMemory for Ram {
     }
 }
 
+/// Who is told of a line.
+pub type Reader = Box<dyn Fn(&str) + Send>;
+
 /// A machine.
 pub struct Machine {
     config: MachineConfig,
@@ -127,7 +130,7 @@ pub struct Machine {
     partition: Partition,
     console: Mutex<Console>,
     /// Who is told of each line of it.
-    reader: Mutex<Option<Box<dyn Fn(&str) + Send>>>,
+    reader: Mutex<Option<Reader>>,
     overlays: Mutex<Overlays>,
     /// Held by who carries out effects: when it is free, what the model had decided before is in force.
     carrying_out: Mutex<()>,
@@ -216,7 +219,7 @@ impl Machine {
     }
 
     /// Who is told of each line on COM2 from now on.
-    pub fn read_console(&self, reader: Box<dyn Fn(&str) + Send>) {
+    pub fn read_console(&self, reader: Reader) {
         *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
     }
 

@@ -69,6 +69,10 @@ fn halting_waits_with_interrupts_on_and_stops_with_them_off() {
     let mut vcpu = engine.vcpu(0).unwrap();
     go_to(&mut *vcpu, CODE, false);
     assert_eq!(run(&mut *vcpu, 0).reason, Reason::Halt);
+    // This guest has no handlers: no interrupts from the old controllers.
+    for port in [0x21, 0xa1] {
+        vcpu.device(DeviceAccess::Out { port, size: 1, value: 0xff }).unwrap();
+    }
     go_to(&mut *vcpu, PAGE, false);
     let exit = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| run(&mut *vcpu, 0));

@@ -70,10 +70,8 @@ fn program(command: u32) -> Result<Vec<u8>> {
 /// A cpio archive (format "newc") with `/init`.
 fn archive(init: &[u8]) -> Vec<u8> {
     let entry = |name: &str, mode: u32, data: &[u8]| {
-        let mut entry = format!("070701{:08x}{mode:08x}", 1);
-        for field in [0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0] {
-            entry += &format!("{field:08x}");
-        }
+        let fields = [0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0].map(|field| format!("{field:08x}"));
+        let entry = format!("070701{:08x}{mode:08x}{}", 1, fields.concat());
         let mut entry = [entry.as_bytes(), name.as_bytes(), b"\0"].concat();
         entry.resize(entry.len().next_multiple_of(4), 0);
         entry.extend_from_slice(data);
@@ -94,7 +92,7 @@ fn boots(vps: u32, command: u32, end: &End) -> Result<()> {
         let options = Options {
             vps,
             one_thread: true,
-            watchdog: Duration::from_secs(120),
+            watchdog: Duration::from_mins(2),
             ..Options::new(kernel, archive(&program(command)?), "console=ttyS0 panic=-1")
         };
         let (lines, started) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));

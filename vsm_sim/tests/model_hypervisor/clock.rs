@@ -53,7 +53,7 @@ fn the_page_makes_reference_time_of_the_counter() {
     let word = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().unwrap());
     assert_ne!(word(0) & 0xffff_ffff, 0, "sequence 0: the page is not to be used");
     let time = |counter: u64| {
-        let scaled = i128::try_from(u128::from(counter) * u128::from(word(8)) >> 64).unwrap();
+        let scaled = i128::try_from((u128::from(counter) * u128::from(word(8))) >> 64).unwrap();
         scaled + i128::from(word(16).cast_signed())
     };
     // The counter was read at about the time the partition was made, when its time was 0.

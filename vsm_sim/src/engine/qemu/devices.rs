@@ -24,14 +24,8 @@ use crate::engine::ram::{Mapping, Placed, Slot};
 
 /// Ports that stop: keyboard controller's commands, system control port A, COM2, the doorbells, the PCI reset port (Intel
 /// 82371AB "RC"), the power management control register (ACPI "PM1 Control Registers"; firmware puts it there).
-pub const STOPPING_PORTS: [Range<u16>; 6] = [
-    0x64..0x65,
-    0x92..0x93,
-    0x2f8..0x300,
-    layout::DOORBELL..layout::DOORBELL + layout::MAX_CPUS as u16,
-    0xcf9..0xcfa,
-    0x604..0x606,
-];
+pub const STOPPING_PORTS: [Range<u16>; 6] =
+    [0x64..0x65, 0x92..0x93, 0x2f8..0x300, layout::DOORBELL..layout::DOORBELL_END, 0xcf9..0xcfa, 0x604..0x606];
 /// MSRs that stop: APIC_BASE, MISC_ENABLE, PAT, EFER, VM_CR, IGNNE, SMM_CTL, VM_HSAVE_PA (AMD64 manual volume 2, appendix A).
 /// PAT and EFER are the engine's affair.
 pub const STOPPING_MSRS: [u32; 8] =

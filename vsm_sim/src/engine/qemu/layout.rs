@@ -36,6 +36,10 @@ pub const LINES_AT: [u8; 2] = [0x1e, 1];
 pub const LINES_TABLE: u64 = 0xfed8_0000;
 /// First doorbell port; CPU `n` writes to `DOORBELL + n`.
 pub const DOORBELL: u16 = 0x300;
+/// First port behind the doorbells.
+pub const DOORBELL_END: u16 = DOORBELL + 16;
+const _: () = assert!((DOORBELL_END - DOORBELL) as u32 == MAX_CPUS);
+
 /// Address of a CPU's VMCB: 0 and 1 are the contexts', 2 the waiting guest's.
 pub fn vmcb(cpu: u32, index: usize) -> u64 {
     VMCBS + (u64::from(cpu) * 3 + index as u64) * 0x1000

@@ -54,9 +54,9 @@ impl Theirs {
 impl Lines {
     /// A line for each of `cpus` CPUs, and the emulator's end. `shared` becomes the memory of the device: one page.
     pub fn new(cpus: u32, shared: &OwnedFd) -> Result<(Self, Theirs)> {
-        let (ours, theirs) = UnixStream::pair().map_err(|error| failed("socketpair", error))?;
+        let (ours, theirs) = UnixStream::pair().map_err(|error| failed("socketpair", &error))?;
         let bell = |_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(File::from);
-        let bells = (0..cpus).map(bell).collect::<Result<Vec<_>, _>>().map_err(|error| failed("eventfd", error))?;
+        let bells = (0..cpus).map(bell).collect::<Result<Vec<_>, _>>().map_err(|error| failed("eventfd", &error))?;
         send(&ours, VERSION, None)?;
         send(&ours, PEER, None)?;
         send(&ours, SHARED_MEMORY, Some(shared.as_fd()))?;
@@ -69,7 +69,7 @@ impl Lines {
     /// Sends an NMI to a CPU.
     pub fn ring(&self, cpu: u32) -> Result<()> {
         let written = (&self.bells[cpu as usize]).write_all(&1_u64.to_ne_bytes());
-        written.map_err(|error| failed("write to an eventfd", error))
+        written.map_err(|error| failed("write to an eventfd", &error))
     }
 }
 
@@ -86,11 +86,11 @@ fn send(socket: &UnixStream, message: i64, descriptor: Option<BorrowedFd<'_>>) -
     let bytes = message.to_le_bytes();
     match sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::empty()) {
         Ok(sent) if sent == bytes.len() => Ok(()),
-        Ok(sent) => Err(failed("sendmsg to the emulator", format!("{sent} bytes sent"))),
-        Err(error) => Err(failed("sendmsg to the emulator", error)),
+        Ok(sent) => Err(failed("sendmsg to the emulator", &format!("{sent} bytes sent"))),
+        Err(error) => Err(failed("sendmsg to the emulator", &error)),
     }
 }
 
-fn failed(call: &'static str, reason: impl ToString) -> EngineError {
+fn failed(call: &'static str, reason: &impl ToString) -> EngineError {
     EngineError::System { call, reason: reason.to_string() }
 }

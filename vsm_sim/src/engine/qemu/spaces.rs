@@ -18,7 +18,7 @@ pub const TREES: u64 = CONTEXTS as u64 + 1;
 /// The spaces, and the pool their tables come from.
 pub struct Spaces {
     pool: Pool,
-    spaces: [AddressSpace; CONTEXTS],
+    contexts: [AddressSpace; CONTEXTS],
     /// Context 0's, for user code.
     user: AddressSpace,
 }
@@ -32,19 +32,14 @@ impl Spaces {
     /// Spaces with all rights to all of RAM.
     pub fn new(memory: &Arc<Mapping>, mut pool: Pool, placed: &[Placed]) -> Result<Self> {
         let mut space = || AddressSpace::new(Arc::clone(memory), &mut pool);
-        let (spaces, user) = ([space()?, space()?], space()?);
+        let (contexts, user) = ([space()?, space()?], space()?);
         for slot in placed {
-            for space in &spaces {
+            for space in &contexts {
                 space.map_slot(&mut pool, slot, Access::ALL)?;
             }
             user.map_slot(&mut pool, slot, of_user(Access::ALL))?;
         }
-        Ok(Self { pool, spaces, user })
-    }
-
-    /// A zeroed page of engine memory.
-    pub fn page(&mut self) -> Result<u64> {
-        self.pool.page()
+        Ok(Self { pool, contexts, user })
     }
 
     /// A space with one page of engine memory at 0, and the page.
@@ -58,26 +53,26 @@ impl Spaces {
 
     /// Sets the rights of pages that are all known to be RAM.
     pub fn protect(&mut self, space: usize, first: u64, count: u64, access: Access) -> Result<()> {
-        self.spaces[space].protect(&mut self.pool, first, count, access)?;
+        self.contexts[space].protect(&mut self.pool, first, count, access)?;
         if space == 0 { self.user.protect(&mut self.pool, first, count, of_user(access)) } else { Ok(()) }
     }
 
     /// Lets context 0 have frames that are not RAM.
     pub fn map_devices(&mut self, frames: Range<u64>, access: Access) -> Result<()> {
-        self.spaces[0].map_devices(&mut self.pool, frames.clone(), access)?;
+        self.contexts[0].map_devices(&mut self.pool, frames.clone(), access)?;
         self.user.map_devices(&mut self.pool, frames, of_user(access))
     }
 
     /// Rights of a page, `None` if it is not RAM.
     pub fn access(&self, space: usize, gfn: u64) -> Option<Access> {
-        let kernel = self.spaces[space].access(gfn)?;
+        let kernel = self.contexts[space].access(gfn)?;
         let user = space == 0 && self.user.access(gfn).is_some_and(|user| user.execute);
         Some(Access { user_execute: kernel.execute || user, ..kernel })
     }
 
     /// Address of the root table of a space.
     pub fn root(&self, space: usize) -> u64 {
-        self.spaces[space].root
+        self.contexts[space].root
     }
 
     /// Address of the root table of context 0's tree for user code.
