@@ -10,7 +10,7 @@ use vsm_sim::trials::validate::accept::Meter;
 
 use crate::ci::{self, Extent};
 use crate::{
-    abi, book, doctor, explain, fuzz, image, lint, map, new_call, repro, run, stress, suite, validate_capture,
+    abi, book, doctor, explain, fuzz, image, lint, linux, map, new_call, repro, run, stress, suite, validate_capture,
     workspace,
 };
 
@@ -51,6 +51,12 @@ enum Command {
     /// and prints VTL1's console and a table of all calls. Ends with status 0 only if every call ended as it must.
     #[command(after_help = "Example: cargo xtask run --loader g3 --cpus 4 --trace")]
     Run(run::Options),
+    /// Boot a distribution's own Linux in VTL0, with VTL1 beside it, and have it hand over its memory and modules.
+    ///
+    /// Fetches Debian's signed kernel with its headers (once; nothing is installed but compilers), builds image, driver and
+    /// initramfs, boots, and plays steps inside that Linux.
+    #[command(after_help = "Example: cargo xtask linux --debian 6.1")]
+    Linux(linux::Options),
     /// Draw the frame registry: who owns which memory and what VTL0 may do with it, before and after each step of a boot.
     ///
     /// Plays a boot on the hosted machine and writes a picture (SVG).
@@ -173,6 +179,7 @@ fn execute(command: Command) -> Result<()> {
             image::build(&root, image::Options { debug, quiet }).map(drop)
         }
         Command::Run(options) => run::run(&root, &options),
+        Command::Linux(options) => linux::run(&root, &options),
         Command::Map(options) => map::run(&root, &options),
         Command::Fuzz(action) => fuzz::execute(&root, &action),
         Command::Stress(options) => stress::run(&root, &options, Some(|| HEAP.current_usage())),

@@ -70,11 +70,12 @@ const FLOORS: &[(&str, Floors)] = &[
         &[
             &["cli"],
             &["ci"],
-            &["book", "new_call", "stress", "suite"],
+            &["book", "linux", "new_call", "stress", "suite"],
             &["fuzz", "lint", "repro", "run"],
             &["doctor", "image"],
             &["abi", "sizes", "toolchain"],
             &["explain", "install", "kernels", "map", "validate_capture", "verify"],
+            &["debian"],
             &["process", "workspace"],
         ],
     ),
