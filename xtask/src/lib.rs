@@ -18,6 +18,7 @@ mod linux;
 mod map;
 mod new_call;
 mod process;
+mod report;
 mod repro;
 mod run;
 mod sizes;
