@@ -10,12 +10,14 @@ pub const LEAF_VENDOR: u32 = 0x4000_0000;
 pub const LEAF_INTERFACE: u32 = 0x4000_0001;
 /// Version.
 pub const LEAF_VERSION: u32 = 0x4000_0002;
-/// EAX and EBX: partition privileges.
+/// EAX and EBX: partition privileges; EDX: features.
 pub const LEAF_FEATURES: u32 = 0x4000_0003;
 /// Recommendations.
 pub const LEAF_RECOMMENDATIONS: u32 = 0x4000_0004;
 /// EAX: processors supported.
 pub const LEAF_LIMITS: u32 = 0x4000_0005;
+/// [`LEAF_FEATURES`], EDX: the MSRs with the frequencies of the time-stamp counter and the local APIC's timer are there.
+pub const FEATURE_FREQUENCIES: u32 = 1 << 8;
 /// The interface signature "Hv#1".
 pub const INTERFACE_HV1: u32 = 0x3123_7648;
 /// The vendor "Microsoft Hv" as EBX, ECX, EDX of [`LEAF_VENDOR`].
@@ -38,6 +40,12 @@ bitflags! {
         const ACCESS_HYPERCALL_MSRS = 1 << 5;
         /// VP_INDEX.
         const ACCESS_VP_INDEX = 1 << 6;
+        /// The reference TSC page.
+        const ACCESS_PARTITION_REFERENCE_TSC = 1 << 9;
+        /// The frequencies' MSRs.
+        const ACCESS_FREQUENCY_REGS = 1 << 11;
+        /// Control of the invariant TSC.
+        const ACCESS_TSC_INVARIANT_CONTROLS = 1 << 15;
         /// Virtual secure mode.
         const ACCESS_VSM = 1 << (32 + 16);
         /// HvCallGetVpRegisters and HvCallSetVpRegisters.

@@ -8,6 +8,12 @@ pub const HYPERCALL: u32 = 0x4000_0001;
 pub const VP_INDEX: u32 = 0x4000_0002;
 /// Time since the partition was made, in units of 100 ns, the same on all processors (read only).
 pub const TIME_REF_COUNT: u32 = 0x4000_0020;
+/// Reference TSC page: bit 0 enable, bits 63:12 frame number.
+pub const REFERENCE_TSC: u32 = 0x4000_0021;
+/// Frequency of the time-stamp counter in Hz (read only).
+pub const TSC_FREQUENCY: u32 = 0x4000_0022;
+/// Frequency of the local APIC's timer in Hz (read only).
+pub const APIC_FREQUENCY: u32 = 0x4000_0023;
 /// VP assist page: bit 0 enable, bits 63:12 frame number.
 pub const VP_ASSIST_PAGE: u32 = 0x4000_0073;
 /// SynIC control: bit 0 enable.
@@ -24,6 +30,8 @@ pub const EOM: u32 = 0x4000_0084;
 pub const SINT0: u32 = 0x4000_0090;
 /// Number of synthetic interrupt sources.
 pub const SINT_COUNT: u32 = 16;
+/// Control of the invariant TSC: bit 0, CPUID shows it.
+pub const TSC_INVARIANT_CONTROL: u32 = 0x4000_0118;
 
 /// Bit 0 of the page MSRs: the page is enabled.
 pub const PAGE_ENABLE: u64 = 1;
@@ -124,6 +132,10 @@ pub const fn name(msr: u32) -> Option<&'static str> {
         HYPERCALL => "HYPERCALL",
         VP_INDEX => "VP_INDEX",
         TIME_REF_COUNT => "TIME_REF_COUNT",
+        REFERENCE_TSC => "REFERENCE_TSC",
+        TSC_FREQUENCY => "TSC_FREQUENCY",
+        APIC_FREQUENCY => "APIC_FREQUENCY",
+        TSC_INVARIANT_CONTROL => "TSC_INVARIANT_CONTROL",
         VP_ASSIST_PAGE => "VP_ASSIST_PAGE",
         SCONTROL => "SCONTROL",
         SVERSION => "SVERSION",

@@ -5,7 +5,7 @@ use super::Instruction;
 use super::ram::GuestRam;
 use super::state::{PrivateState, SharedState, efer};
 use super::walk::translate;
-use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory, OpKind, Register};
+use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpKind, Register};
 
 const PAGE: u64 = 4096;
 
@@ -117,6 +117,19 @@ pub fn fetch_address(ram: &GuestRam, state: &PrivateState, gpa: u64) -> Option<u
     let page = gpa & !(PAGE - 1);
     let next = (state.rip & !(PAGE - 1)).wrapping_add(PAGE);
     [state.rip, next].into_iter().find(|at| translate(ram, state, *at).is_some_and(|to| to.gpa & !(PAGE - 1) == page))
+}
+
+/// The value that the MOV or XCHG to memory at RIP would store.
+pub fn stored_value(ram: &GuestRam, state: &PrivateState, shared: &SharedState) -> Option<u64> {
+    let found = decode(ram, state).1?;
+    if !matches!(found.mnemonic(), Mnemonic::Mov | Mnemonic::Xchg) || found.op0_kind() != OpKind::Memory {
+        return None;
+    }
+    match found.op1_kind() {
+        OpKind::Register => register(state, shared, found.op1_register(), found.next_ip()),
+        OpKind::Immediate32 => Some(u64::from(found.immediate32())),
+        _ => None,
+    }
 }
 
 /// The value that the control register write at RIP would store.

@@ -172,13 +172,16 @@ pub struct Access {
     pub read: bool,
     /// Data writes.
     pub write: bool,
-    /// Instruction fetches.
+    /// Instruction fetches of privileges 0 to 2.
     pub execute: bool,
+    /// Instruction fetches of privilege 3, in contexts that tell them apart ([`super::Vcpu::set_user_execution`]); what `execute` allows is allowed
+    /// there too.
+    pub user_execute: bool,
 }
 
 impl Access {
     /// Everything.
-    pub const ALL: Self = Self { read: true, write: true, execute: true };
+    pub const ALL: Self = Self { read: true, write: true, execute: true, user_execute: true };
     /// Nothing.
-    pub const NONE: Self = Self { read: false, write: false, execute: false };
+    pub const NONE: Self = Self { read: false, write: false, execute: false, user_execute: false };
 }

@@ -35,6 +35,34 @@ pub struct Instruction {
     pub len: u8,
 }
 
+/// An access to a device of the machine, in place of a guest that has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceAccess {
+    /// Reads a port.
+    In {
+        /// I/O port.
+        port: u16,
+        /// Bytes: 1, 2 or 4.
+        size: u8,
+    },
+    /// Writes a port.
+    Out {
+        /// I/O port.
+        port: u16,
+        /// Bytes: 1, 2 or 4.
+        size: u8,
+        /// What is written.
+        value: u32,
+    },
+    /// Stores 32 bits.
+    Store {
+        /// Machine address.
+        address: u32,
+        /// What is stored.
+        value: u32,
+    },
+}
+
 /// A machine: RAM, address spaces and VPs.
 pub trait Engine: Send + Sync {
     /// The guest's RAM.
@@ -103,6 +131,18 @@ pub trait Vcpu: Send {
 
     /// Skips an instruction of `len` bytes that the caller carried out: RIP moves, the interrupt shadow ends, the instruction counts as one.
     fn advance(&mut self, context: usize, len: u8);
+
+    /// Whether the context's user code has rights of execution of its own (mode-based execute control). Only context 0 can.
+    fn set_user_execution(&mut self, context: usize, on: bool);
+
+    /// What CPUID gives on this VP at this moment, with its present XCR0.
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Result<[u32; 4]>;
+
+    /// Carries out an access to a device of the machine; what was read.
+    fn device(&mut self, access: DeviceAccess) -> Result<u32>;
+
+    /// The value that the MOV or XCHG to memory at RIP would store; `None` for other instructions.
+    fn stored_value(&self, context: usize) -> Option<u64>;
 
     /// Walks the context's page tables. `None`: not mapped, or the tables leave RAM.
     fn translate(&self, context: usize, gva: u64) -> Option<Translation>;

@@ -139,6 +139,38 @@ impl PrivateState {
         }
     }
 
+    /// Protected mode of 32 bits at privilege 0 without paging, which needs no guest page tables.
+    pub fn protected(rip: u64) -> Self {
+        let mut state = Self::long_mode(rip, 0x1000, 0);
+        (state.cr0, state.cr4, state.efer) = (0x11, 0, 0);
+        state.cs = Segment { attributes: 0xc09b, ..state.cs };
+        state
+    }
+
+    /// What start-up at a page of low memory leaves (AMD64 manual volume 2, "Processor Initialization State"; Intel SDM volume 3, "Processor State After Reset").
+    pub fn started_at(page: u8) -> Self {
+        let data = Segment { base: 0, limit: 0xffff, selector: 0, attributes: 0x93 };
+        let selector = u16::from(page) << 8;
+        let table = TableRegister { base: 0, limit: 0xffff };
+        Self {
+            rflags: 2,
+            cr0: 0x6000_0010,
+            dr7: 0x400,
+            pat: 0x0007_0406_0007_0406,
+            cs: Segment { base: u64::from(page) << 12, selector, attributes: 0x9b, ..data },
+            es: data,
+            ss: data,
+            ds: data,
+            fs: data,
+            gs: data,
+            ldtr: Segment { attributes: 0x82, ..data },
+            tr: Segment { attributes: 0x8b, ..data },
+            gdtr: table,
+            idtr: table,
+            ..Self::default()
+        }
+    }
+
     /// Privilege level of the code.
     pub fn cpl(&self) -> u8 {
         u8::try_from(self.ss.attributes >> 5 & 3).unwrap_or(0)

@@ -8,6 +8,7 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`abilities`] | what differs between hypervisors |
+//! | [`clock`] | the reference TSC page |
 //! | [`memory`] | guest memory as the model needs it |
 //! | [`partition`] | the partition: construction, inspection, what the machine has to carry out |
 //! | [`protections`] | VTL0's rights, frame by frame |
@@ -24,6 +25,7 @@
 //! | [`trace`] | events for people and tests |
 
 pub mod abilities;
+pub mod clock;
 pub mod flush;
 pub mod hypercalls;
 pub mod injection;
@@ -40,6 +42,7 @@ pub mod vp_registers;
 pub mod vtl_switch;
 
 pub use abilities::Refusal;
+pub use clock::Clock;
 pub use injection::Injection;
 pub use intercepts::{Access, Instruction, MemoryAccess, Mode, Verdict};
 pub use memory::{GuestMemory, NotRam};

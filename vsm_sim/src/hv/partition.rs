@@ -13,6 +13,7 @@ use litebox_platform_lvbs::hv::{
 };
 
 use super::abilities::Abilities;
+use super::clock::Clock;
 use super::flush::Flush;
 use super::injection::{Injection, Injections};
 use super::protections::ProtectionMap;
@@ -35,6 +36,8 @@ pub struct PartitionConfig {
     pub privileges: Privileges,
     /// Where the machine puts the VTL call and return sequences in its hypercall pages.
     pub code_page_offsets: VsmCodePageOffsets,
+    /// The processors' clock, if the guest may know it; the privileges for it are to be given beside.
+    pub clock: Option<Clock>,
 }
 
 impl PartitionConfig {
@@ -52,6 +55,7 @@ impl PartitionConfig {
                 | Privileges::ACCESS_INTR_CTRL_REGS
                 | Privileges::START_VIRTUAL_PROCESSOR,
             code_page_offsets: VsmCodePageOffsets::new(0x40, 0x80),
+            clock: None,
         }
     }
 }
@@ -88,6 +92,13 @@ pub enum Effect {
         /// The frame's number.
         gfn: Option<u64>,
     },
+    /// A VTL's reference TSC page lies over this frame now, or nowhere.
+    ReferenceTscPage {
+        /// Whose.
+        vtl: Vtl,
+        /// The frame's number.
+        gfn: Option<u64>,
+    },
 }
 
 /// The guest did what the TLFS does not define, or what the model leaves out.
@@ -113,6 +124,8 @@ pub struct Partition {
 pub(super) struct VtlOfPartition {
     pub(super) guest_os_id: u64,
     pub(super) hypercall_page: u64,
+    pub(super) reference_tsc: u64,
+    pub(super) invariant_tsc: u64,
 }
 
 /// Per VTL and processor.

@@ -1,7 +1,7 @@
 //! Synthetic MSRs and hypervisor CPUID leaves (TLFS "Hypervisor Synthetic MSRs", "Feature and Interface Discovery").
 //!
-//! All of them are private to a VTL but VP_INDEX and TIME_REF_COUNT. GUEST_OS_ID and HYPERCALL exist once per VTL and partition, the
-//! others once per VTL and processor.
+//! All of them are private to a VTL but VP_INDEX, TIME_REF_COUNT and the frequencies. GUEST_OS_ID, HYPERCALL, REFERENCE_TSC and
+//! TSC_INVARIANT_CONTROL exist once per VTL and partition, the others once per VTL and processor.
 
 use litebox_platform_lvbs::hv::cpuid::{self, Privileges};
 use litebox_platform_lvbs::hv::{MapFlags, Vtl, msr};
@@ -15,6 +15,9 @@ use super::trace::TraceEvent;
 pub fn is_synthetic(number: u32) -> bool {
     (0x4000_0000..0x4000_1000).contains(&number)
 }
+
+/// [`cpuid::LEAF_VERSION`]: build number, major and minor version, service pack, service branch; those of a Windows Server 2022.
+const VERSION: [u32; 4] = [20348, 10 << 16, 0, 0];
 
 /// Which page of a VTL a page MSR places.
 const PAGE_MSRS: [u32; 3] = [msr::VP_ASSIST_PAGE, msr::SIMP, msr::SIEFP];
@@ -52,18 +55,34 @@ impl Partition {
                 Some([cpuid::LEAF_LIMITS, ebx, ecx, edx])
             }
             cpuid::LEAF_INTERFACE => Some([cpuid::INTERFACE_HV1, 0, 0, 0]),
-            cpuid::LEAF_FEATURES => Some([low, high, 0, 0]),
+            cpuid::LEAF_VERSION => Some(VERSION),
+            cpuid::LEAF_FEATURES => {
+                let frequencies = if self.config.clock.is_some() { cpuid::FEATURE_FREQUENCIES } else { 0 };
+                Some([low, high, 0, frequencies])
+            }
             cpuid::LEAF_LIMITS => Some([self.config.vps, self.config.vps, 0, 0]),
             _ => (leaf >> 16 == 0x4000).then_some([0; 4]),
         }
     }
 
+    /// Whether `vtl` has asked for the invariant TSC to be shown in CPUID.
+    pub fn shows_invariant_tsc(&self, vtl: Vtl) -> bool {
+        self.lock().vtls[vtl.index()].invariant_tsc != 0
+    }
+
     /// The privilege an MSR needs; `None` for an MSR the model does not have.
-    fn privilege(number: u32) -> Option<Privileges> {
+    fn privilege(&self, number: u32) -> Option<Privileges> {
+        let clock = [msr::REFERENCE_TSC, msr::TSC_FREQUENCY, msr::APIC_FREQUENCY, msr::TSC_INVARIANT_CONTROL];
+        if self.config.clock.is_none() && clock.contains(&number) {
+            return None;
+        }
         Some(match number {
             msr::GUEST_OS_ID | msr::HYPERCALL => Privileges::ACCESS_HYPERCALL_MSRS,
             msr::VP_INDEX => Privileges::ACCESS_VP_INDEX,
             msr::TIME_REF_COUNT => Privileges::ACCESS_PARTITION_REFERENCE_COUNTER,
+            msr::REFERENCE_TSC => Privileges::ACCESS_PARTITION_REFERENCE_TSC,
+            msr::TSC_FREQUENCY | msr::APIC_FREQUENCY => Privileges::ACCESS_FREQUENCY_REGS,
+            msr::TSC_INVARIANT_CONTROL => Privileges::ACCESS_TSC_INVARIANT_CONTROLS,
             msr::VP_ASSIST_PAGE => Privileges::ACCESS_INTR_CTRL_REGS,
             msr::SCONTROL | msr::SVERSION | msr::SIEFP | msr::SIMP | msr::EOM => Privileges::ACCESS_SYNIC_REGS,
             _ if sint(number).is_some() => Privileges::ACCESS_SYNIC_REGS,
@@ -72,7 +91,7 @@ impl Partition {
     }
 
     fn check_access(&self, state: &mut State, vp: u32, vtl: Vtl, number: u32) -> Result<(), Fault> {
-        match Self::privilege(number) {
+        match self.privilege(number) {
             Some(privilege) if self.config.privileges.contains(privilege) => Ok(()),
             Some(_) => Err(Fault::GeneralProtection),
             None => {
@@ -92,6 +111,10 @@ impl Partition {
             msr::GUEST_OS_ID => partition.guest_os_id,
             msr::HYPERCALL => partition.hypercall_page,
             msr::VP_INDEX => u64::from(vp),
+            msr::REFERENCE_TSC => partition.reference_tsc,
+            msr::TSC_FREQUENCY => self.config.clock.map_or(0, |clock| clock.tsc),
+            msr::APIC_FREQUENCY => self.config.clock.map_or(0, |clock| clock.apic),
+            msr::TSC_INVARIANT_CONTROL => partition.invariant_tsc,
             msr::VP_ASSIST_PAGE => state.vtl(vp, vtl).assist_page,
             msr::SCONTROL => state.vtl(vp, vtl).synic.control,
             msr::SVERSION => msr::SVERSION_VALUE,
@@ -112,7 +135,7 @@ impl Partition {
         memory: &dyn GuestMemory,
     ) -> Result<(), Fault> {
         self.check_access(state, vp, vtl, number)?;
-        if PAGE_MSRS.contains(&number) {
+        if PAGE_MSRS.contains(&number) || number == msr::REFERENCE_TSC {
             self.check_page(state, vp, vtl, number, value)?;
         }
         match number {
@@ -126,6 +149,13 @@ impl Partition {
                 }
             }
             msr::HYPERCALL => return self.write_hypercall_page(state, vp, vtl, value),
+            msr::REFERENCE_TSC => {
+                state.vtls[vtl.index()].reference_tsc = value;
+                let gfn = (value & msr::PAGE_ENABLE != 0).then_some(value >> 12);
+                state.effect(Effect::ReferenceTscPage { vtl, gfn });
+            }
+            msr::TSC_INVARIANT_CONTROL if value & !1 != 0 => return Err(Fault::GeneralProtection),
+            msr::TSC_INVARIANT_CONTROL => state.vtls[vtl.index()].invariant_tsc = value,
             msr::VP_ASSIST_PAGE => state.vtl(vp, vtl).assist_page = value,
             msr::SCONTROL => {
                 state.vtl(vp, vtl).synic.control = value;
@@ -138,7 +168,9 @@ impl Partition {
             }
             msr::EOM => state.deliver_all(vp, vtl, memory),
             // Read-only.
-            msr::VP_INDEX | msr::TIME_REF_COUNT | msr::SVERSION => return Err(Fault::GeneralProtection),
+            msr::VP_INDEX | msr::TIME_REF_COUNT | msr::SVERSION | msr::TSC_FREQUENCY | msr::APIC_FREQUENCY => {
+                return Err(Fault::GeneralProtection);
+            }
             _ => {
                 let source = msr::Sint(value);
                 let masked = value & msr::Sint::MASKED != 0;
@@ -199,10 +231,13 @@ impl State {
     /// Whether an enabled page other than (`vp`, `vtl`, `number`)'s own lies on frame `gfn`.
     fn overlays_another(&self, vp: u32, vtl: Vtl, number: u32, gfn: u64) -> bool {
         let is_there = |page: u64| page & msr::PAGE_ENABLE != 0 && page >> 12 == gfn;
-        let hypercall_page = Vtl::ALL.into_iter().any(|other| {
-            !(other == vtl && number == msr::HYPERCALL) && is_there(self.vtls[other.index()].hypercall_page)
+        let of_partition = Vtl::ALL.into_iter().any(|other| {
+            let pages = &self.vtls[other.index()];
+            [(msr::HYPERCALL, pages.hypercall_page), (msr::REFERENCE_TSC, pages.reference_tsc)]
+                .into_iter()
+                .any(|(which, page)| !(other == vtl && number == which) && is_there(page))
         });
-        hypercall_page
+        of_partition
             || (0..).zip(&self.vps).any(|(other_vp, processor)| {
                 Vtl::ALL.into_iter().any(|other_vtl| {
                     let pages = &processor.vtls[other_vtl.index()];

@@ -1,13 +1,14 @@
 //! What each stop of the engine means, and what is done about it.
 
 use anyhow::{Result, bail};
-use litebox_platform_lvbs::hv::{HvRegisterName, HvRegisterValue, TableRegister, Vtl};
+use litebox_platform_lvbs::hv::{EntryReason, HvRegisterName, HvRegisterValue, TableRegister, Vtl};
 
 use super::console::Console;
 use super::guest::{self, Exception};
 use super::overlay::Sequence;
 use super::processor::{Processor, Stop};
 use super::registers::to_tlfs;
+use super::watch::Change;
 use crate::engine::{Engine, Event, Exit, MemoryFault, Reason, Table};
 use crate::hv::synthetic_msrs::is_synthetic;
 use crate::hv::{Access, Fault, Instruction, MemoryAccess, Mode, Verdict};
@@ -31,7 +32,7 @@ impl Processor {
             }
             Reason::MsrWrite { msr, value } => self.msr_write(vtl, exit, *msr, *value),
             Reason::Cpuid { leaf, subleaf } => {
-                let [eax, ebx, ecx, edx] = self.cpuid(*leaf, *subleaf).map(u64::from);
+                let [eax, ebx, ecx, edx] = self.cpuid(vtl, *leaf, *subleaf)?.map(u64::from);
                 self.change_shared(|shared| {
                     (shared.rax, shared.rbx, shared.rcx, shared.rdx) = (eax, ebx, ecx, edx);
                 });
@@ -65,7 +66,7 @@ impl Processor {
         }
     }
 
-    fn place(&self, vtl: Vtl, exit: &Exit) -> String {
+    pub(super) fn place(&self, vtl: Vtl, exit: &Exit) -> String {
         format!("VP {} {vtl} at {:#x}", self.vp, exit.rip)
     }
 
@@ -108,6 +109,7 @@ impl Processor {
                     return Ok(None);
                 }
                 self.switch(Vtl::Vtl0, Vtl::Vtl1);
+                self.tell_change(Change::Enter(EntryReason::VTL_CALL));
             }
             Sequence::VtlReturn => match self.machine.partition.vtl_return(vp, cpl, shared.rax, &self.machine.ram) {
                 Err(fault) => {
@@ -119,6 +121,7 @@ impl Processor {
                         self.change_shared(|shared| (shared.rax, shared.rcx) = (rax, rcx));
                     }
                     self.switch(Vtl::Vtl1, Vtl::Vtl0);
+                    self.tell_change(Change::Return);
                 }
             },
         }
@@ -126,27 +129,30 @@ impl Processor {
         Ok(None)
     }
 
-    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
-        let mut answer = self.whole_cpuid(leaf, subleaf);
+    fn cpuid(&mut self, vtl: Vtl, leaf: u32, subleaf: u32) -> Result<[u32; 4]> {
+        let mut answer = self.whole_cpuid(vtl, leaf, subleaf)?;
         for hidden in self.machine.config.hidden.iter().filter(|hidden| hidden.leaf == leaf) {
             for (register, bits) in answer.iter_mut().zip(hidden.bits) {
                 *register &= !bits;
             }
         }
-        answer
+        Ok(answer)
     }
 
-    fn whole_cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+    fn whole_cpuid(&mut self, vtl: Vtl, leaf: u32, subleaf: u32) -> Result<[u32; 4]> {
         if let Some(answer) = self.machine.partition.cpuid(leaf) {
-            return answer;
+            return Ok(answer);
         }
         let mut answer = self.machine.engine.cpuid(leaf, subleaf);
+        if self.has_devices(Vtl::Vtl0) {
+            self.own_cpuid(vtl, leaf, subleaf, &mut answer)?;
+        }
         match leaf {
             1 => answer[2] = answer[2] & !LEAF1_MONITOR | LEAF1_HYPERVISOR,
             0x8000_0001 => answer[2] &= !LEAF_AMD_SVM,
             _ => {}
         }
-        answer
+        Ok(answer)
     }
 
     fn msr_read(&mut self, vtl: Vtl, exit: &Exit, msr: u32) {
@@ -205,6 +211,9 @@ impl Processor {
     }
 
     fn io(&mut self, vtl: Vtl, exit: &Exit, port: u16, size: u8, value: Option<u32>) -> Result<Option<Stop>> {
+        if self.has_devices(vtl) {
+            return self.device_port(exit, port, size, value);
+        }
         let script = vtl == Vtl::Vtl0 && value.is_some();
         if script && port == u16::from(guest::PORT_DONE) {
             return Ok(Some(Stop::Done));
@@ -220,21 +229,32 @@ impl Processor {
             // No device: writes vanish, as on a bus without a device.
             Some(_) => {}
             None => {
-                let read = if Console::owns(port) { u64::from(self.machine.console().read(port)) } else { u64::MAX };
-                self.change_shared(|shared| {
-                    shared.rax = match size {
-                        1 => shared.rax & !0xff | read & 0xff,
-                        2 => shared.rax & !0xffff | read & 0xffff,
-                        _ => read & 0xffff_ffff,
-                    };
-                });
+                let read = if Console::owns(port) { u32::from(self.machine.console().read(port)) } else { u32::MAX };
+                self.port_value(size, read);
             }
         }
         self.vcpu.advance(vtl.index(), exit.instruction_len);
         Ok(None)
     }
 
+    /// Gives what IN of `size` bytes has read.
+    pub(super) fn port_value(&mut self, size: u8, read: u32) {
+        let read = u64::from(read);
+        self.change_shared(|shared| {
+            shared.rax = match size {
+                1 => shared.rax & !0xff | read & 0xff,
+                2 => shared.rax & !0xffff | read & 0xffff,
+                _ => read,
+            };
+        });
+    }
+
     fn memory(&mut self, vtl: Vtl, exit: &Exit, fault: &MemoryFault) -> Result<Option<Stop>> {
+        if self.has_devices(vtl)
+            && let Some(done) = self.local_apic(exit, fault)?
+        {
+            return Ok(done);
+        }
         let at = self.instruction(vtl, exit);
         let machine = &self.machine;
         if vtl == Vtl::Vtl1 {
@@ -269,10 +289,10 @@ impl Processor {
             Verdict::Allowed => {
                 // Another processor has allowed it since the engine stopped: it is tried again when that is in force.
                 machine.apply_effects()?;
-                let granted = machine
-                    .engine
-                    .access(super::VTL0, fault.gpa >> 12)?
-                    .is_some_and(|now| now.read && (now.write || !fault.write) && (now.execute || !fault.execute));
+                let granted = machine.engine.access(super::VTL0, fault.gpa >> 12)?.is_some_and(|now| {
+                    let execute = if fault.cpl == 3 { now.user_execute } else { now.execute };
+                    now.read && (now.write || !fault.write) && (execute || !fault.execute)
+                });
                 if !granted {
                     bail!("{}: the model allows {access:?}, the engine cannot", self.place(vtl, exit));
                 }

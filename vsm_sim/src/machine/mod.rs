@@ -11,11 +11,14 @@
 //! | [`registers`] | the model's register files and the engine's registers |
 //! | [`overlay`] | the hypercall page's contents |
 //! | [`console`] | COM2 |
-//! | [`guest`] | VTL0's page tables, descriptor tables and code |
+//! | [`devices`] | VTL0 as a guest with the machine's devices |
+//! | [`watch`] | being told what a processor does |
+//! | [`guest`] | the script's side: VTL0's page tables, descriptor tables and code |
 //! | [`driver`] | what VTL0's kernel does with VTL1: enable, call, probe |
 //! | [`start`] | how it brings the other processors there |
 
 pub mod console;
+pub mod devices;
 pub mod driver;
 pub mod exits;
 pub mod guest;
@@ -24,6 +27,7 @@ pub mod overlay;
 pub mod processor;
 pub mod registers;
 pub mod start;
+pub mod watch;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,9 +37,9 @@ use litebox_platform_lvbs::address::FrameRange;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
 use litebox_platform_lvbs::hv::{CrInterceptControl, MapFlags};
 
-use crate::engine::qemu::{self, QemuEngine};
+use crate::engine::qemu::{self, Mode, QemuEngine};
 use crate::engine::{Access, Engine, GuestRam, Slot};
-use crate::hv::{Effect, GuestMemory, NotRam, Partition, PartitionConfig};
+use crate::hv::{Clock, Effect, GuestMemory, NotRam, Partition, PartitionConfig, ReferenceTime};
 use crate::vtl0::memory_map::MemoryMap;
 use console::Console;
 use overlay::Overlays;
@@ -51,7 +55,9 @@ pub const VTL1: usize = 1;
 /// What a machine is made of.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
-    /// RAM, and VTL1's place in it.
+    /// What VTL0 is.
+    pub mode: Mode,
+    /// RAM, and VTL1's place in it. A guest ([`Mode::Guest`]) takes that place itself; only the total counts then.
     pub map: MemoryMap,
     /// Virtual processors.
     pub vps: u32,
@@ -85,6 +91,7 @@ impl MachineConfig {
     #[must_use]
     pub fn new(map: MemoryMap, vps: u32) -> Self {
         Self {
+            mode: Mode::Script,
             map,
             vps,
             count_instructions: false,
@@ -119,6 +126,8 @@ pub struct Machine {
     ram: Ram,
     partition: Partition,
     console: Mutex<Console>,
+    /// Who is told of each line of it.
+    reader: Mutex<Option<Box<dyn Fn(&str) + Send>>>,
     overlays: Mutex<Overlays>,
     /// Held by who carries out effects: when it is free, what the model had decided before is in force.
     carrying_out: Mutex<()>,
@@ -127,9 +136,13 @@ pub struct Machine {
 impl Machine {
     /// Starts the engine with all processors stopped in VTL0.
     pub fn new(config: MachineConfig) -> Result<Arc<Self>> {
-        let slots = config.map.slots();
+        let slots = match config.mode {
+            Mode::Script => config.map.slots().iter().map(|slot| Slot { gpa: slot.gpa, size: slot.size }).collect(),
+            Mode::Guest => qemu::devices::ram(config.map.total),
+        };
         let engine = QemuEngine::start(&qemu::Config {
-            slots: slots.iter().map(|slot| Slot { gpa: slot.gpa, size: slot.size }).collect(),
+            mode: config.mode,
+            slots: slots.clone(),
             count_instructions: config.count_instructions,
             one_thread: config.one_thread,
             watchdog: config.watchdog,
@@ -146,16 +159,27 @@ impl Machine {
             .collect::<Result<Vec<_>>>()?;
         let mut partition = PartitionConfig::new(frames, config.vps);
         partition.privileges = config.privileges.unwrap_or(partition.privileges);
+        if let Some(clock) = engine.clock() {
+            // QEMU's timer of the local APIC counts nanoseconds.
+            partition.clock = Some(Clock { tsc: clock.frequency, apic: 1_000_000_000, reading: clock.at });
+            partition.privileges |= Privileges::ACCESS_PARTITION_REFERENCE_TSC
+                | Privileges::ACCESS_FREQUENCY_REGS
+                | Privileges::ACCESS_TSC_INVARIANT_CONTROLS;
+        }
         let partition = Partition::new(partition);
         // The engine does not stop at XSETBV.
         partition.deny_cr_intercepts(CrInterceptControl::XCR0_WRITE);
-        guest::build(&ram)?;
+        match config.mode {
+            Mode::Script => guest::build(&ram)?,
+            Mode::Guest => partition.set_reference_time(ReferenceTime::Host),
+        }
         Ok(Arc::new(Self {
             config,
             engine,
             ram,
             partition,
             console: Mutex::default(),
+            reader: Mutex::default(),
             overlays: Mutex::default(),
             carrying_out: Mutex::default(),
         }))
@@ -191,6 +215,11 @@ impl Machine {
         self.console().lines()
     }
 
+    /// Who is told of each line on COM2 from now on.
+    pub fn read_console(&self, reader: Box<dyn Fn(&str) + Send>) {
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+    }
+
     fn console(&self) -> MutexGuard<'_, Console> {
         self.console.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,10 +229,12 @@ impl Machine {
     }
 
     fn console_write(&self, port: u16, value: u8) {
-        if let Some(line) = self.console().write(port, value)
-            && self.config.echo
-        {
+        let Some(line) = self.console().write(port, value) else { return };
+        if self.config.echo {
             println!("{line}");
+        }
+        if let Some(reader) = &*self.reader.lock().unwrap_or_else(PoisonError::into_inner) {
+            reader(&line);
         }
     }
 
@@ -218,7 +249,7 @@ impl Machine {
                 }
                 Effect::DefaultProtection(flags) => {
                     // What was set frame by frame stays; the model repeats it behind this.
-                    for slot in self.config.map.slots() {
+                    for slot in self.engine.ram().slots() {
                         self.engine.protect(VTL0, slot.gpa >> 12, slot.size >> 12, access(flags))?;
                     }
                 }
@@ -228,17 +259,22 @@ impl Machine {
                     let offsets = self.partition.config().code_page_offsets;
                     self.overlays().place(vtl, gfn, offsets, &self.ram)?;
                 }
+                Effect::ReferenceTscPage { vtl, gfn } => {
+                    let clock = self.partition.reference_tsc_page().context("there is no clock")?;
+                    self.overlays().place_clock(vtl, gfn, &clock, &self.ram)?;
+                }
             }
         }
         Ok(())
     }
 }
 
-/// VTL0's rights as the engine's nested page tables can hold them. Kernel execution decides: the script runs in ring 0.
+/// VTL0's rights in the engine's terms.
 pub(crate) fn access(flags: MapFlags) -> Access {
     Access {
         read: flags.contains(MapFlags::READ),
         write: flags.contains(MapFlags::WRITE),
         execute: flags.contains(MapFlags::KERNEL_EXECUTE),
+        user_execute: flags.contains(MapFlags::USER_EXECUTE),
     }
 }

@@ -1,4 +1,4 @@
-//! The contents of the hypercall pages.
+//! The contents of the hypercall pages and the reference TSC pages, which lie over RAM.
 //!
 //! The TLFS leaves the instructions to the hypervisor and names three entry points: the page's start for a
 //! hypercall, and the offsets in HvRegisterVsmCodePageOffsets for VTL call and return. Like Hyper-V's own sequences, the
@@ -34,6 +34,8 @@ pub enum Sequence {
 #[derive(Debug, Default)]
 pub struct Overlays {
     pages: [Option<Page>; Vtl::COUNT],
+    /// The reference TSC pages: where, and the RAM below.
+    clocks: [Option<(u64, Vec<u8>)>; Vtl::COUNT],
 }
 
 #[derive(Debug)]
@@ -71,6 +73,20 @@ impl Overlays {
             (switch(memory, gpa + ret, VTL_RETURN)?, Sequence::VtlReturn),
         ];
         self.pages[vtl.index()] = Some(Page { gpa, below, sites });
+        Ok(())
+    }
+
+    /// Moves `vtl`'s reference TSC page, which begins with `clock`, to frame `gfn`, or takes it away.
+    pub fn place_clock(&mut self, vtl: Vtl, gfn: Option<u64>, clock: &[u8], memory: &dyn GuestMemory) -> Result<()> {
+        if let Some((gpa, below)) = self.clocks[vtl.index()].take() {
+            bytes::write(memory, gpa, &below)?;
+        }
+        let Some(gfn) = gfn else { return Ok(()) };
+        let mut below = vec![0; 4096];
+        bytes::read(memory, gfn * PAGE, &mut below)?;
+        bytes::write(memory, gfn * PAGE, &[0; 4096])?;
+        bytes::write(memory, gfn * PAGE, clock)?;
+        self.clocks[vtl.index()] = Some((gfn * PAGE, below));
         Ok(())
     }
 

@@ -3,16 +3,33 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use litebox_platform_lvbs::hv::{HvRegisterName, Vtl};
+use litebox_platform_lvbs::hv::{EntryReason, HvRegisterName, Vtl};
 
 use super::guest::Exception;
 use super::msrs::Msrs;
+use super::watch::{Change, Watch};
 use super::{Machine, VTL1, registers};
 use crate::engine::{Engine, Event, EventKind, PrivateState, SharedState, Vcpu};
 
 /// Why a processor came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
+    /// VTL0 has switched the machine off. This and the next three come from guests with the machine's devices only.
+    PowerOff,
+    /// VTL0 has reset the machine.
+    Reset,
+    /// VTL0 has sent INIT to a processor, or to all others.
+    Init {
+        /// Which.
+        target: Option<u32>,
+    },
+    /// VTL0 has sent a start-up to a processor, or to all others.
+    StartUp {
+        /// Which.
+        target: Option<u32>,
+        /// The page of low memory to start at.
+        page: u8,
+    },
     /// VTL0's snippet is done.
     Done,
     /// VTL0 has taken an exception or interrupt through its IDT.
@@ -37,6 +54,10 @@ pub struct Processor {
     /// The model has a DR6 for each VTL (HvRegisterVsmCapabilities, Dr6Shared = 0); the engine has one.
     dr6: [u64; Vtl::COUNT],
     intercepts: (u64, u64, u64),
+    mbec: bool,
+    /// Where the next interrupt command of VTL0 goes, as far as its writes stop.
+    pub(super) command_target: u32,
+    watch: Option<Box<dyn Watch>>,
 }
 
 impl Processor {
@@ -45,7 +66,23 @@ impl Processor {
         let mut vcpu = machine.engine.vcpu(vp)?;
         vcpu.set_state(super::VTL0, state);
         let msrs = [Msrs::new(vp), Msrs::new(vp)];
-        Ok(Self { machine, vp, vcpu, msrs, vtl1_started: false, dr6: [0xffff_0ff0; 2], intercepts: (0, 0, 0) })
+        Ok(Self {
+            machine,
+            vp,
+            vcpu,
+            msrs,
+            vtl1_started: false,
+            dr6: [0xffff_0ff0; 2],
+            intercepts: (0, 0, 0),
+            mbec: false,
+            command_target: 0,
+            watch: None,
+        })
+    }
+
+    /// Who is told what this processor does from now on.
+    pub fn set_watch(&mut self, watch: Box<dyn Watch>) {
+        self.watch = Some(watch);
     }
 
     /// The machine it belongs to.
@@ -110,6 +147,7 @@ impl Processor {
         self.machine.apply_effects()?;
         if self.active() == Vtl::Vtl0 && self.machine.partition.interrupt_entry(self.vp, &self.machine.ram) {
             self.switch(Vtl::Vtl0, Vtl::Vtl1);
+            self.tell_change(Change::Enter(EntryReason::INTERRUPT));
         }
         let vtl = self.active();
         self.inject_pending(vtl);
@@ -123,7 +161,17 @@ impl Processor {
         {
             self.machine.partition.acknowledge_interrupt(self.vp, Vtl::Vtl1, vector);
         }
+        if let Some(watch) = &mut self.watch {
+            watch.stopped(vtl, &exit, &self.vcpu.shared());
+        }
         self.handle(vtl, &exit)
+    }
+
+    /// Tells who watches that the VTLs have changed.
+    pub(super) fn tell_change(&mut self, change: Change) {
+        if let Some(watch) = &mut self.watch {
+            watch.changed(change, &self.vcpu.shared(), self.vcpu.instructions(VTL1));
+        }
     }
 
     /// Delivers what a hypercall has made pending for `vtl`.
@@ -206,6 +254,11 @@ impl Processor {
         if wanted != self.intercepts {
             self.intercepts = wanted;
             self.vcpu.set_intercepts(super::VTL0, &super::msrs::intercepts(wanted.0));
+        }
+        let mbec = self.machine.partition.secure_config(self.vp).is_mbec_enabled();
+        if mbec != self.mbec {
+            self.mbec = mbec;
+            self.vcpu.set_user_execution(super::VTL0, mbec);
         }
     }
 }

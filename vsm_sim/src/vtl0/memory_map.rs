@@ -73,6 +73,12 @@ impl MemoryMap {
         Ok(map)
     }
 
+    /// `total` bytes of RAM in which VTL1's region is not known beforehand.
+    #[must_use]
+    pub const fn without_region(total: u64) -> Self {
+        Self { total, region_start: 0, region_size: 0, has_legacy_hole: false }
+    }
+
     /// The same map without the RAM of [`LEGACY_HOLE`], whose bytes are then fewer than `total` by that much.
     #[must_use]
     pub fn with_legacy_hole(self) -> Self {

@@ -143,9 +143,9 @@ fn memory_faults_name_the_access() {
     let code = b"\x89\x04\x25\x08\x00\x50\x00\x8b\x04\x25\x10\x10\x50\x00\x8b\x04\x25\x00\x00\x00\x03\xb8\x00\x20\x50\x00\xff\xe0";
     let mut vcpu = with_code(&engine, code);
     let (read, write, execute) = (true, true, true);
-    engine.protect(0, 0x500, 1, Access { read, write: false, execute }).unwrap();
+    engine.protect(0, 0x500, 1, Access { read, write: false, execute, user_execute: execute }).unwrap();
     engine.protect(0, 0x501, 1, Access::NONE).unwrap();
-    engine.protect(0, 0x502, 1, Access { read, write, execute: false }).unwrap();
+    engine.protect(0, 0x502, 1, Access { read, write, execute: false, user_execute: false }).unwrap();
     assert_eq!(engine.access(0, 0x501).unwrap(), Some(Access::NONE));
     assert_eq!(engine.access(1, 0x501).unwrap(), Some(Access::ALL), "the other space keeps its rights");
     assert_eq!(engine.access(0, RAM >> 12).unwrap(), None);

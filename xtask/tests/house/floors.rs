@@ -56,7 +56,7 @@ const FLOORS: &[(&str, Floors)] = &[
     (
         "vsm_sim",
         &[
-            &["map", "trials"],
+            &["linux", "map", "trials"],
             &["trials::run"],
             &["hosted", "machine"],
             &["trials::validate", "vtl0"],

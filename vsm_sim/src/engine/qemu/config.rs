@@ -7,11 +7,24 @@ use crate::engine::ram::Slot;
 /// Debian's name of the program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 
+/// What runs in context 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Code that the host puts there: no device belongs to anybody, every port, HLT and most MSRs stop.
+    #[default]
+    Script,
+    /// A guest that has the machine's devices, interrupts and most MSRs (see [`super::devices`]), and RAM where the
+    /// machine has it ([`super::devices::ram`]).
+    Guest,
+}
+
 /// What machine to build.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Number of VPs, 1 to 16.
     pub vps: u32,
+    /// What runs in context 0.
+    pub mode: Mode,
     /// RAM: any number of slots that do not overlap. Memory costs host RAM only where it is touched.
     pub slots: Vec<Slot>,
     /// Count instructions. All VPs then share one host thread.
@@ -31,6 +44,7 @@ impl Config {
         let slots = vec![Slot { gpa: 0, size: ram }];
         Self {
             vps,
+            mode: Mode::Script,
             slots,
             count_instructions: false,
             one_thread: false,

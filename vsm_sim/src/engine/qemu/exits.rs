@@ -11,6 +11,8 @@ use iced_x86::Mnemonic;
 
 /// What to do with an exit.
 pub enum Outcome {
+    /// Nothing is to be done: go on.
+    Again,
     /// Report it.
     Exit(Exit),
     /// Inject an event and go on.
@@ -60,6 +62,8 @@ pub fn interpret(ram: &GuestRam, context: &Context, state: &PrivateState, shared
             let gva = if vector == 14 { info2 } else { 0 };
             exit(Reason::Exception { vector, error: low32(info1), gva }, len)
         }
+        // The stub has let the NMI in.
+        0x61 => Outcome::Again,
         0x6a => exit(Reason::TableWrite(Table::Idtr), len),
         0x6b => exit(Reason::TableWrite(Table::Gdtr), len),
         0x6c => exit(Reason::TableWrite(Table::Ldtr), len),

@@ -1,16 +1,19 @@
-//! One emulated machine: its memory layout, requests to the stub on each CPU, the wake-up line, and changes of rights that every CPU must see.
+//! One emulated machine: its memory layout, requests to the stub on each CPU, and changes of rights that every CPU must see.
 
-use super::config::Config;
-use super::layout::{self, control};
-use super::npt::{AddressSpace, Pool};
+use super::config::{Config, Mode};
+use super::devices::{self, Clock};
+use super::layout::{self, control, operation};
+use super::lines::Lines;
+use super::npt::Pool;
 use super::process::{self, LOW_MEMORY, Process, Started, machine_address};
+use super::spaces::{Spaces, TREES};
 use crate::engine::CONTEXTS;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::exit::Access;
 use crate::engine::ram::{GuestRam, Mapping, Placed};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst, fence};
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,32 +26,31 @@ const WAKE_AGAIN: Duration = Duration::from_millis(20);
 /// Turns of the stub's idle loop before it halts.
 const SPIN_TURNS: u32 = 4000;
 
-/// The two address spaces and the pool their tables come from.
-pub struct Spaces {
-    pub pool: Pool,
-    pub spaces: [AddressSpace; CONTEXTS],
-}
-
 /// One emulated machine.
 pub struct Machine {
     pub memory: Arc<Mapping>,
     pub ram: Arc<GuestRam>,
     pub cpus: u32,
+    pub mode: Mode,
     pub counts: bool,
     /// Whether one host thread runs all CPUs.
     shares_thread: bool,
     pub watchdog: Duration,
     /// Instructions that every entry adds to the stub's count.
     pub entry_cost: u64,
-    pub spaces: Mutex<Spaces>,
+    /// A guest's clock.
+    pub clock: Option<Clock>,
+    /// A guest's COM1, until somebody takes it.
+    pub console: Mutex<Option<UnixStream>>,
+    spaces: Mutex<Spaces>,
     /// Which VPs have a handle.
     pub driven: Vec<AtomicBool>,
     /// The CPU that was last told to drop translated code.
     touching: Mutex<Option<u32>>,
     doorbells: Vec<Mutex<UnixStream>>,
-    wake: Vec<Mutex<UnixStream>>,
+    lines: Lines,
     cpuid: HashMap<(u32, u32), [u32; 4]>,
-    process: Process,
+    pub process: Process,
 }
 
 /// A lock that survives a panic of another user: all data behind our locks is valid at every moment.
@@ -77,6 +79,9 @@ fn place(config: &Config) -> Result<(Vec<Placed>, u64)> {
     if placed.is_empty() {
         return Err(EngineError::Config("no RAM".into()));
     }
+    if config.mode == Mode::Guest {
+        return Ok(devices::place(&config.slots));
+    }
     Ok((placed, next))
 }
 
@@ -88,23 +93,23 @@ impl Machine {
         }
         let (placed, size) = place(config)?;
         let memory = Arc::new(Mapping::new(size)?);
-        // Both spaces split to the last page, their upper tables, and a few pages of our own; never more than half of low memory.
-        let tables = (size / LARGE_PAGE * 2 + 2 * 64 + 64) << 12;
-        let pool_end = layout::POOL + tables;
-        if pool_end > LOW_MEMORY / 2 {
+        // All trees split to the last page, their upper tables, and a few pages of our own.
+        let pool_end = layout::POOL + ((size / LARGE_PAGE * TREES + TREES * 64 + 64) << 12);
+        let limit = if config.mode == Mode::Guest { layout::END } else { LOW_MEMORY };
+        if pool_end > limit {
             return Err(EngineError::Config(format!("{size:#x} bytes of RAM are too many")));
         }
-        let mut pool = Pool::new(pool_end);
-        let spaces = [AddressSpace::new(memory.clone(), &mut pool)?, AddressSpace::new(memory.clone(), &mut pool)?];
-        for space in &spaces {
-            for slot in &placed {
-                space.map_slot(&mut pool, slot, machine_address)?;
-            }
-        }
+        let mut spaces = Spaces::new(&memory, Pool::new(pool_end), &placed)?;
         for offset in (0..0x3000).step_by(8) {
             memory.u64(layout::IO_MAP + offset).store(u64::MAX, SeqCst);
         }
-        let Started { process, doorbells, wake } = process::start(config, &memory)?;
+        for cpu in 0..u64::from(config.vps) {
+            memory.u64(layout::CONTROL + cpu * 0x1000 + control::ROOT).store(spaces.root(0), SeqCst);
+        }
+        if config.mode == Mode::Guest {
+            devices::give(&memory, &mut spaces, config.vps)?;
+        }
+        let Started { process, doorbells, lines, console } = process::start(config, &memory)?;
         for doorbell in &doorbells {
             let timeout = doorbell.set_read_timeout(Some(WAKE_AGAIN));
             timeout
@@ -114,15 +119,18 @@ impl Machine {
             ram: Arc::new(GuestRam::new(memory.clone(), placed)),
             memory,
             cpus: config.vps,
+            mode: config.mode,
             counts: config.count_instructions,
             shares_thread: config.shares_thread(),
             watchdog: config.watchdog,
             entry_cost: 0,
-            spaces: Mutex::new(Spaces { pool, spaces }),
+            clock: None,
+            console: Mutex::new(Some(console)),
+            spaces: Mutex::new(spaces),
             driven: (0..config.vps).map(|_| AtomicBool::new(false)).collect(),
             touching: Mutex::new(None),
             doorbells: doorbells.into_iter().map(Mutex::new).collect(),
-            wake: wake.into_iter().map(Mutex::new).collect(),
+            lines,
             cpuid: HashMap::new(),
             process,
         };
@@ -136,6 +144,11 @@ impl Machine {
         }
         machine.cpuid = machine.collect_cpuid()?;
         Ok(machine)
+    }
+
+    /// The address spaces.
+    pub fn spaces(&self) -> MutexGuard<'_, Spaces> {
+        lock(&self.spaces)
     }
 
     /// A 64-bit word of a CPU's control page.
@@ -174,8 +187,10 @@ impl Machine {
                     if self.waits_for_wake(cpu) {
                         self.wake(cpu)?;
                     }
-                    // With one host thread for all CPUs, nothing else takes the turn from a guest that spins for another's sake.
-                    if self.shares_thread && self.cpus > 1 && self.control32(cpu, control::RUNNING).load(SeqCst) != 0 {
+                    // With one host thread for all CPUs, nothing else takes the turn from a guest that spins for another's sake. One with devices
+                    // pauses when it does, and is not to be woken.
+                    let spins = self.mode == Mode::Script && self.shares_thread && self.cpus > 1;
+                    if spins && self.control32(cpu, control::RUNNING).load(SeqCst) != 0 {
                         self.wake(cpu)?;
                     }
                 }
@@ -185,13 +200,26 @@ impl Machine {
         }
     }
 
-    /// Interrupts a CPU: if it has halted it wakes up, if it runs a guest it leaves it.
+    /// Calls a CPU: if it has halted it wakes up, if it runs a guest it leaves it.
     fn wake(&self, cpu: u32) -> Result<()> {
-        lock(&self.wake[cpu as usize % layout::WAKE_LINES]).write_all(&[0]).map_err(|_| self.process.died())
+        self.control32(cpu, control::CALLED).store(1, SeqCst);
+        self.lines.ring(cpu)
+    }
+
+    /// Has a CPU that is outside of its guest do something; see [`operation`].
+    pub fn operate(&self, cpu: u32, operation: u64, words: [u32; 4]) -> Result<[u32; 4]> {
+        let word = |index: usize| self.control32(cpu, control::WORDS + 4 * index as u64);
+        for (index, value) in words.into_iter().enumerate() {
+            word(index).store(value, SeqCst);
+        }
+        if !self.request(cpu, operation, Instant::now() + STUB_LIMIT)? {
+            return Err(EngineError::Stuck { vp: cpu, what: "what the stub does by itself" });
+        }
+        Ok([0, 1, 2, 3].map(|index| word(index).load(SeqCst)))
     }
 
     /// Whether the CPU has been, or should have been, woken and has not noticed. QEMU changes its word of pending interrupts without a lock when a guest is
-    /// entered or left, so that an interrupt of that very moment can get lost; the next byte makes it look again.
+    /// entered or left, so that an interrupt of that very moment can get lost; the next call makes it look again.
     fn waits_for_wake(&self, cpu: u32) -> bool {
         let word = |offset| self.control32(cpu, offset).load(SeqCst) != 0;
         word(control::SLEEPING) || word(control::RUNNING) && word(control::STOP)
@@ -214,7 +242,7 @@ impl Machine {
         if self.counts {
             self.wait_for_rest(cpu);
         }
-        self.control64(cpu, control::VMCB).store(vmcb, SeqCst);
+        self.control64(cpu, control::REQUEST).store(vmcb, SeqCst);
         let number = self.control64(cpu, control::GO).load(SeqCst) + 1;
         self.control64(cpu, control::GO).store(number, SeqCst);
         fence(SeqCst);
@@ -326,32 +354,18 @@ impl Machine {
         if !in_first || covered < end {
             return Err(outside);
         }
-        let mut guard = lock(&self.spaces);
-        let Spaces { pool, spaces } = &mut *guard;
-        spaces[space].protect(pool, first, count, access)?;
-        drop(guard);
+        self.spaces().protect(space, first, count, access)?;
         self.synchronise()
     }
 
     /// Rights of a page.
     pub fn access(&self, space: usize, gfn: u64) -> Result<Option<Access>> {
         check_context(space)?;
-        Ok(lock(&self.spaces).spaces[space].access(gfn))
-    }
-
-    /// Address of the root table of a space.
-    pub fn root(&self, space: usize) -> u64 {
-        lock(&self.spaces).spaces[space].root
+        Ok(self.spaces().access(space, gfn))
     }
 
     fn run_cpuid(&self, leaf: u32, subleaf: u32) -> Result<[u32; 4]> {
-        let word = |index: u64| self.control32(0, control::CPUID + 4 * index);
-        word(0).store(leaf, SeqCst);
-        word(2).store(subleaf, SeqCst);
-        if !self.request(0, 0, Instant::now() + STUB_LIMIT)? {
-            return Err(EngineError::Stuck { vp: 0, what: "CPUID" });
-        }
-        Ok([0, 1, 2, 3].map(|index| word(index).load(SeqCst)))
+        self.operate(0, operation::CPUID, [leaf, 0, subleaf, 0])
     }
 
     fn collect_cpuid(&self) -> Result<HashMap<(u32, u32), [u32; 4]>> {

@@ -2,12 +2,14 @@
 //!
 //! | file | purpose |
 //! |---|---|
-//! | `config` | what machine to build |
 //! | `stub`, `pvh`, `layout` | the code that runs outside guests; the file QEMU gets it in; where everything lies |
 //! | `config` | what machine to build |
 //! | `process` | starting and ending the emulator |
-//! | `machine` | requests to CPUs, wake-ups, the address spaces |
+//! | `lines` | calling a CPU |
+//! | `machine` | requests to CPUs |
+//! | `spaces` | the address spaces |
 //! | `npt`, `vmcb` | the two kinds of hardware structures |
+//! | `devices`, `waiter` | a guest with the machine's devices; where its CPUs wait |
 //! | `vcpu`, `exits` | driving one VP, and what its exits mean |
 //! | `calibrate` | what an entry costs in instructions |
 //!
@@ -16,20 +18,24 @@
 //! an interrupt that arrives in the moment of an entry or exit can get lost (see `machine`, which asks again); code changed by another VP can get lost unless
 //! all VPs share a thread ([`Config::one_thread`]).
 //!
-//! Limits of this engine: rights of a space do not tell user from kernel execution (no MBEC in SVM), and a page that may be executed but not read is
-//! closed; string I/O is reported but not taken apart; the time-stamp counter and TSC_AUX are not per context.
+//! Limits of this engine: user and kernel execution are told apart by two trees of tables (`stub`), and what both may execute user code always may; a
+//! page that may be executed but not read is closed; string I/O is reported but not taken apart; the time-stamp counter and TSC_AUX are not per context.
 
 mod calibrate;
 mod config;
+pub mod devices;
 mod exits;
 mod layout;
+mod lines;
 mod machine;
 mod npt;
 mod process;
 mod pvh;
+mod spaces;
 mod stub;
 mod vcpu;
 mod vmcb;
+mod waiter;
 
 use super::error::Result;
 use super::exit::Access;
@@ -38,7 +44,7 @@ use super::{Engine, Vcpu};
 use machine::Machine;
 use std::sync::Arc;
 
-pub use config::{Config, PROGRAM};
+pub use config::{Config, Mode, PROGRAM};
 
 /// A machine in an emulator process of its own. The process ends when this and all its [`Vcpu`]s are dropped, or when this process dies.
 pub struct QemuEngine {
@@ -51,6 +57,9 @@ impl QemuEngine {
         let mut machine = Machine::start(config)?;
         if config.count_instructions {
             machine.entry_cost = calibrate::entry_cost(&machine)?;
+        }
+        if config.mode == Mode::Guest {
+            machine.clock = Some(machine.measure_clock()?);
         }
         Ok(Self { machine: Arc::new(machine) })
     }

@@ -3,9 +3,11 @@
 //! executed but not read cannot be expressed and is treated as no access.
 
 use super::layout;
+use super::process::machine_address;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::exit::Access;
 use crate::engine::ram::{Mapping, Placed};
+use core::ops::Range;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::Arc;
 
@@ -124,14 +126,23 @@ impl AddressSpace {
         Ok(Self::slot(entry & ADDRESS, gfn, 0))
     }
 
-    /// Maps a slot of RAM with all rights. `machine` tells where an offset of the memory file lies in the emulated machine.
-    pub fn map_slot(&self, pool: &mut Pool, placed: &Placed, machine: impl Fn(u64) -> u64) -> Result<()> {
-        let bits = leaf_bits(Access::ALL);
+    /// Maps a slot of RAM.
+    pub fn map_slot(&self, pool: &mut Pool, placed: &Placed, access: Access) -> Result<()> {
         let first = placed.slot.gpa >> 12;
-        let end = first + (placed.slot.size >> 12);
-        let mut gfn = first;
+        let frames = first..first + (placed.slot.size >> 12);
+        let target = |gfn: u64| machine_address(placed.offset + ((gfn - first) << 12));
+        self.map(pool, frames, target, leaf_bits(access))
+    }
+
+    /// Maps frames that are not RAM to themselves.
+    pub fn map_devices(&self, pool: &mut Pool, frames: Range<u64>, access: Access) -> Result<()> {
+        self.map(pool, frames, |gfn| gfn << 12, leaf_bits(access) & !IS_RAM)
+    }
+
+    fn map(&self, pool: &mut Pool, frames: Range<u64>, target: impl Fn(u64) -> u64, bits: u64) -> Result<()> {
+        let Range { start: mut gfn, end } = frames;
         while gfn < end {
-            let target = machine(placed.offset + ((gfn - first) << 12));
+            let target = target(gfn);
             if gfn.is_multiple_of(LARGE_PAGES) && end - gfn >= LARGE_PAGES && target.is_multiple_of(LARGE_PAGES << 12) {
                 let at = self.directory_slot(pool, gfn)?;
                 self.set_entry(at, target | bits | LARGE);
@@ -159,7 +170,8 @@ impl AddressSpace {
     /// Rights on a page, `None` if it is not RAM.
     pub fn access(&self, gfn: u64) -> Option<Access> {
         let leaf = self.leaf(gfn)?;
-        Some(Access { read: leaf & PRESENT != 0, write: leaf & WRITE != 0, execute: leaf & NO_EXECUTE == 0 })
+        let execute = leaf & NO_EXECUTE == 0;
+        Some(Access { read: leaf & PRESENT != 0, write: leaf & WRITE != 0, execute, user_execute: execute })
     }
 
     /// Sets the rights of pages that are all known to be RAM.

@@ -2,8 +2,9 @@
 //! be left behind. The process must not outlive us: a thread of its own starts it (the parent-death signal fires when the *thread* that started a
 //! child ends) and kills it when told, or when this process dies.
 
-use super::config::Config;
+use super::config::{Config, Mode};
 use super::layout;
+use super::lines::{Lines, Theirs};
 use super::pvh::pvh_elf;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::ram::Mapping;
@@ -26,6 +27,8 @@ pub fn machine_address(offset: u64) -> u64 {
 
 /// The running emulator.
 pub struct Process {
+    /// The emulator's process id.
+    pub id: u32,
     stop: Option<mpsc::Sender<()>>,
     owner: Option<JoinHandle<()>>,
     stderr: OwnedFd,
@@ -58,8 +61,10 @@ pub struct Started {
     pub process: Process,
     /// Our end of each CPU's doorbell.
     pub doorbells: Vec<UnixStream>,
-    /// Our ends of the wake-up lines; CPU `n` listens to line `n` modulo their number.
-    pub wake: Vec<UnixStream>,
+    /// Our ends of the lines by which CPUs are called.
+    pub lines: Lines,
+    /// Our end of a guest's COM1; of no use in the other mode.
+    pub console: UnixStream,
 }
 
 /// Starts the emulator on `memory` with `cpus` CPUs.
@@ -68,8 +73,8 @@ pub fn start(config: &Config, memory: &Mapping) -> Result<Started> {
     let stub = pvh_elf().map_err(|error| EngineError::System { call: "ELF writer", reason: error.to_string() })?;
     let kernel = memory_file(c"vsm_sim stub", &stub)?;
     let stderr = memory_file(c"vsm_sim stderr", b"")?;
-    let (wake, wake_theirs): (Vec<_>, Vec<_>) =
-        (0..layout::WAKE_LINES).map(|_| pair()).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let (lines, lines_theirs): (Lines, Theirs) = Lines::new(cpus, &memory_file(c"vsm_sim lines", &[0; 0x1000])?)?;
+    let (console, console_theirs) = pair()?;
     let mut doorbells = Vec::new();
     let mut theirs = Vec::new();
     for _ in 0..cpus {
@@ -92,9 +97,10 @@ pub fn start(config: &Config, memory: &Mapping) -> Result<Started> {
         .arg("-object")
         .arg(format!("memory-backend-file,id=ram,size={size},mem-path=/proc/self/fd/{},share=on", memory.fd()));
     command.arg("-kernel").arg(format!("/proc/self/fd/{}", kernel.as_raw_fd()));
-    for (line, (socket, (port, irq))) in wake_theirs.iter().zip(layout::SERIAL).enumerate() {
-        command.arg("-chardev").arg(format!("socket,id=wake{line},fd={}", socket.as_raw_fd()));
-        command.arg("-device").arg(format!("isa-serial,iobase={port:#x},irq={irq},chardev=wake{line}"));
+    command.args(lines_theirs.options());
+    if config.mode == Mode::Guest {
+        command.arg("-chardev").arg(format!("socket,id=com1,fd={}", console_theirs.as_raw_fd()));
+        command.args(["-device", "isa-serial,iobase=0x3f8,irq=4,chardev=com1"]);
     }
     for (cpu, socket) in theirs.iter().enumerate() {
         command.arg("-chardev").arg(format!("socket,id=bell{cpu},fd={}", socket.as_raw_fd()));
@@ -105,7 +111,8 @@ pub fn start(config: &Config, memory: &Mapping) -> Result<Started> {
         stderr.try_clone().map_err(|error| EngineError::System { call: "dup", reason: error.to_string() })?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(error_file));
     let mut inherited = vec![memory.fd(), kernel.as_raw_fd()];
-    inherited.extend(wake_theirs.iter().chain(&theirs).map(AsRawFd::as_raw_fd));
+    inherited.extend([lines_theirs.fd(), console_theirs.as_raw_fd()]);
+    inherited.extend(theirs.iter().map(AsRawFd::as_raw_fd));
     // SAFETY: between fork and exec only async-signal-safe system calls on numbers computed before; nothing is allocated.
     unsafe {
         command.pre_exec(move || {
@@ -125,10 +132,10 @@ pub fn start(config: &Config, memory: &Mapping) -> Result<Started> {
     let owner = std::thread::Builder::new().name("vsm_sim emulator".into()).spawn(move || {
         let child = command.spawn();
         // The emulator holds its own copies now; ours must go, or its end would never be seen as the end of the sockets.
-        drop((command, kernel, wake_theirs, theirs));
+        drop((command, kernel, lines_theirs, console_theirs, theirs));
         match child {
             Ok(mut child) => {
-                let _ = started.send(Ok(()));
+                let _ = started.send(Ok(child.id()));
                 let _ = stopped.recv();
                 let _ = child.kill();
                 let _ = child.wait();
@@ -140,8 +147,9 @@ pub fn start(config: &Config, memory: &Mapping) -> Result<Started> {
     });
     let owner = owner.map_err(|error| EngineError::System { call: "start of a thread", reason: error.to_string() })?;
     let outcome = has_started.recv().unwrap_or_else(|_| Err(std::io::Error::other("the starting thread ended")));
-    outcome.map_err(|error| EngineError::CannotStart { program: program.to_owned(), reason: error.to_string() })?;
-    Ok(Started { process: Process { stop: Some(stop), owner: Some(owner), stderr }, doorbells, wake })
+    let id =
+        outcome.map_err(|error| EngineError::CannotStart { program: program.to_owned(), reason: error.to_string() })?;
+    Ok(Started { process: Process { id, stop: Some(stop), owner: Some(owner), stderr }, doorbells, lines, console })
 }
 
 impl Process {

@@ -1,15 +1,16 @@
 //! Driving one VP: which of its two VMCBs runs, moving the shared registers that live in a VMCB, events in flight, the watchdog, instruction counts.
 
+use super::config::Mode;
 use super::exits::{Outcome, interpret};
-use super::layout::control;
+use super::layout::{control, operation};
 use super::machine::Machine;
 use super::vmcb::{CR2, DR6, RAX, Vmcb, encode_event};
 use crate::engine::decode;
 use crate::engine::error::{EngineError, Result};
-use crate::engine::exit::{Event, Exit, Intercepts, Reason};
+use crate::engine::exit::{Event, EventKind, Exit, Intercepts, Reason};
 use crate::engine::state::{PrivateState, SharedState};
 use crate::engine::walk::{Translation, translate};
-use crate::engine::{CONTEXTS, Instruction, Vcpu};
+use crate::engine::{CONTEXTS, DeviceAccess, Instruction, Vcpu};
 use core::sync::atomic::Ordering::SeqCst;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ pub struct QemuVcpu {
     /// The context whose VMCB holds RAX, CR2 and DR6.
     current: usize,
     contexts: [Context; CONTEXTS],
+    /// An NMI for context 0 waits.
+    nmi: bool,
 }
 
 impl QemuVcpu {
@@ -47,7 +50,8 @@ impl QemuVcpu {
             return Err(EngineError::BadVp { vp: cpu, reason: "it already has a handle" });
         }
         let context = |index| {
-            let vmcb = Vmcb::new(machine.memory.clone(), cpu, index, machine.root(index));
+            let mode = if index == 0 { machine.mode } else { Mode::Script };
+            let vmcb = Vmcb::new(machine.memory.clone(), cpu, index, machine.spaces().root(index), mode);
             Context {
                 vmcb,
                 intercepts: Intercepts::default(),
@@ -58,7 +62,7 @@ impl QemuVcpu {
                 instructions: 0,
             }
         };
-        Ok(Self { machine: machine.clone(), cpu, current: 0, contexts: [context(0), context(1)] })
+        Ok(Self { machine: machine.clone(), cpu, current: 0, contexts: [context(0), context(1)], nmi: false })
     }
 
     fn register(&self, index: usize) -> &core::sync::atomic::AtomicU64 {
@@ -81,6 +85,16 @@ impl QemuVcpu {
         let (machine, cpu) = (self.machine.clone(), self.cpu);
         machine.drop_stale_code(cpu)?;
         let this = &mut self.contexts[context];
+        if context == 0 {
+            // The stub changes the tables only when they do not suffice.
+            let user = machine.control64(cpu, control::ROOT_OF_USER).load(SeqCst);
+            let kernel = machine.control64(cpu, control::ROOT).load(SeqCst);
+            this.vmcb.set_root(if this.vmcb.cpl() == 3 && user != 0 { user } else { kernel });
+            if self.nmi && this.event.is_none() {
+                self.nmi = false;
+                this.event = Some(encode_event(Event { vector: 2, kind: EventKind::Nmi, error_code: None }));
+            }
+        }
         let event = this.event.take();
         this.vmcb.prepare(event.map(|event| event.0), event.map_or(0, |event| event.1), this.line);
         if this.single_step {
@@ -111,6 +125,10 @@ impl QemuVcpu {
             if this.line.is_some() && !this.vmcb.interrupt_waits() {
                 this.taken = this.line.take();
             }
+        }
+        if machine.control32(cpu, control::NMI).swap(0, SeqCst) != 0 {
+            // A script has no one who could send one: it comes from a call of ours that was late.
+            self.nmi |= machine.mode == Mode::Guest;
         }
         let stopped = machine.control32(cpu, control::STOPPED).load(SeqCst) != 0;
         if stopped || too_long {
@@ -175,6 +193,7 @@ impl Vcpu for QemuVcpu {
             let (state, shared) = (self.state(context), self.shared());
             match interpret(&self.machine.ram, &self.contexts[context], &state, &shared) {
                 Outcome::Exit(exit) => return Ok(exit),
+                Outcome::Again => {}
                 Outcome::Inject(event) => self.inject(context, event),
                 Outcome::MsrRead { value, len } => {
                     let (low, high) = (value & 0xffff_ffff, value >> 32);
@@ -228,6 +247,32 @@ impl Vcpu for QemuVcpu {
 
     fn translate(&self, context: usize, gva: u64) -> Option<Translation> {
         translate(&self.machine.ram, &self.state(context), gva)
+    }
+
+    fn set_user_execution(&mut self, context: usize, on: bool) {
+        if context == 0 {
+            let root = if on { self.machine.spaces().root_of_user() } else { 0 };
+            self.machine.control64(self.cpu, control::ROOT_OF_USER).store(root, SeqCst);
+        }
+    }
+
+    fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Result<[u32; 4]> {
+        self.machine.operate(self.cpu, operation::CPUID, [leaf, 0, subleaf, 0])
+    }
+
+    fn device(&mut self, access: DeviceAccess) -> Result<u32> {
+        let width = |size: u8| u64::from(size.trailing_zeros().min(2));
+        let (operation, words) = match access {
+            DeviceAccess::In { port, size } => (operation::IN + width(size), [u32::from(port), 0, 0, 0]),
+            DeviceAccess::Out { port, size, value } => (operation::OUT + width(size), [u32::from(port), value, 0, 0]),
+            DeviceAccess::Store { address, value } => (operation::STORE, [address, value, 0, 0]),
+        };
+        let [value, ..] = self.machine.operate(self.cpu, operation, words)?;
+        Ok(value)
+    }
+
+    fn stored_value(&self, context: usize) -> Option<u64> {
+        decode::stored_value(&self.machine.ram, &self.state(context), &self.shared())
     }
 
     fn instruction(&self, context: usize) -> Instruction {

@@ -1,6 +1,8 @@
 //! The VMCB in engine memory: offsets, and conversion from and to the engine's register state. Source of all offsets and bits: AMD64 manual volume 2,
 //! appendix B "VMCB layout" and appendix C "SVM intercept exit codes"; what QEMU 7.2 does with them was tried.
 
+use super::config::Mode;
+use super::devices::STOPPING_MSRS;
 use super::layout;
 use crate::engine::exit::{Event, EventKind, Intercepts};
 use crate::engine::ram::Mapping;
@@ -85,21 +87,48 @@ pub struct Vmcb {
     /// Physical address in the emulated machine, which for engine memory is the offset in the memory file.
     pub address: u64,
     msr_map: u64,
+    mode: Mode,
 }
 
 impl Vmcb {
     /// Prepares the VMCB of a context of a CPU: everything that must stop does, nested paging with the tables at `nested_cr3`.
-    pub fn new(memory: Arc<Mapping>, cpu: u32, context: usize, nested_cr3: u64) -> Self {
+    pub fn new(memory: Arc<Mapping>, cpu: u32, context: usize, nested_cr3: u64, mode: Mode) -> Self {
         let index = u64::from(cpu) * 2 + context as u64;
-        let vmcb = Self { memory, address: layout::VMCBS + index * 0x1000, msr_map: layout::MSR_MAPS + index * 0x2000 };
-        vmcb.set64(IOPM_BASE, layout::IO_MAP);
+        let msr_map = layout::MSR_MAPS + index * 0x2000;
+        let vmcb = Self { msr_map, mode, ..Self::at(memory, layout::vmcb(cpu, context)) };
+        vmcb.set64(IOPM_BASE, if mode == Mode::Guest { layout::IO_MAP_OF_DEVICES } else { layout::IO_MAP });
         vmcb.set64(MSRPM_BASE, vmcb.msr_map);
         vmcb.set32(ASID, 1);
         vmcb.set64(NESTED_CTL, 1);
         vmcb.set64(NESTED_CR3, nested_cr3);
-        vmcb.set32(INT_CTL, V_INTR_MASKING);
+        vmcb.set32(INT_CTL, vmcb.masking());
         vmcb.set_intercepts(&Intercepts::default(), false);
         vmcb
+    }
+
+    /// The VMCB at an address, with nothing in it yet.
+    pub fn at(memory: Arc<Mapping>, address: u64) -> Self {
+        Self { memory, address, msr_map: 0, mode: Mode::Guest }
+    }
+
+    /// Makes it the VMCB of a guest that only waits: an interrupt ends it and is not taken.
+    pub fn wait(&self, nested_cr3: u64) {
+        self.set32(ASID, 1);
+        self.set64(NESTED_CTL, 1);
+        self.set64(NESTED_CR3, nested_cr3);
+        // INTR, NMI, shutdown; VMRUN, without which the CPU refuses the VMCB.
+        self.set32(MISC1, 1 | 1 << 1 | 1 << 31);
+        self.set32(MISC2, 1);
+    }
+
+    /// V_INTR_MASKING, which keeps interrupts from a guest that has no devices.
+    fn masking(&self) -> u32 {
+        if self.mode == Mode::Guest { 0 } else { V_INTR_MASKING }
+    }
+
+    /// Chooses the nested tables.
+    pub fn set_root(&self, nested_cr3: u64) {
+        self.set64(NESTED_CR3, nested_cr3);
     }
 
     pub fn get64(&self, offset: u64) -> u64 {
@@ -206,33 +235,48 @@ impl Vmcb {
             | bit(wanted.gdtr_write, 11)
             | bit(wanted.ldtr_write, 12)
             | bit(wanted.tr_write, 13);
-        // INTR, CPUID, RSM, INVD, HLT, INVLPGA, ports, MSRs, task switch, shutdown.
-        let always = 1 | 1 << 18 | 1 << 19 | 1 << 22 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 31;
+        // NMI, CPUID, RSM, INVD, HLT, INVLPGA, ports, MSRs, task switch, shutdown.
+        let always = 1 << 1 | 1 << 18 | 1 << 19 | 1 << 22 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 31;
         self.set32(MISC1, tables | always);
         // VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT, MONITOR, MWAIT.
         self.set32(MISC2, 0x7f | 1 << 10 | 1 << 11);
         for byte in (0..0x2000).step_by(8) {
-            self.memory.u64(self.msr_map + byte).store(u64::MAX, Relaxed);
+            let all = if self.mode == Mode::Guest { 0 } else { u64::MAX };
+            self.memory.u64(self.msr_map + byte).store(all, Relaxed);
+        }
+        if self.mode == Mode::Guest {
+            for number in STOPPING_MSRS {
+                self.stop_at_msr(number, 3);
+            }
         }
         for number in msr::PRIVATE {
             // EFER would show SVME, and QEMU keeps no guest PAT: both are carried out by the engine.
             if matches!(number, msr::EFER | msr::PAT) {
                 continue;
             }
-            let (base, first) = if number < 0x2000 { (0, 0) } else { (0x800, 0xc000_0000) };
-            let bit = u64::from(number - first) * 2;
-            let cell = self.memory.u8(self.msr_map + base + bit / 8);
             let stops =
                 u8::from(wanted.msr_reads.contains(&number)) | u8::from(wanted.msr_writes.contains(&number)) << 1;
-            cell.store(cell.load(Relaxed) & !(3 << (bit % 8)) | stops << (bit % 8), Relaxed);
+            self.stop_at_msr(number, stops);
         }
+    }
+
+    /// Sets the bits of an MSR in the permission map: 1 for reads, 2 for writes.
+    fn stop_at_msr(&self, number: u32, stops: u8) {
+        let (base, first) = match number {
+            0..0x2000 => (0, 0),
+            0xc000_0000..0xc000_2000 => (0x800, 0xc000_0000),
+            _ => (0x1000, 0xc001_0000),
+        };
+        let bit = u64::from(number - first) * 2;
+        let cell = self.memory.u8(self.msr_map + base + bit / 8);
+        cell.store(cell.load(Relaxed) & !(3 << (bit % 8)) | stops << (bit % 8), Relaxed);
     }
 
     /// Sets everything that has to be set anew for each entry.
     pub fn prepare(&self, event: Option<u64>, error: u32, interrupt: Option<u8>) {
         self.memory.u8(self.address + TLB_CONTROL).store(1, Relaxed);
         self.set64(EVENT_INJ, event.map_or(0, |event| event | u64::from(error) << 32));
-        let control = self.get32(INT_CTL) & V_TPR | V_INTR_MASKING;
+        let control = self.get32(INT_CTL) & V_TPR | self.masking();
         match interrupt {
             Some(vector) => {
                 self.set32(INT_CTL, control | V_IRQ | V_PRIORITY_15 | V_IGNORE_TPR);
@@ -248,10 +292,14 @@ impl Vmcb {
     }
 
     /// The event whose delivery the exit cut short, in VMCB form with its error code; software interrupts are left out, for they are executed again.
+    /// QEMU calls an interrupt from a device an exception there.
     pub fn cut_short(&self) -> Option<(u64, u32)> {
         let info = self.get64(EXIT_INT_INFO);
-        let kind = info >> 8 & 7;
         let vector = info & 0xff;
+        let (kind, info) = match info >> 8 & 7 {
+            3 if vector >= 32 => (0, info & !(7 << 8)),
+            kind => (kind, info),
+        };
         let again = info & EVENT_VALID != 0 && (matches!(kind, 0 | 2) || (kind == 3 && !matches!(vector, 3 | 4)));
         again.then(|| (info & 0xffff_ffff, u32::try_from(info >> 32).unwrap_or(0)))
     }
