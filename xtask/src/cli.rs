@@ -54,8 +54,9 @@ enum Command {
     /// Boot a distribution's own Linux in VTL0, with VTL1 beside it, and have it hand over its memory and modules.
     ///
     /// Fetches Debian's signed kernel with its headers (once; nothing is installed but compilers), builds image, driver and
-    /// initramfs, boots, and plays steps inside that Linux.
-    #[command(after_help = "Example: cargo xtask linux --debian 6.1")]
+    /// initramfs, boots, plays steps inside that Linux, and prints a table of them. Ends with status 0 only if every step
+    /// ended as it must. With --kernel it boots somebody's own kernel and reports every VSM call that its driver makes.
+    #[command(after_help = "Example: cargo xtask linux --debian 6.1 --vps 1")]
     Linux(linux::Options),
     /// Draw the frame registry: who owns which memory and what VTL0 may do with it, before and after each step of a boot.
     ///
@@ -140,7 +141,7 @@ enum Command {
     /// Run every check a change must pass, as continuous integration does.
     ///
     /// Formatting, clippy, dependencies, `abi/`, verify-elf, tests, the book with its commands and its page about adding a
-    /// call, a boot with each loader, some seconds of every fuzz target, and a minute of stress.
+    /// call, a boot with each loader, a real Linux in VTL0, some seconds of every fuzz target, and a minute of stress.
     #[command(after_help = "Example: cargo xtask ci --quick")]
     Ci {
         /// Also build the image twice and compare.

@@ -65,6 +65,7 @@ pub fn pack(root: &Path, parts: &Parts) -> Result<Vec<u8>> {
 
     let catalogue = Catalogue::read(&parts.kernel.modules)?;
     let list = fs::read_to_string(sources.join("modules")).context("cannot read the list of modules")?;
+    archive.file("lib/vtl0/modules", 0o644, list.as_bytes())?;
     let mut names = wanted(&list, &catalogue);
     if parts.many {
         let many: Vec<String> = catalogue.below(&MANY_FOLDERS).into_iter().take(MANY).collect();

@@ -145,3 +145,82 @@ impl Report {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::process::find_program;
+
+    fn page() -> Report {
+        let step = |at, name: &str, verdict| Step { at, name: name.to_owned(), text: "<b>".to_owned(), verdict };
+        let frames = |first| vec![(0, 100, first), (100, 1000, Rights::All)];
+        Report {
+            title: "A run".to_owned(),
+            facts: vec![("kernel".to_owned(), "6.12".to_owned())],
+            is_good: false,
+            unit: "ms",
+            steps: vec![
+                step(1.0, "a/x", "ok"),
+                step(2.0, "a/y", "ok"),
+                step(3.0, "b/x", "open"),
+                step(4.0, "b/y", "fail"),
+            ],
+            switches: vec![Switch {
+                at: 2.0,
+                cost: 0.5,
+                vp: 1,
+                name: "LockRegs".to_owned(),
+                text: "= 0".to_owned(),
+                kind: "call",
+            }],
+            consoles: [
+                vec![Line { at: 1.0, text: "Linux".to_owned() }],
+                vec![Line { at: 2.0, text: "vtl1".to_owned() }],
+            ],
+            maps: vec![
+                Map { at: 1.0, what: "start".to_owned(), frames: frames(Rights::All) },
+                Map { at: 2.0, what: "VTL1".to_owned(), frames: frames(Rights::None) },
+            ],
+        }
+    }
+
+    /// A browser runs the page's script and draws it, from the file alone.
+    #[test]
+    fn a_browser_shows_the_page_and_counts_its_steps() {
+        let Some(chromium) = find_program("chromium") else {
+            println!("SKIPPED: there is no chromium; `cargo xtask doctor --fix` installs it");
+            return;
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let (file, picture) = (directory.path().join("page.html"), directory.path().join("page.png"));
+        page().write(&file).unwrap();
+        let open = |argument: String| {
+            let mut command = Command::new(&chromium);
+            command.args(["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,1000"]);
+            command.arg(format!("--user-data-dir={}", directory.path().join("profile").display()));
+            // A machine without a network must show the same.
+            command
+                .args(["--host-resolver-rules=MAP * ~NOTFOUND", &argument])
+                .arg(format!("file://{}", file.display()));
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let shown = open("--dump-dom".to_owned());
+        assert!(shown.contains("<title>A run (2 ok, 1 open, 1 failed)</title>"), "{shown}");
+        assert!(shown.contains("&lt;b&gt;"), "text stays text");
+        open(format!("--screenshot={}", picture.display()));
+        let png = std::fs::read(&picture).unwrap();
+        assert!(png.starts_with(b"\x89PNG") && png.len() > 10_000, "{} bytes: an empty page has fewer", png.len());
+    }
+
+    #[test]
+    fn the_page_needs_no_other_file() {
+        let html = page::html(&page());
+        for reference in ["src=", "href=", "http:", "https:", "@import", "url("] {
+            assert!(!html.contains(reference), "{reference}");
+        }
+    }
+}

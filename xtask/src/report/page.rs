@@ -57,7 +57,7 @@ pub fn html(report: &Report) -> String {
     maps(&mut out, report);
     timeline(&mut out, report);
     consoles(&mut out, report);
-    let _ = write!(out, "<script>{SCRIPT}</script></body></html>\n");
+    let _ = writeln!(out, "<script>{SCRIPT}</script></body></html>");
     out
 }
 
@@ -74,9 +74,9 @@ fn steps(out: &mut String, report: &Report) {
     );
     for Step { at, name, text, verdict } in &report.steps {
         let at = amount(report, *at);
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<tr class=\"{verdict}\"><td>{at}</td><td>{}</td><td>{verdict}</td><td>{}</td></tr>\n",
+            "<tr class=\"{verdict}\"><td>{at}</td><td>{}</td><td>{verdict}</td><td>{}</td></tr>",
             escape(name),
             escape(text)
         );
@@ -93,7 +93,7 @@ fn maps(out: &mut String, report: &Report) {
     for (_, name, colour) in RIGHTS {
         let _ = write!(out, "<span><i style=\"background:{colour}\"></i>{name}</span>");
     }
-    let _ = write!(out, "</p>{picture}\n");
+    let _ = writeln!(out, "</p>{picture}");
 }
 
 /// The switches that are shown.
@@ -137,9 +137,9 @@ fn timeline(out: &mut String, report: &Report) {
             escape(&switch.text)
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<text x=\"60\" y=\"{y}\">0</text><text x=\"{}\" y=\"{y}\" text-anchor=\"end\">{}</text></svg>\n",
+        "<text x=\"60\" y=\"{y}\">0</text><text x=\"{}\" y=\"{y}\" text-anchor=\"end\">{}</text></svg>",
         WIDTH + 60.0,
         amount(report, end),
         y = height - 4
@@ -160,9 +160,9 @@ fn costs(out: &mut String, report: &Report) {
     out.push_str("<table id=\"costs\"><thead><tr><th>what</th><th>times</th><th>refused</th><th>together</th><th>most</th></tr></thead><tbody>");
     for (name, (count, refused, sum, most)) in kinds {
         let (sum, most) = (amount(report, sum), amount(report, most));
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<tr><td>{}</td><td>{count}</td><td>{refused}</td><td>{sum}</td><td>{most}</td></tr>\n",
+            "<tr><td>{}</td><td>{count}</td><td>{refused}</td><td>{sum}</td><td>{most}</td></tr>",
             escape(name)
         );
     }
@@ -185,7 +185,7 @@ fn consoles(out: &mut String, report: &Report) {
     for (which, line) in lines.into_iter().skip(left_out) {
         let (at, text) = (amount(report, line.at), escape(&line.text));
         let cells = if which == 0 { [text.as_str(), ""] } else { ["", text.as_str()] };
-        let _ = write!(out, "<tr><td>{at}</td><td>{}</td><td>{}</td></tr>\n", cells[0], cells[1]);
+        let _ = writeln!(out, "<tr><td>{at}</td><td>{}</td><td>{}</td></tr>", cells[0], cells[1]);
     }
     out.push_str("</tbody></table>\n");
 }

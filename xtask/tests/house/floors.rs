@@ -74,7 +74,7 @@ const FLOORS: &[(&str, Floors)] = &[
             &["fuzz", "lint", "repro", "run"],
             &["doctor", "image"],
             &["abi", "sizes", "toolchain"],
-            &["explain", "install", "kernels", "map", "report", "validate_capture", "verify"],
+            &["explain", "install", "kernels", "linux::packages", "map", "report", "validate_capture", "verify"],
             &["debian"],
             &["process", "workspace"],
         ],
