@@ -5,10 +5,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use crate::{abi, book, fuzz, image, lint, repro, run, stress, suite, verify};
+use crate::{abi, book, fuzz, image, lint, linux, repro, run, stress, suite, verify};
 
 /// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
 const FUZZ_SECONDS: u64 = 5;
@@ -54,6 +54,22 @@ fn real_lists(root: &Path) -> Result<()> {
     let lives: [&[&str]; 3] =
         [&["--heki", "kaslr", "--loader", "g3", "--cpus", "4"], &["--heki", "no-kaslr"], &["--heki", "off"]];
     lives.into_iter().try_for_each(|arguments| machine(root, arguments))
+}
+
+/// The options of a Linux for these arguments, the rest as a person gets them by default.
+#[derive(Parser)]
+struct Linux {
+    #[command(flatten)]
+    options: linux::Options,
+}
+
+/// Boots both series of Debian's kernel with 1 and 2 processors, and plays all steps there.
+fn linuxes(root: &Path) -> Result<()> {
+    let guests = ["6.1", "6.12"].into_iter().flat_map(|series| ["1", "2"].map(|vps| (series, vps)));
+    guests.into_iter().try_for_each(|(series, vps)| {
+        let words = ["linux", "--debian", series, "--vps", vps];
+        linux::run(root, &Linux::try_parse_from(words)?.options).with_context(|| format!("{series}, {vps} processors"))
+    })
 }
 
 /// Builds the image if that is needed, and proves the rules on it.
@@ -103,6 +119,7 @@ pub fn run_all(root: &Path, extent: Extent) -> Result<()> {
         step("run g2-prime, the same", &|| boots(root, "g2-prime"));
         step("run g3, the same", &|| boots(root, "g3"));
         step("run, real lists", &|| real_lists(root));
+        step("linux 6.1 and 6.12", &|| linuxes(root));
         step("fuzz", &|| fuzz::short(root, FUZZ_SECONDS));
         step("stress", &|| stress::short(root));
     }

@@ -10,7 +10,7 @@ use vsm_sim::trials::validate::accept::Meter;
 
 use crate::ci::{self, Extent};
 use crate::{
-    abi, book, doctor, explain, fuzz, image, lint, map, new_call, repro, run, stress, suite, validate_capture,
+    abi, book, doctor, explain, fuzz, image, lint, linux, map, new_call, repro, run, stress, suite, validate_capture,
     workspace,
 };
 
@@ -51,6 +51,13 @@ enum Command {
     /// and prints VTL1's console and a table of all calls. Ends with status 0 only if every call ended as it must.
     #[command(after_help = "Example: cargo xtask run --loader g3 --cpus 4 --trace")]
     Run(run::Options),
+    /// Boot a distribution's own Linux in VTL0, with VTL1 beside it, and have it hand over its memory and modules.
+    ///
+    /// Fetches Debian's signed kernel with its headers (once; nothing is installed but compilers), builds image, driver and
+    /// initramfs, boots, plays steps inside that Linux, and prints a table of them. Ends with status 0 only if every step
+    /// ended as it must. With --kernel it boots somebody's own kernel and reports every VSM call that its driver makes.
+    #[command(after_help = "Example: cargo xtask linux --debian 6.1 --vps 1")]
+    Linux(linux::Options),
     /// Draw the frame registry: who owns which memory and what VTL0 may do with it, before and after each step of a boot.
     ///
     /// Plays a boot on the hosted machine and writes a picture (SVG).
@@ -134,7 +141,7 @@ enum Command {
     /// Run every check a change must pass, as continuous integration does.
     ///
     /// Formatting, clippy, dependencies, `abi/`, verify-elf, tests, the book with its commands and its page about adding a
-    /// call, a boot with each loader, some seconds of every fuzz target, and a minute of stress.
+    /// call, a boot with each loader, a real Linux in VTL0, some seconds of every fuzz target, and a minute of stress.
     #[command(after_help = "Example: cargo xtask ci --quick")]
     Ci {
         /// Also build the image twice and compare.
@@ -173,6 +180,7 @@ fn execute(command: Command) -> Result<()> {
             image::build(&root, image::Options { debug, quiet }).map(drop)
         }
         Command::Run(options) => run::run(&root, &options),
+        Command::Linux(options) => linux::run(&root, &options),
         Command::Map(options) => map::run(&root, &options),
         Command::Fuzz(action) => fuzz::execute(&root, &action),
         Command::Stress(options) => stress::run(&root, &options, Some(|| HEAP.current_usage())),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::install::{apt_command, apt_install};
 use crate::kernels;
+use crate::linux::packages::{self, Series};
 use crate::process::{capture, find_program, run};
 use crate::toolchain::{self, Linker};
 use crate::workspace;
@@ -77,8 +78,12 @@ pub const MDBOOK: Tool = tool(
     Run("cargo install --locked --quiet --no-default-features mdbook"),
 );
 
+/// What opens the pages that `--report` writes.
+pub const CHROMIUM: Tool =
+    tool("chromium", Wanted, "the test that opens a report in a browser", |_| version("chromium"), Package("chromium"));
+
 /// All tools, in the order of the report.
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 15] = [
     tool("rustc and cargo", Required, "building anything", rust, Run("rustup update stable")),
     tool(
         "rustfmt and clippy",
@@ -123,6 +128,14 @@ const TOOLS: [Tool; 13] = [
         },
         Call("cargo xtask doctor --fix (Debian, amd64)", kernels::fetch),
     ),
+    tool(
+        "Linux for VTL0",
+        Wanted,
+        "`cargo xtask linux` and its test",
+        linux,
+        Call("cargo xtask doctor --fix (Debian, amd64)", fetch_linux),
+    ),
+    CHROMIUM,
     tool("captures", Optional, "tests on what a real kernel had in memory", captures, ByHand("put the archives there")),
     tool(
         "miri",
@@ -199,6 +212,17 @@ fn linker(_: &Path) -> Result<String> {
         Some(Linker::External(path)) => Ok(path.display().to_string()),
         None => bail!("the toolchain has no rust-lld and there is no ld.lld"),
     }
+}
+
+fn linux(root: &Path) -> Result<String> {
+    let kernel = |series: Series| packages::present(root, series).map(|kernel| kernel.release);
+    let missing = || anyhow!("not fetched; its test is skipped");
+    let releases: Option<Vec<String>> = [Series::V6_1, Series::V6_12].into_iter().map(kernel).collect();
+    Ok(releases.ok_or_else(missing)?.join(", "))
+}
+
+fn fetch_linux(root: &Path) -> Result<()> {
+    [Series::V6_1, Series::V6_12].into_iter().try_for_each(|series| packages::get(root, series)?.ensure_compilers())
 }
 
 fn captures(root: &Path) -> Result<String> {

@@ -8,8 +8,7 @@ use vsm_sim::trials::run::Heki;
 use vsm_sim::vtl0::loader::Generation;
 use vsm_sim::vtl0::ranges::Kernel;
 
-use crate::doctor;
-use crate::image;
+use crate::{doctor, image, report};
 
 /// Which generation of the VTL0 loader is played (LVBS contract, "Generations").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,8 +65,11 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
     /// Print the figures of the documentation instead: the image's sizes, and instruction counts.
-    #[arg(long, conflicts_with = "trace")]
+    #[arg(long, conflicts_with_all = ["trace", "report"])]
     pub figures: bool,
+    /// Write the run as a page of HTML.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 /// Reads a size or an address: decimal or `0x…`, with an optional suffix K, M or G (powers of 1024).
@@ -130,13 +132,14 @@ impl Options {
                 Protected::NoKaslr => Heki::Kernel(Kernel::NoKaslr),
                 Protected::Off => Heki::Off,
             },
+            moments: self.report.is_some(),
             ..vsm_sim::trials::run::Options::default()
         }
     }
 }
 
-fn boot(path: &Path, image: &[u8], options: &Options) -> Result<()> {
-    let options = options.simulator();
+fn boot(path: &Path, image: &[u8], asked: &Options) -> Result<()> {
+    let options = asked.simulator();
     let map = options.map()?;
     println!(
         "booting {} with loader {:?}: {} possible processors, {} of them present, {} MiB of RAM, region {:#x}..{:#x}",
@@ -152,11 +155,56 @@ fn boot(path: &Path, image: &[u8], options: &Options) -> Result<()> {
     let report = vsm_sim::trials::run::run(&options, image)?;
     println!("--- what VTL0 did, and what came of it ---\n{}", table(&report));
     let failures = report.failures();
+    if let Some(file) = &asked.report {
+        let facts = [
+            ("image", path.display().to_string()),
+            ("loader", format!("{:?}", options.generation)),
+            ("processors", options.present().to_string()),
+            ("memory", format!("{} MiB", options.memory >> 20)),
+            ("VTL1's region", format!("{:#x}..{:#x}", map.region_start, map.region_end())),
+        ];
+        page(&report, &facts, failures.is_empty()).write(file)?;
+    }
     if failures.is_empty() {
         println!("all {} steps ended as they must", report.steps.len());
         return Ok(());
     }
     bail!("{} of {} steps are not as they must be:\n{}", failures.len(), report.steps.len(), failures.join("\n"))
+}
+
+/// The run as a page: its time is counted in VTL1's instructions, which are the same in every run.
+fn page(run: &vsm_sim::trials::run::Report, facts: &[(&str, String)], is_good: bool) -> report::Report {
+    let facts = facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let mut page = report::Report {
+        title: "A life of VTL0, played against the image".to_owned(),
+        facts,
+        is_good,
+        unit: "instructions of VTL1",
+        ..report::Report::default()
+    };
+    let (mut at, mut shown) = (0.0, 0);
+    let console = run.console();
+    for (index, step) in run.steps.iter().enumerate() {
+        let cost = report::count(step.instructions);
+        at += cost;
+        let verdict = if step.is_right() { "ok" } else { "fail" };
+        let text = format!("{} = {}", step.parameters, step.result);
+        page.consoles[0].push(report::Line { at, text: format!("VP {}: {} {text}", step.vp, step.what) });
+        if let Some(moment) = run.moments.get(index) {
+            let lines = console.get(shown..moment.lines).unwrap_or_default();
+            page.consoles[1].extend(lines.iter().map(|line| report::Line { at, text: line.clone() }));
+            shown = moment.lines;
+            page.maps.extend(moment.rights.as_ref().map(|rights| report::map(at, &step.what, rights)));
+        }
+        if step.instructions > 0 {
+            let kind = if step.result.starts_with('-') { "refused" } else { "call" };
+            let detail = format!("{text}; {} hypercalls", step.hypercalls);
+            page.switches.push(report::Switch { at, cost, vp: step.vp, name: step.what.clone(), text: detail, kind });
+        }
+        let text = if step.is_right() { text } else { format!("{text}; must be {}", step.expected) };
+        page.steps.push(report::Step { at, name: format!("VP {}: {}", step.vp, step.what), text, verdict });
+    }
+    page
 }
 
 fn table(report: &vsm_sim::trials::run::Report) -> tabled::Table {

@@ -20,6 +20,11 @@ const MARKER: &[u8] = b"~Module signature appended~\n";
 /// `PKEY_ID_PKCS7` (Linux `enum pkey_id_type`).
 const PKCS7: u8 = 2;
 
+/// [`MODULES`], and that it is for signing modules and nothing else.
+fn modules_only() -> String {
+    format!("{MODULES}\nextendedKeyUsage=codeSigning,1.3.6.1.4.1.2312.16.1.2")
+}
+
 /// Every certificate has a serial number of its own.
 static SERIAL: AtomicU32 = AtomicU32::new(0x0200_0000);
 
@@ -64,8 +69,15 @@ impl Signer {
     /// # Errors
     /// When `openssl` is missing or fails.
     pub fn of_modules_only(name: &str, issuer: &Self) -> Result<Self> {
-        let extensions = format!("{MODULES}\nextendedKeyUsage=codeSigning,1.3.6.1.4.1.2312.16.1.2");
-        Self::new(name, P256, &extensions, Some(issuer))
+        Self::new(name, P256, &modules_only(), Some(issuer))
+    }
+
+    /// As [`Self::of_modules_only`], with a key of RSA-4096: a kernel may have ECDSA as a module only.
+    ///
+    /// # Errors
+    /// When `openssl` is missing or fails.
+    pub fn rsa_of_modules_only(name: &str, issuer: &Self) -> Result<Self> {
+        Self::new(name, RSA, &modules_only(), Some(issuer))
     }
 
     fn new(name: &str, key: [&str; 4], extensions: &str, issuer: Option<&Self>) -> Result<Self> {
@@ -113,17 +125,25 @@ impl Signer {
         Ok(fs::read(to)?)
     }
 
-    /// `content` with a signature behind it, as Linux takes modules.
+    /// `content` with a signature behind it, as Linux takes modules: with SHA-512.
     ///
     /// # Errors
     /// When `openssl` fails.
     pub fn sign(&self, content: &[u8]) -> Result<Vec<u8>> {
+        self.sign_with(content, "sha512")
+    }
+
+    /// As [`Self::sign`], with a digest that is named as `openssl` does.
+    ///
+    /// # Errors
+    /// When `openssl` fails.
+    pub fn sign_with(&self, content: &[u8], digest: &str) -> Result<Vec<u8>> {
         // A directory for each, as several threads may sign.
         let directory = TempDir::new()?;
         let [from, to] = ["content", "message"].map(|name| directory.path().join(name));
         fs::write(&from, content)?;
         let mut command = Command::new("openssl");
-        command.args(["cms", "-sign", "-binary", "-noattr", "-nocerts", "-md", "sha512", "-outform", "DER"]);
+        command.args(["cms", "-sign", "-binary", "-noattr", "-nocerts", "-md", digest, "-outform", "DER"]);
         command.arg("-signer").arg(self.file("pem")).arg("-inkey").arg(self.file("key"));
         run(command.arg("-in").arg(&from).arg("-out").arg(&to))?;
         Ok(appended(content, &fs::read(to)?))

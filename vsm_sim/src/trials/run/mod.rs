@@ -62,6 +62,8 @@ pub struct Options {
     pub ranges: u64,
     /// What VTL0 has protected.
     pub heki: Heki,
+    /// Keep for each step how things stood after it.
+    pub moments: bool,
 }
 
 /// What VTL0 has VTL1 protect as its boot ends.
@@ -88,6 +90,7 @@ impl Default for Options {
             echo: false,
             ranges: 40_000,
             heki: Heki::Many,
+            moments: false,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use litebox_platform_lvbs::Errno;
+use litebox_platform_lvbs::hv::MapFlags;
 
 use crate::machine::Machine;
 
@@ -34,18 +35,37 @@ impl Step {
     }
 }
 
+/// How things stood after a step.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// Lines that VTL1 had printed.
+    pub lines: usize,
+    /// VTL0's rights to all of RAM, where they had changed: first frame, first frame after, rights.
+    pub rights: Option<Vec<(u64, u64, MapFlags)>>,
+}
+
 /// All steps of a run.
 pub struct Report {
     machine: Arc<Machine>,
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// One for each step, if they are kept ([`super::Options::moments`]).
+    pub moments: Vec<Moment>,
 }
 
 impl Report {
     /// An empty report on a run of `machine`.
     #[must_use]
     pub fn new(machine: Arc<Machine>) -> Self {
-        Self { machine, steps: Vec::new() }
+        Self { machine, steps: Vec::new(), moments: Vec::new() }
+    }
+
+    /// Keeps how things stand.
+    pub(super) fn keep_moment(&mut self) {
+        let rights = self.machine.partition().effective_protections();
+        let before = self.moments.iter().rev().find_map(|moment| moment.rights.as_ref());
+        let rights = (before != Some(&rights)).then_some(rights);
+        self.moments.push(Moment { lines: self.machine.console_lines().len(), rights });
     }
 
     /// Every reason why the run is not as it must be; empty for a good one.

@@ -21,6 +21,8 @@ pub(super) struct Stage<'a> {
     pub(super) report: &'a mut Report,
     /// Whether each step is announced, above what the trace has of it.
     pub(super) trace: bool,
+    /// Whether the report keeps how things stood after each step.
+    pub(super) moments: bool,
 }
 
 impl Stage<'_> {
@@ -60,6 +62,9 @@ impl Stage<'_> {
             instructions: vtl0.processor().vtl1_instructions() - instructions,
             hypercalls: self.hypercalls() - hypercalls,
         });
+        if self.moments {
+            self.report.keep_moment();
+        }
         Ok(())
     }
 

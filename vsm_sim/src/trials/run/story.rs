@@ -32,7 +32,7 @@ const MODULE_PAGES: u64 = 32;
 /// Plays the life.
 pub fn play(options: &Options, image: &[u8], machine: &Arc<Machine>, report: &mut Report) -> Result<()> {
     let mut boot_vp = Vtl0::new(machine)?;
-    let mut stage = Stage { machine, report, trace: options.trace };
+    let mut stage = Stage { machine, report, trace: options.trace, moments: options.moments };
     let start = boot_vp.prepare_vtl1(options.generation, options.cpus, image)?;
     let [rdi, rsi, rdx, r8] = start.arguments;
     let parameters = format!("rdi={rdi:#x} rsi={rsi:#x} rdx={rdx:#x}");
