@@ -3,6 +3,7 @@
 use vsm_integrity::der::sequences;
 use vsm_integrity::keys::{Added, KeyStore, KeyStoreBuilder};
 use vsm_integrity::signature::certificate::MAX_CERTIFICATE_BYTES;
+use vsm_integrity::signature::marks::Marks;
 use vsm_integrity::signature::{Certificate, DigestAlgorithm, ErrorClass};
 
 use crate::fixtures::{AUTHORITY, OTHER, SIGNER};
@@ -14,7 +15,8 @@ const CERTIFICATES: [&[u8]; 3] = [AUTHORITY, SIGNER, OTHER];
 /// # Panics
 /// When a rule is broken: a certificate is one DER element and made of the bytes that came; its parts are in it; it can be
 /// trusted exactly when it can be parsed and its key is good; it is added later only if the authority has signed these very
-/// bytes; a revoked key is not trusted; what is refused changes nothing.
+/// bytes; a revoked key is not trusted; any bytes can be revoked, and revoke only what they are about; of a certificate all
+/// marks are read; what is refused changes nothing.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let (which, how) = (usize::from(input.byte()) % CERTIFICATES.len(), input.below(4));
@@ -34,7 +36,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(trusted, sound.map(|_| ()), "trusted and sound are not the same");
     assert_eq!(builder.finish().counts(), (usize::from(trusted.is_ok()), 0));
     check_added(&der);
-    check_revoked(&der, parsed.is_ok(), trusted.is_ok());
+    check_revoked(&der, trusted.is_ok());
 }
 
 fn check_parts(certificate: &Certificate<&[u8]>, der: &[u8]) {
@@ -77,26 +79,50 @@ fn check_added(der: &[u8]) {
     assert!(KeyStore::default().add_secondary(der).is_err());
 }
 
-fn check_revoked(der: &[u8], parsed: bool, sound: bool) {
+fn check_revoked(der: &[u8], sound: bool) {
     let mut builder = KeyStoreBuilder::new();
-    assert_eq!(builder.revoke(der).is_ok(), parsed, "what can be parsed can be revoked");
+    builder.revoke(der).expect("any bytes can be revoked");
+    assert!(!Marks::read(der).to_string().is_empty());
     assert_eq!(builder.trust(der).is_ok(), sound);
     let mut keys = builder.finish();
     assert_eq!(keys.counts(), (0, 0), "revoked, and trusted");
-    assert_eq!(keys.revoked_counts(), (usize::from(parsed), 0));
+    assert_eq!(keys.revoked_counts(), (1, 0));
     if sound {
         assert_eq!(keys.add_secondary(der).map_err(|error| error.class()), Err(ErrorClass::Rejected));
     }
-    if parsed && !CERTIFICATES.contains(&der) {
-        return;
+    if let Ok(certificate) = Certificate::parse(der) {
+        check_marks(&certificate);
     }
-    // Refused, or one of ours: the others are as they were.
+    // Of one of ours: the others are as they were. Of another: so they are, if nothing by which a certificate is known is
+    // in it.
     let mut keys = KeyStoreBuilder::new();
     keys.trust(AUTHORITY).expect("the authority");
-    let _ = keys.revoke(der);
-    let mut keys = keys.finish();
-    let expected = der != AUTHORITY && der != OTHER;
-    assert_eq!(keys.add_secondary(OTHER).is_ok(), expected);
+    keys.revoke(der).expect("any bytes can be revoked");
+    let revoked = keys.finish().add_secondary(OTHER).is_err();
+    if der == AUTHORITY || der == OTHER {
+        assert!(revoked, "the certificate, or its issuer, is revoked");
+    } else if der == SIGNER || !(has_mark_of(der, AUTHORITY) || has_mark_of(der, OTHER)) {
+        assert!(!revoked, "revoked by another one: {der:02x?}");
+    }
+}
+
+/// Of a certificate that can be parsed, all is read, and it is the same.
+fn check_marks(certificate: &Certificate<&[u8]>) {
+    let marks = Marks::read(certificate.raw());
+    assert_eq!(marks.issuer, Some(certificate.issuer()));
+    assert_eq!(marks.serial, Some(certificate.serial()));
+    assert_eq!(marks.subject, Some(certificate.subject()));
+    assert_eq!(marks.key, Some(certificate.public_key_info()));
+    assert_eq!(marks.key_id, certificate.key_id());
+}
+
+/// Whether `bytes` have something of this certificate by which it is known.
+fn has_mark_of(bytes: &[u8], der: &[u8]) -> bool {
+    let certificate = Certificate::parse(der).expect("one of ours");
+    let key = certificate.public_key_info();
+    // Of a point its first coordinate: what is before it says of which curve it is.
+    let marks = [Some(certificate.issuer()), certificate.key_id(), Some(&key[key.len() - 64..key.len() - 32])];
+    marks.into_iter().flatten().any(|mark| bytes.windows(mark.len()).any(|window| window == mark))
 }
 
 fn trusting(certificate: &[u8]) -> KeyStore {

@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
         taken.iter().map_while(|item| item.as_ref().ok()).map(|hash| (hash.of, hash.bytes().to_vec())).collect();
     assert_eq!(hashes, expected);
     match &taken[hashes.len()..] {
-        [] => assert_eq!(sound, data.len(), "a record that breaks a rule is taken"),
+        [] => assert_eq!(sound, data.len().min(MAX_RECORDS * RECORD_BYTES), "a record that breaks a rule is taken"),
         [Err(error)] => assert!(error.offset == sound && sound < data.len(), "{error}, not {sound:#x}"),
         rest => panic!("something follows an error: {rest:?}"),
     }

@@ -32,7 +32,8 @@ fn model(data: &[u8]) -> (Vec<&[u8]>, usize) {
     (elements, at)
 }
 
-/// The length of the whole element that the header at the start of `bytes` announces, if it is a SEQUENCE's in DER.
+/// The length of the whole element that the header at the start of `bytes` announces, if it is a SEQUENCE's of a definite
+/// length.
 fn whole_len(bytes: &[u8]) -> Option<usize> {
     let [0x30, first, rest @ ..] = bytes else { return None };
     let digits = match usize::from(*first) {
@@ -40,9 +41,9 @@ fn whole_len(bytes: &[u8]) -> Option<usize> {
         long => rest.get(..long - 0x80)?,
     };
     // Four bytes of length, 4 GiB, are more than VTL1 will ever hold.
-    let shortest = (1..=4).contains(&digits.len()) && digits[0] != 0;
+    let definite = (1..=4).contains(&digits.len());
     let content = digits.iter().take(4).fold(0, |length, digit| length << 8 | usize::from(*digit));
-    (shortest && content >= 0x80).then_some(2 + digits.len() + content)
+    definite.then_some(2 + digits.len() + content)
 }
 
 /// Elements with lengths of every form, with garbage behind.
@@ -56,6 +57,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         short.clone(),
         [short.clone(), one.clone(), two.clone()].concat(),
         [two, vec![0, 0]].concat(),
+        [element(&[0x30, 0x82, 0, 3], 3), element(&[0x30, 0x81, 0], 0), short.clone()].concat(),
         [short, lie].concat(),
         [one, vec![0x30, 0x80, 0, 0]].concat(),
         vec![0x30, 0x84, 0xff, 0xff, 0xff, 0xff],

@@ -21,12 +21,13 @@ use litebox_platform_lvbs::vtl0::{
 };
 use litebox_platform_lvbs::{Platform, VsmError};
 use log::{info, warn};
-use vsm_integrity::blocklist;
+use vsm_integrity::blocklist::{self, MAX_RECORDS, RECORD_BYTES};
 use vsm_integrity::generation::KernelGeneration;
 use vsm_integrity::kernel_info::KernelInfo;
 use vsm_integrity::keys::{KeyStore, KeyStoreBuilder};
 use vsm_integrity::ksymtab::{self, Export, Keeper, LoadError};
-use vsm_integrity::signature::SignatureError;
+use vsm_integrity::signature::marks::Marks;
+use vsm_integrity::signature::{Certificate, SignatureError};
 use vsm_integrity::{ParseError, der, patch_info};
 use vsm_macros::vsm_handler;
 
@@ -53,8 +54,8 @@ const MAX_CERTIFICATES: usize = 256;
         EACCES = "frames of VTL1, or a trampoline in frames of somebody else",
         ENOMEM = "VTL1 has no memory for the data",
         ENOSPC = "more certificates than VTL1 keeps",
-        EBADMSG = "a revoked certificate that is none",
-        ENOPKG = "a revoked certificate whose key is not supported",
+        EBADMSG = "not any more: a revoked certificate counts whatever its encoding",
+        ENOPKG = "not any more: a revoked certificate counts whatever its key",
         EIO = "the hypervisor refuses",
     ),
 )]
@@ -129,16 +130,27 @@ fn keys(platform: &Platform, objects: &Objects<Kind>, memory: &mut FetchOnce<'_>
     if system == 0 {
         return Err(Kind::SystemCertificates.refuse(0, "there must be at least one certificate"));
     }
-    // To go on without one of these would be to trust it.
+    // To go on without one of these would be to trust it; to stop at one that is oddly encoded, to trust nobody at all.
     certificates(objects, memory, Kind::RevocationCertificates, |certificate| {
-        Ok(platform.vtl0().with_keys(platform.hardware(), |_| keys.revoke(certificate))?)
+        if let Err(error) = Certificate::parse(certificate) {
+            warn!("LoadKData: {error}; what is revoked is what can be read of it: {}", Marks::read(certificate));
+        }
+        Ok(keys.revoke(certificate)?)
     })?;
-    let bytes = objects.copy(Kind::BlockedHashes, memory)?;
+    let bytes = objects.copy_first(Kind::BlockedHashes, MAX_RECORDS * RECORD_BYTES, memory)?;
+    let surplus = objects.byte_count(Kind::BlockedHashes).saturating_sub(bytes.len() as u64);
+    if surplus > 0 {
+        let records = surplus.div_ceil(RECORD_BYTES as u64);
+        warn!(
+            "LoadKData: {records} blocked hashes beyond {MAX_RECORDS} are left out, and what has them is not blocked"
+        );
+    }
     for hash in blocklist::records(&bytes) {
         let hash = hash.map_err(|error| refuse(Kind::BlockedHashes, error))?;
         keys.block(hash.of, hash.bytes())?;
     }
-    Ok(keys.finish())
+    // Whether a revoked key signed one of these is arithmetic too.
+    Ok(platform.vtl0().with_keys(platform.hardware(), |_| keys.finish()))
 }
 
 /// Hands each certificate of an object to `keep`; how many there are.

@@ -37,14 +37,15 @@ const _: () = assert!(MAX_CERTIFICATE_BYTES as u64 <= 64 * PAGE_SIZE);
 /// Adds a certificate to the secondary trusted keys, if a trusted certificate that is not revoked has signed it.
 ///
 /// The list names one DER certificate. Its signer is a key built into the kernel, also one that is no authority as the build
-/// key is not, or an authority that was added later. One that is trusted already is fine. On an error nothing has changed.
+/// key is not, or an authority that was added later. The signer's path length and uses bind the key; one that they forbid is
+/// refused. One that is trusted already is fine. On an error nothing has changed.
 #[vsm_handler(
     VsmFunction::CopySecondaryKey,
     phase = any,
     caller = any,
     errors(
         ENOKEY = "no trusted certificate has the issuer's name",
-        EKEYREJECTED = "a signature that does not hold, an issuer added later that is no authority, what is revoked",
+        EKEYREJECTED = "a signature that does not hold, an issuer that may not certify it, what is critical or revoked",
         EBADMSG = "no certificate",
         ENOPKG = "a key that is not supported",
         ENOSPC = "there are 64 secondary keys",

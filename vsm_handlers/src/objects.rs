@@ -162,16 +162,25 @@ impl<K: ObjectKind> Objects<K> {
 
     /// The bytes of one object; none if the list does not name it.
     pub(crate) fn copy(&self, kind: K, memory: &mut FetchOnce<'_>) -> Result<Vec<u8>, VsmError> {
+        self.copy_first(kind, usize::MAX, memory)
+    }
+
+    /// How many bytes an object has.
+    pub(crate) fn byte_count(&self, kind: K) -> u64 {
         // Checked above to be few.
-        let total: u64 = self.ranges(kind).map(CheckedRange::byte_count).sum();
-        let total = usize::try_from(total).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
+        self.ranges(kind).map(CheckedRange::byte_count).sum()
+    }
+
+    /// The first bytes of one object, `most` of them. What is beyond is not fetched.
+    pub(crate) fn copy_first(&self, kind: K, most: usize, memory: &mut FetchOnce<'_>) -> Result<Vec<u8>, VsmError> {
+        let total = usize::try_from(self.byte_count(kind)).map_err(|_| VsmError::OutOfMemory(kind.name()))?.min(most);
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(total).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
         bytes.resize(total, 0);
         let mut rest = bytes.as_mut_slice();
         for range in self.ranges(kind) {
             let size = usize::try_from(range.byte_count()).map_err(|_| VsmError::OutOfMemory(kind.name()))?;
-            let Some((piece, after)) = rest.split_at_mut_checked(size) else { break };
+            let Some((piece, after)) = rest.split_at_mut_checked(size.min(rest.len())) else { break };
             memory.fetch(PhysAddr::new(range.start())?, piece)?;
             rest = after;
         }

@@ -1,7 +1,8 @@
 //! Splitting concatenated certificates, as Linux's `system_certificate_list` holds them.
 //!
 //! Only the outermost tag and length of each certificate are looked at; what is inside is for the user of the
-//! certificate. The split is exact: no byte lies outside of a certificate.
+//! certificate, and so is whether the length is in DER's shortest form: here an odd one takes the others nothing away. The
+//! split is exact: no byte lies outside of a certificate.
 
 use crate::error::ParseError;
 
@@ -20,7 +21,7 @@ pub struct Sequences<'a> {
 /// Splits `bytes` into the DER SEQUENCEs they are a concatenation of.
 ///
 /// Each item is a whole element, tag and length included. An error names the offset of the element that is not a
-/// SEQUENCE, has no definite length in DER's shortest form, or ends after `bytes` do.
+/// SEQUENCE, has no definite length of four bytes at most, or ends after `bytes` do.
 #[must_use]
 pub fn sequences(bytes: &[u8]) -> Sequences<'_> {
     Sequences { bytes, at: 0 }
@@ -64,17 +65,12 @@ fn split_first(bytes: &[u8]) -> Result<&[u8], &'static str> {
 
 /// The length given in the `count` bytes after the first length byte.
 fn long_length(bytes: &[u8], count: usize) -> Result<usize, &'static str> {
-    // Four bytes count further than any buffer of ours; more cannot be the shortest form of such a length.
+    // Four bytes count further than any buffer of ours.
     if count > 4 {
         return Err("a certificate's length has more than four bytes");
     }
     let digits = bytes.get(2..2 + count).ok_or("a certificate ends before its length")?;
     let length = digits.iter().fold(0u64, |length, digit| length << 8 | u64::from(*digit));
-    // The shortest form: no leading zero byte, and the long form only where the short one does not do.
-    let least = if count == 1 { u64::from(LONG_FORM) } else { 1 << (8 * (count - 1)) };
-    if length < least {
-        return Err("a certificate's length is not in the shortest form");
-    }
     usize::try_from(length).map_err(|_| "a certificate is longer than memory")
 }
 
@@ -132,12 +128,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_der_is_refused() {
+    fn a_length_longer_than_it_must_be_is_split_all_the_same() {
+        let odd: [&[u8]; 4] = [&[0x30, 0x81, 1, 7], &[0x30, 0x82, 0, 1, 7], &[0x30, 0x84, 0, 0, 0, 0], &[0x30, 0]];
+        let all = odd.concat();
+        let split: Vec<&[u8]> = sequences(&all).collect::<Result<_, _>>().unwrap();
+        assert_eq!(split, odd);
+    }
+
+    #[test]
+    fn what_has_no_end_is_refused() {
         for (bytes, rule) in [
             (&[0x30, 0x80, 0, 0][..], "indefinite"),
-            (&[0x30, 0x81, 0x7f], "shortest"),
-            (&[0x30, 0x82, 0, 0x80], "shortest"),
-            (&[0x30, 0x84, 0, 0xff, 0xff, 0xff], "shortest"),
+            (&[0x30, 0x81, 0x7f], "after the last byte"),
             (&[0x30, 0x85, 1, 0, 0, 0, 0], "four bytes"),
             (&[0x30, 0xff], "four bytes"),
             (&[0x30, 0x82, 1], "before its length"),

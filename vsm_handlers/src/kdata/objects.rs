@@ -51,11 +51,9 @@ impl ObjectKind for Kind {
     fn max_bytes(self) -> u64 {
         match self {
             Self::SystemCertificates | Self::RevocationCertificates => 256 << 10,
-            // 400 records have some 52 KiB.
-            Self::BlockedHashes => 64 << 10,
             Self::KernelInfo => PAGE_SIZE,
-            // Never copied as a whole.
-            Self::KernelData => MAX_RANGES * PAGE_SIZE,
+            // Never copied as a whole; of the hashes the first 532 KiB are, which is as many as VTL1 keeps.
+            Self::KernelData | Self::BlockedHashes => MAX_RANGES * PAGE_SIZE,
             // Some 43,000 sites; a distribution's kernel has 6,000.
             Self::PatchInfo => 1 << 20,
             Self::KexecTrampoline => 16 * PAGE_SIZE,

@@ -1,19 +1,25 @@
 //! What must not be trusted, whatever signed it: revoked certificates, and the blacklist's hashes.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::blocklist::{Hashed, MAX_HASH_BYTES, MAX_RECORDS};
-use crate::heap::TryPush;
+use crate::heap::{TryPush, with_room};
+use crate::signature::algorithm::PublicKey;
 use crate::signature::digest::{ContentDigests, DigestAlgorithm, DigestSet};
+use crate::signature::marks::Marks;
 use crate::signature::{Certificate, SignatureError};
 
 /// The most certificates of the revocation list.
 pub const MAX_REVOKED: usize = 256;
+/// The most bytes of a revoked certificate that are kept. What could be trusted is shorter.
+pub const MAX_REVOKED_BYTES: usize = 64 << 10;
 
 /// The revocation list and the blacklist.
 #[derive(Debug, Default)]
 pub(super) struct Revoked {
-    certificates: Vec<Certificate>,
+    /// As they came: each is read anew when it is asked for.
+    certificates: Vec<Box<[u8]>>,
     hashes: Vec<BlockedHash>,
 }
 
@@ -35,8 +41,12 @@ impl Revoked {
         if self.certificates.len() >= MAX_REVOKED {
             return Err(SignatureError::Full("revoked certificates"));
         }
-        let certificate = Certificate::parse(der)?.to_owned()?;
-        self.certificates.try_push(certificate).map_err(SignatureError::out_of("the revoked certificates"))
+        let kept = der.get(..MAX_REVOKED_BYTES).unwrap_or(der);
+        let out_of = SignatureError::out_of("the revoked certificates");
+        let mut bytes = with_room(kept.len()).map_err(&out_of)?;
+        bytes.extend_from_slice(kept);
+        // The capacity is the length, so nothing is allocated for the box.
+        self.certificates.try_push(bytes.into_boxed_slice()).map_err(out_of)
     }
 
     pub(super) fn add_hash(&mut self, of: Hashed, hash: &[u8]) -> Result<(), SignatureError> {
@@ -54,10 +64,14 @@ impl Revoked {
     /// Checks that nothing speaks against `certificate`.
     ///
     /// It is revoked when the list has it, or one with its issuer and serial number, its subject key identifier or its
-    /// public key (a certificate that was issued anew is as bad as the old one), or the one that signed it.
+    /// public key (a certificate that was issued anew is as bad as the old one), or the one that signed it. Where a revoked
+    /// certificate has the name of its issuer and nobody can tell whether it is, it counts as the one that signed it.
     pub(super) fn check<B: AsRef<[u8]>>(&self, certificate: &Certificate<B>) -> Result<(), SignatureError> {
-        if self.certificates.iter().any(|revoked| same(revoked, certificate) || signed(revoked, certificate)) {
-            return Err(SignatureError::Revoked);
+        for revoked in &self.certificates {
+            let marks = Marks::read(revoked);
+            if **revoked == *certificate.raw() || same(&marks, certificate) || signed(&marks, certificate) {
+                return Err(SignatureError::Revoked);
+            }
         }
         for algorithm in self.lengths(Hashed::Certificate).iter() {
             if self.has(Hashed::Certificate, certificate.tbs_digest(algorithm).as_bytes()) {
@@ -93,13 +107,23 @@ impl Revoked {
 }
 
 /// Whether `revoked` is `certificate`, or one of the same key or number.
-fn same<B: AsRef<[u8]>>(revoked: &Certificate, certificate: &Certificate<B>) -> bool {
-    let same_number = revoked.issuer() == certificate.issuer() && revoked.serial() == certificate.serial();
-    let same_id = revoked.key_id().is_some_and(|id| certificate.key_id() == Some(id));
-    same_number || same_id || revoked.public_key_info() == certificate.public_key_info()
+fn same<B: AsRef<[u8]>>(revoked: &Marks<'_>, certificate: &Certificate<B>) -> bool {
+    let same_id = revoked.key_id.is_some_and(|id| certificate.key_id() == Some(id));
+    let same_number = revoked.has_number(certificate.issuer(), certificate.serial());
+    same_number || same_id || revoked.has_key(certificate.public_key_info())
 }
 
-/// Whether the subject of `revoked` signed `certificate`.
-fn signed<B: AsRef<[u8]>>(revoked: &Certificate, certificate: &Certificate<B>) -> bool {
-    certificate.names_issuer(revoked) && revoked.public_key().is_ok_and(|key| certificate.check_signed_by(&key).is_ok())
+/// Whether the subject of `revoked` signed `certificate`, as far as anybody can tell.
+fn signed<B: AsRef<[u8]>>(revoked: &Marks<'_>, certificate: &Certificate<B>) -> bool {
+    if !revoked.subject.is_some_and(|subject| certificate.names(subject, revoked.key_id)) {
+        return false;
+    }
+    // The key may be of a kind that VTL1 does not have, or unreadable, and so may the signature be.
+    let key = revoked.key.map(|key| PublicKey::parse(key, 0));
+    match key.unwrap_or(Err(SignatureError::Revoked)).and_then(|key| certificate.check_signed_by(&key)) {
+        Ok(()) => true,
+        Err(SignatureError::CertificateSignature) => false,
+        // Another one of the same name signed it if it is of its own making.
+        Err(_) => !certificate.is_self_signed(),
+    }
 }

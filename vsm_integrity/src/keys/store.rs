@@ -8,6 +8,7 @@ use crate::signature::algorithm::check_heap;
 use crate::signature::digest::{CompressSha256, ContentHasher};
 use crate::signature::{Certificate, SignatureError, SignedMessage};
 
+use super::policy::{Grant, Place, Task, authorities};
 use super::revoked::Revoked;
 
 /// The most certificates that are built into the kernel.
@@ -28,6 +29,8 @@ pub enum Origin {
 #[derive(Debug)]
 pub(super) struct TrustedKey {
     pub(super) certificate: Certificate,
+    /// What it may do. Of one that was added: what those above it have left to it.
+    pub(super) grant: Grant,
     /// What speaks against it. The certificate is kept all the same: what it signed is then refused as revoked, not as
     /// signed by a stranger.
     against: Option<SignatureError>,
@@ -78,14 +81,16 @@ impl KeyStoreBuilder {
         check_heap()?;
         let certificate = Certificate::parse(der)?;
         certificate.check_key()?;
-        let key = TrustedKey { certificate: certificate.to_owned()?, against: None };
+        let grant = Grant::of(&certificate);
+        let key = TrustedKey { certificate: certificate.to_owned()?, grant, against: None };
         self.system.try_push(key).map_err(SignatureError::out_of("the certificates"))
     }
 
-    /// Revokes a certificate; `der` is all of it. Its key need not be of a kind that is supported.
+    /// Revokes a certificate; `der` is all of it. It need not be one that could be trusted: whatever its encoding and its
+    /// key are, it counts by its bytes and by [what can be read of it](crate::signature::marks::Marks).
     ///
     /// # Errors
-    /// [`SignatureError::Full`] beyond [`MAX_REVOKED`](super::MAX_REVOKED); those of [`Certificate::parse`]. To go on
+    /// [`SignatureError::Full`] beyond [`MAX_REVOKED`](super::MAX_REVOKED); [`SignatureError::OutOfMemory`]. To go on
     /// without it would be to trust it.
     pub fn revoke(&mut self, der: &[u8]) -> Result<(), SignatureError> {
         self.revoked.add_certificate(der)
@@ -126,18 +131,20 @@ pub struct KeyStore {
 impl KeyStore {
     /// Adds a certificate that a trusted one has signed: the payload of CopySecondaryKey.
     ///
-    /// The signer must be a certificate of this store that is not revoked. One that is built into VTL0's kernel and says that
-    /// it is no authority (RFC 5280 §4.2.1.9) may vouch all the same: it is the kernel's build key, with which administrators
-    /// sign the keys that they add. Linux takes such a key, whoever holds the build key can sign any module anyway, and
-    /// revoking it revokes what it has signed. One that was added later must be an authority that may sign certificates, so
-    /// that a vendor's key for modules does not make more keys. A certificate that is trusted already changes nothing.
+    /// The signer must be a certificate of this store that is not revoked, and may not have been left less than it needs by
+    /// what is above it: what this certificate may do later is bounded in the same way. One that is built into VTL0's kernel
+    /// and says that it is no authority (RFC 5280 §4.2.1.9) may vouch all the same: it is the kernel's build key, with which
+    /// administrators sign the keys that they add. Linux takes such a key, whoever holds the build key can sign any module
+    /// anyway, and revoking it revokes what it has signed; but no authority comes of it. One that was added later must be an
+    /// authority that may sign certificates, so that a vendor's key for modules does not make more keys. A certificate that
+    /// is trusted already changes nothing.
     ///
     /// # Errors
     /// Those of [`Certificate::parse`] and [`Certificate::check_key`]; [`SignatureError::UntrustedSigner`] when no
     /// trusted certificate bears its issuer's name; [`SignatureError::CertificateSignature`],
-    /// [`SignatureError::NotCertificateAuthority`], [`SignatureError::Revoked`],
-    /// [`SignatureError::CertificateBlocked`]; [`SignatureError::Full`] beyond [`MAX_SECONDARY`]. Nothing has changed
-    /// then.
+    /// [`SignatureError::NotCertificateAuthority`], [`SignatureError::CriticalExtension`] for its own and its issuer's,
+    /// [`SignatureError::Revoked`], [`SignatureError::CertificateBlocked`]; [`SignatureError::Full`] beyond
+    /// [`MAX_SECONDARY`]. Nothing has changed then.
     pub fn add_secondary(&mut self, der: &[u8]) -> Result<Added, SignatureError> {
         check_heap()?;
         let certificate = Certificate::parse(der)?;
@@ -146,30 +153,32 @@ impl KeyStore {
         if self.trusted().any(|(key, _)| key.certificate.raw() == der) {
             return Ok(Added::Known);
         }
-        let added = self.check_issuer(&certificate)?;
+        let (grant, added) = self.granted(&certificate)?;
         if self.secondary.len() >= MAX_SECONDARY {
             return Err(SignatureError::Full("secondary certificates"));
         }
-        let key = TrustedKey { certificate: certificate.to_owned()?, against: None };
+        let key = TrustedKey { certificate: certificate.to_owned()?, grant, against: None };
         self.secondary.try_push(key).map_err(SignatureError::out_of("the certificates"))?;
         Ok(added)
     }
 
-    /// Checks that somebody signed `certificate` who is trusted and may vouch for it; what it is then.
-    fn check_issuer(&self, certificate: &Certificate<&[u8]>) -> Result<Added, SignatureError> {
+    /// What a certificate may do that somebody signed who is trusted and may vouch for it: the first of them counts.
+    fn granted(&self, certificate: &Certificate<&[u8]>) -> Result<(Grant, Added), SignatureError> {
+        let own = Grant::of(certificate);
+        own.check(Place::Secondary, Task::Join)?;
+        let authorities = authorities(certificate);
         let mut obstacle = None;
         for (key, origin) in self.trusted().filter(|(key, _)| certificate.names_issuer(&key.certificate)) {
-            let issuer = &key.certificate;
-            let signed = issuer.public_key().and_then(|key| certificate.check_signed_by(&key));
+            let signed = key.certificate.public_key().and_then(|key| certificate.check_signed_by(&key));
             let may_vouch = || {
                 key.check_standing()?;
-                if origin == Origin::System && issuer.extensions().authority.is_none() {
-                    return Ok(Added::NewByBuiltIn);
-                }
-                issuer.check_authority(0).map(|()| Added::New)
+                key.grant.check(origin.into(), Task::Vouch { authorities })
             };
             match signed.and_then(|()| may_vouch()) {
-                Ok(added) => return Ok(added),
+                Ok(()) => {
+                    let added = if key.grant.is_authority() { Added::New } else { Added::NewByBuiltIn };
+                    return Ok((own.under(key.grant, authorities), added));
+                }
                 Err(error) => obstacle = obstacle.or(Some(error)),
             }
         }

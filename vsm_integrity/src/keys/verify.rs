@@ -10,6 +10,7 @@ use crate::signature::{Certificate, ContentType, SignatureError, SignedMessage, 
 
 use super::KeyStore;
 use super::chain::{Anchor, Walk};
+use super::policy::{Grant, Place, Task};
 use super::store::Origin;
 
 /// What a signature is to allow.
@@ -17,8 +18,8 @@ use super::store::Origin;
 pub enum Purpose {
     /// A kernel module: any certificate whose key may sign.
     Module,
-    /// An image that kexec starts: the signer's certificate must be for code where it says what it is for
-    /// (RFC 5280 §4.2.1.12), and not for modules only.
+    /// An image that kexec starts: the signer's certificate, and each one above it, must be for code where it says what it
+    /// is for (RFC 5280 §4.2.1.12), and not for modules only.
     KexecImage,
 }
 
@@ -42,9 +43,9 @@ impl KeyStore {
     /// signs something else than data; [`SignatureError::ContentBlocked`]. Then, of the signers:
     /// [`SignatureError::DigestMismatch`] when signed attributes have another digest, [`SignatureError::ContentType`]
     /// when they have another type; [`SignatureError::BadSignature`]; [`SignatureError::UntrustedSigner`];
-    /// [`SignatureError::KeyUsage`]; [`SignatureError::Revoked`], [`SignatureError::CertificateBlocked`]; for
-    /// certificates between the signer and one that is trusted [`SignatureError::CertificateSignature`],
-    /// [`SignatureError::NotCertificateAuthority`], [`SignatureError::CriticalExtension`],
+    /// [`SignatureError::KeyUsage`], [`SignatureError::CriticalExtension`]; [`SignatureError::Revoked`],
+    /// [`SignatureError::CertificateBlocked`]; for certificates between the signer and one that is trusted, and for that one,
+    /// these as well, and [`SignatureError::CertificateSignature`], [`SignatureError::NotCertificateAuthority`],
     /// [`SignatureError::ChainTooLong`], [`SignatureError::Unsupported`], [`SignatureError::WeakKey`],
     /// [`SignatureError::BadKey`]; [`SignatureError::OutOfMemory`].
     pub fn verify_module(
@@ -114,7 +115,7 @@ impl KeyStore {
         for (key, origin) in self.trusted().filter(|(key, _)| signer.id.names(&key.certificate)) {
             if holds(&key.certificate.public_key()?) {
                 key.check_standing()?;
-                check_purpose(&key.certificate, purpose)?;
+                key.grant.check(origin.into(), Task::Sign(purpose))?;
                 return Ok(found(Anchor { key, origin }));
             }
             wrong = Some(SignatureError::BadSignature);
@@ -123,8 +124,8 @@ impl KeyStore {
         for (index, certificate) in certificates.filter(|(_, certificate)| signer.id.names(certificate)) {
             match certificate.public_key() {
                 Ok(key) if holds(&key) => {
-                    check_purpose(certificate, purpose)?;
-                    return Walk::new(self, message.certificates()).from(index).map(found);
+                    Grant::of(certificate).check(Place::Carried, Task::Sign(purpose))?;
+                    return Walk::new(self, message.certificates(), purpose).from(index).map(found);
                 }
                 Ok(_) => wrong = Some(SignatureError::BadSignature),
                 Err(error) => wrong = wrong.or(Some(error)),
@@ -132,15 +133,4 @@ impl KeyStore {
         }
         Err(wrong.unwrap_or(SignatureError::UntrustedSigner))
     }
-}
-
-/// Checks that the key of `certificate` may sign what `purpose` says. Where the certificate does not say, it may.
-fn check_purpose<B: AsRef<[u8]>>(certificate: &Certificate<B>, purpose: Purpose) -> Result<(), SignatureError> {
-    let extensions = certificate.extensions();
-    let may_sign = extensions.usage.is_none_or(|usage| usage.digital_signature);
-    let for_this = match (purpose, extensions.extended) {
-        (Purpose::Module, _) | (_, None) => true,
-        (Purpose::KexecImage, Some(usage)) => (usage.any || usage.code_signing) && !usage.modules_only,
-    };
-    if may_sign && for_this { Ok(()) } else { Err(SignatureError::KeyUsage) }
 }

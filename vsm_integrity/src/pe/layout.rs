@@ -34,8 +34,6 @@ pub struct ImageLayout {
     pub(super) file_len: usize,
     /// The checksum's four bytes.
     pub(super) checksum: Range<usize>,
-    /// The checksum's value; 0 where there is none.
-    pub(super) expected_checksum: u32,
     /// The data directory of the certificate table.
     pub(super) directory: Range<usize>,
     /// The certificate table, which ends the file.
@@ -76,7 +74,6 @@ impl ImageLayout {
         Ok(Self {
             file_len,
             checksum: image.checksum..image.checksum.saturating_add(4),
-            expected_checksum: image.expected_checksum,
             directory: image.directory..image.directory.saturating_add(DIRECTORY_BYTES),
             certificates: image.certificates,
         })
@@ -88,7 +85,6 @@ struct Headers {
     /// Of all headers: where the first section starts.
     size: usize,
     checksum: usize,
-    expected_checksum: u32,
     directory: usize,
     certificates: Range<usize>,
     sections: usize,
@@ -111,7 +107,7 @@ impl Headers {
             return Err(ParseError::new(0, "an image starts with MZ"));
         }
         let pe = word_at(head, PE_OFFSET)?;
-        // Words of two bytes are what the checksum adds up.
+        // What no linker does is refused.
         if !(PE_OFFSET + 4..=MAX_HEADER_BYTES).contains(&pe) || !pe.is_multiple_of(2) {
             return Err(ParseError::new(PE_OFFSET, "no place for a PE signature"));
         }
@@ -146,11 +142,11 @@ impl Headers {
             0..0
         };
         let checksum = optional + CHECKSUM;
-        let expected_checksum = array_at(head, checksum).map(u32::from_le_bytes);
+        // Its value is of no account, but it must be there.
+        word_at(head, checksum)?;
         Ok(Self {
             size: word_at(head, optional + SIZE_OF_HEADERS)?,
             checksum,
-            expected_checksum: expected_checksum.ok_or(ParseError::new(checksum, "the file ends in its headers"))?,
             directory,
             certificates,
             sections: optional + optional_size,

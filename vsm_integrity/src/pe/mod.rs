@@ -8,8 +8,8 @@
 //! | [`hash`] | hashing the file as it is read, once, from start to end |
 //!
 //! Every byte of an accepted file is hashed, but for the three parts that a signature cannot cover: the checksum, which
-//! is checked for itself, and the certificate table with the entry that says where it is. A file in which other bytes
-//! would be left out (between sections, behind the table) is refused. Whether a signature holds is said by
+//! nobody looks at (signers leave wrong ones, and kexec loads none of its bytes), and the certificate table with the entry
+//! that says where it is. A file in which other bytes would be left out (between sections, behind the table) is refused. Whether a signature holds is said by
 //! [`KeyStore::verify_image`](crate::keys::KeyStore::verify_image).
 
 pub mod hash;

@@ -303,3 +303,7 @@ fn p384_verifies(key: &p384::ecdsa::VerifyingKey, digest: &Digest, signature: &[
 #[cfg(test)]
 #[path = "algorithm_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "wycheproof_tests.rs"]
+mod wycheproof;

@@ -215,11 +215,13 @@ impl<B: AsRef<[u8]>> Certificate<B> {
 
     /// Whether this certificate is one that `issuer`, by name and key id, may have signed.
     pub(crate) fn names_issuer<C: AsRef<[u8]>>(&self, issuer: &Certificate<C>) -> bool {
-        let same_key = match (self.issuer_key_id(), issuer.key_id()) {
-            (Some(wanted), Some(id)) => wanted == id,
-            _ => true,
-        };
-        same_key && self.issuer() == issuer.subject()
+        self.names(issuer.subject(), issuer.key_id())
+    }
+
+    /// Whether this certificate is one that the owner of this name, and of this key id if there is one, may have signed.
+    pub(crate) fn names(&self, issuer: &[u8], key_id: Option<&[u8]>) -> bool {
+        let same_key = self.issuer_key_id().zip(key_id).is_none_or(|(wanted, id)| wanted == id);
+        same_key && self.issuer() == issuer
     }
 
     /// Whether the subject signed this certificate itself.
@@ -238,15 +240,6 @@ impl<B: AsRef<[u8]>> Certificate<B> {
         } else {
             Err(SignatureError::CertificateSignature)
         }
-    }
-
-    /// Checks that the subject may sign a certificate that `below` intermediate ones lie below (RFC 5280 §4.2.1.3,
-    /// §4.2.1.9).
-    pub(crate) fn check_authority(&self, below: usize) -> Result<(), SignatureError> {
-        let authority = self.extensions.authority.ok_or(SignatureError::NotCertificateAuthority)?;
-        let long_enough = authority.path_length.is_none_or(|most| below <= usize::from(most));
-        let usage = self.extensions.usage.is_none_or(|usage| usage.certificate_signing);
-        if long_enough && usage { Ok(()) } else { Err(SignatureError::NotCertificateAuthority) }
     }
 
     /// The hash of the to-be-signed part.

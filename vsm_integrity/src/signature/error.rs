@@ -111,20 +111,20 @@ pub enum SignatureError {
     /// The signature of a certificate is not one by its issuer's key.
     #[error("a certificate was not signed by its issuer")]
     CertificateSignature,
-    /// A certificate signed another one, and may not.
+    /// A certificate signed another one, and may not, or not over so many others.
     #[error("a certificate signed another one and is not an authority for it")]
     NotCertificateAuthority,
-    /// A signer's certificate is not for this kind of signature.
-    #[error("the signer's certificate is not for this kind of signature")]
+    /// The signer's certificate, or one above it, is not for this kind of signature.
+    #[error("the signer's certificate, or one above it, is not for this kind of signature")]
     KeyUsage,
-    /// An intermediate certificate has a critical extension that is not understood (RFC 5280 §4.2).
-    #[error("an intermediate certificate has a critical extension that is not understood")]
+    /// A certificate on the way has a critical extension that is not understood (RFC 5280 §4.2).
+    #[error("a certificate has a critical extension that is not understood")]
     CriticalExtension,
     /// More certificates lie between signer and trusted certificate than is allowed, or they cost too much to check.
     #[error("the certificates between signer and trusted certificate are too many")]
     ChainTooLong,
-    /// A certificate on the way is revoked, or its issuer is.
-    #[error("a certificate is revoked")]
+    /// A certificate on the way is revoked, or its issuer is, or nobody can tell that its issuer is another one.
+    #[error("a certificate is revoked, or its issuer is")]
     Revoked,
     /// The hash of a certificate on the way is blocked (`tbs:`).
     #[error("the hash of a certificate is blocked")]

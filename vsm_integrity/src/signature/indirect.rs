@@ -14,8 +14,11 @@ use super::message::SignedMessage;
 use super::reader::{Element, tag};
 use crate::error::ParseError;
 
-/// `SPC_PE_IMAGE_DATAOBJ`: what is described is a PE file.
-const PE_IMAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.15");
+/// What is described is a PE file: `SPC_PE_IMAGE_DATAOBJ`, and what pesign has written in its place from its beginnings
+/// (`SPC_INDIVIDUAL_SP_KEY_PURPOSE`; Linux's `mscode_parser.c` takes both). The file's hash is at the same place and means
+/// the same; nothing else is signed under the second.
+const PE_IMAGES: [ObjectIdentifier; 2] =
+    [ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.15"), ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.21")];
 
 /// The description of a PE file.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +51,7 @@ fn parse<'a>(content: &Element<'a>) -> Result<(Identifier<'a>, &'a [u8]), ParseE
     let mut fields = content.reader()?;
     let data = fields.require(tag::SEQUENCE, "the description of an image has a type")?;
     let kind = data.reader()?.require(tag::OID, "the description of an image has a type")?;
-    if kind.content != PE_IMAGE.as_bytes() {
+    if !PE_IMAGES.iter().any(|known| known.as_bytes() == kind.content) {
         return Err(kind.refuse("what is described is not a PE file"));
     }
     let mut info = fields.require(tag::SEQUENCE, "the description of an image has a digest")?.reader()?;

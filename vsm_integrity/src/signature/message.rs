@@ -1,16 +1,17 @@
 //! Signed messages: CMS SignedData (RFC 5652 §5), which PKCS#7 calls the same, as Linux makes and takes it.
 //!
 //! The whole message is DER; nothing lies before, between or behind its elements. What is accepted is what Linux's
-//! parser (`crypto/asymmetric_keys/pkcs7.asn1`) accepts, without revocation lists. Nothing is copied: a parsed message
-//! refers to the bytes that it was parsed from, and has two small lists on the heap, of at most [`MAX_CERTIFICATES`]
-//! and [`MAX_SIGNERS`] entries (less than 8 KiB in all).
+//! parser (`crypto/asymmetric_keys/pkcs7.asn1`) accepts, without revocation lists. A certificate in it that is none, or an
+//! oddly encoded one, is passed over: it vouches for nobody, and whoever needs it has no trusted certificate. Nothing is
+//! copied: a parsed message refers to the bytes that it was parsed from, and has two small lists on the heap, of at most
+//! [`MAX_CERTIFICATES`] and [`MAX_SIGNERS`] entries (less than 8 KiB in all).
 
 use alloc::vec::Vec;
 
 use der::asn1::ObjectIdentifier;
 
 use super::algorithm::{Identifier, Scheme};
-use super::certificate::{Certificate, MAX_CERTIFICATE_BYTES};
+use super::certificate::Certificate;
 use super::content_type::ContentType;
 use super::digest::{DigestAlgorithm, DigestSet};
 use super::error::{SignatureError, Unsupported};
@@ -71,8 +72,7 @@ impl<'a> SignedMessage<'a> {
     ///
     /// # Errors
     /// [`SignatureError::TooLong`] beyond [`MAX_MESSAGE_BYTES`]; [`SignatureError::Message`];
-    /// [`SignatureError::Certificate`] for a certificate in it; [`SignatureError::Attributes`];
-    /// [`SignatureError::OutOfMemory`].
+    /// [`SignatureError::Attributes`]; [`SignatureError::OutOfMemory`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self, SignatureError> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(SignatureError::TooLong {
@@ -111,7 +111,7 @@ impl<'a> SignedMessage<'a> {
         self.content.as_ref()
     }
 
-    /// The certificates that the message carries, which need not be trusted.
+    /// The certificates that the message carries and that can be read, which need not be trusted.
     #[must_use]
     pub fn certificates(&self) -> &[Certificate<&'a [u8]>] {
         &self.certificates
@@ -179,16 +179,17 @@ fn encapsulated<'a>(fields: &mut Reader<'a>) -> Result<(Option<ContentType>, Opt
 fn certificates<'a>(set: &Element<'a>) -> Result<Vec<Certificate<&'a [u8]>>, SignatureError> {
     let mut all = set.reader()?;
     let mut certificates = Vec::new();
+    let mut count = 0;
     while !all.is_empty() {
         let element = all.require(tag::SEQUENCE, "only X.509 certificates are understood")?;
-        if certificates.len() >= MAX_CERTIFICATES {
+        count += 1;
+        if count > MAX_CERTIFICATES {
             return Err(element.refuse("a message has 16 certificates at most").into());
         }
-        if element.raw.len() > MAX_CERTIFICATE_BYTES {
-            return Err(element.refuse("a certificate in a message is too long").into());
+        // One that is too long, or no certificate, takes the others nothing away.
+        if let Ok(certificate) = Certificate::parse(element.raw) {
+            certificates.try_push(certificate).map_err(SignatureError::out_of("the certificates of a message"))?;
         }
-        let certificate = Certificate::parse(element.raw)?;
-        certificates.try_push(certificate).map_err(SignatureError::out_of("the certificates of a message"))?;
     }
     Ok(certificates)
 }

@@ -5,6 +5,7 @@
 //! | [`trailer`] | where the signature of a module file lies |
 //! | [`message`] | the PKCS#7 message: signers, certificates, algorithms |
 //! | [`certificate`] | X.509 certificates |
+//! | [`marks`] | what can be read of a certificate whatever its encoding |
 //! | [`digest`] | hashing content that comes in pieces |
 //! | [`algorithm`] | keys and the arithmetic |
 //! | [`error`] | why not |
@@ -22,6 +23,7 @@ pub mod digest;
 pub mod error;
 mod extensions;
 pub(crate) mod indirect;
+pub mod marks;
 pub mod message;
 mod reader;
 mod signed_attributes;

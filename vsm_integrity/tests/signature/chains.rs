@@ -137,8 +137,8 @@ fn critical_extensions_must_be_understood() {
     let middle = certificate(&PKI.curve[0], "middle", &unknown, &PKI.root);
     let leaf = certificate(&PKI.curve[1], "leaf", SIGNER, &middle);
     assert_eq!(under_root(&leaf, &[&leaf, &middle]), Err(SignatureError::CriticalExtension));
-    // One that was built in is trusted as it is.
-    assert!(judge(&trusting(&[&middle]), &signed(&leaf, &[&leaf])).is_ok());
+    // One that was built in signs as it is, but certifies nobody: whom it may, the extension may say.
+    assert_eq!(judge(&trusting(&[&middle]), &signed(&leaf, &[&leaf])), Err(SignatureError::CriticalExtension));
     let harmless = format!("{AUTHORITY}\nnameConstraints=permitted;DNS:example.org");
     let middle = certificate(&PKI.curve[0], "middle", &harmless, &PKI.root);
     let leaf = certificate(&PKI.curve[1], "leaf", SIGNER, &middle);

@@ -77,6 +77,14 @@ impl Node {
         [&[self.tag][..], &length, &content].concat()
     }
 
+    /// How many elements there are, this one among them.
+    fn count(&self) -> usize {
+        match &self.content {
+            Content::Bytes(_) => 1,
+            Content::Nodes(nodes) => 1 + nodes.iter().map(Self::count).sum::<usize>(),
+        }
+    }
+
     /// The element at `path`: the number of the child at each level.
     pub fn at(&mut self, path: &[usize]) -> &mut Self {
         match path {
@@ -94,33 +102,31 @@ impl Node {
     }
 }
 
-/// Every way to write one element's length longer than it must be, or without end. All other lengths are right.
-pub fn reencodings(bytes: &[u8]) -> Vec<Vec<u8>> {
+/// Every way to write one element's length longer than it must be. All other lengths are right.
+pub fn long_lengths(bytes: &[u8]) -> Vec<Vec<u8>> {
     let root = Node::only(bytes);
     assert_eq!(root.write(), bytes, "what was read is DER");
-    let mut count = 0;
-    root.write_with(&mut |number, _, content| {
-        count = number + 1;
-        length(content.len())
-    });
-    let mut all = Vec::new();
-    for chosen in 0..count {
-        let mut changed = false;
-        all.push(root.write_with(&mut |number, _, content| {
-            let mut shortest = length(content.len());
-            if number != chosen {
-                return shortest;
-            }
-            changed = true;
-            if shortest.len() == 1 {
-                shortest.insert(0, 0x81);
-            } else {
-                shortest[0] += 1;
-                shortest.insert(1, 0);
-            }
-            shortest
-        }));
-        assert!(changed);
+    (0..root.count())
+        .map(|chosen| {
+            root.write_with(&mut |number, _, content| {
+                let mut shortest = length(content.len());
+                if number == chosen && shortest.len() == 1 {
+                    shortest.insert(0, 0x81);
+                } else if number == chosen {
+                    shortest[0] += 1;
+                    shortest.insert(1, 0);
+                }
+                shortest
+            })
+        })
+        .collect()
+}
+
+/// As [`long_lengths`], and every way to write an element without end.
+pub fn reencodings(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let root = Node::only(bytes);
+    let mut all = long_lengths(bytes);
+    for chosen in 0..root.count() {
         let mut constructed = false;
         let indefinite = root.write_with(&mut |number, tag, content| {
             let shortest = length(content.len());
