@@ -31,12 +31,15 @@ pub(super) fn play(stage: &mut Stage<'_>, vtl0: &mut Vtl0, modules: &[Module]) -
     let start = vtl0.with_scratch(|scratch| scratch.pages(PAGES))?;
     let mut frames = Frames::scattered(start, start + PAGES * PAGE, 1);
     let Some(top) = modules.last() else { return Ok(()) };
-    // HEKI keeps the patch records of modules that are refused: the last one hands them all over (LVBS contract §11.5).
+    // HEKI keeps the patch records of modules that are refused: the next one there hands them all over (LVBS contract §11.5).
     let mut records = Records::default();
-    dead(stage, vtl0, &mut frames, &mut records, [&modules[0], top])?;
+    let mut labelled = modules.iter().filter(|module| !module.labels.is_empty());
+    let other = labelled.next().unwrap_or(top);
+    let refused = labelled.next_back().unwrap_or(other);
+    dead(stage, vtl0, &mut frames, &mut records, [other, refused])?;
     let mut loaded: Vec<(Placed, u64)> = Vec::new();
     for (module, token) in modules.iter().zip(1..) {
-        if module.name == top.name {
+        if module.name == refused.name {
             forgeries(stage, vtl0, &mut frames, &mut records, module)?;
         }
         let placed = records.place(module, stage.machine.ram(), &mut frames, (home(module), 0x230))?;
