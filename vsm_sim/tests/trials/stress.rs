@@ -61,8 +61,9 @@ fn is_never_allowed(what: &str) -> bool {
 #[test]
 fn every_call_succeeds_and_every_instruction_is_allowed_and_refused() {
     let mut figures = Figures::default();
-    // One seed does mostly; what is rare, as a jump before the boot has ended, may take another.
-    for seed in 1..=6 {
+    // One seed does mostly; what is rare, as a jump before the boot has ended, may take another. In most lives all processors
+    // are locked at once: these have some in which they are not.
+    for seed in [67, 228, 335, 1, 2, 3] {
         let outcome = run(&Options { lockstep: true, ..options(4, 6000, seed) });
         must_hold(&outcome);
         figures.add(&outcome.figures);
