@@ -165,6 +165,7 @@ impl Image<'_> {
             };
             info!("KexecValidate: {}, {:#x}..{:#x} {what}", self.slot.owner(), segment.start, segment.end);
         }
+        info!("KexecValidate: {} is described as by {}", self.slot.owner(), self.kimage.form);
     }
 }
 
