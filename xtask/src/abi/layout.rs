@@ -11,6 +11,7 @@ use litebox_platform_lvbs::heki::{HekiPage, HekiPatch, HekiRange};
 use litebox_platform_lvbs::optee::SmcRegisters;
 use litebox_platform_lvbs::owner::ModuleMemoryKind;
 use litebox_platform_lvbs::vsm::query::QueryAnswer;
+use vsm_integrity::patch_info;
 use vsm_sim::vtl0::kdata::kind;
 use vsm_sim::vtl0::{kexec, modules};
 
@@ -108,7 +109,7 @@ pub const STRUCTURES: &[Structure] = &[
     },
     Structure {
         name: "heki_patch",
-        doc: "Bytes to write into text (PatchText), or a jump-label site: the jump at it.",
+        doc: "Bytes to write into text (PatchText), or a site: the jump of a jump label, the call or jump of a static call.",
         size: size_of::<HekiPatch>(),
         open_ended: false,
         fields: &[
@@ -126,11 +127,11 @@ pub const STRUCTURES: &[Structure] = &[
     },
     Structure {
         name: "heki_patch_info",
-        doc: "The head of a record of jump-label sites; `patch_idx` of `struct heki_patch` follow it.",
+        doc: "The head of a record of sites of one type; `patch_idx` of `struct heki_patch` follow it.",
         size: vsm_integrity::patch_info::HEADER_BYTES,
         open_ended: false,
         fields: &[
-            field("type", "__u32", 0, 0, "HEKI_JUMP_LABEL"),
+            field("type", "__u32", 0, 0, "HEKI_JUMP_LABEL or HEKI_STATIC_CALL"),
             field("pad", "__u32", 0, 4, "not read"),
             field("list", "__u64", 2, 8, "not read"),
             field("mod", "__u64", 0, 24, "not read"),
@@ -243,7 +244,18 @@ pub const NUMBERS: &[Numbers] = &[
             ("COMPRESSED_FILE", 4, "changes nothing for VTL1"),
         ],
     },
-    Numbers { doc: "heki_patch_info.type", prefix: "VSM_", values: &[("HEKI_JUMP_LABEL", 0, "the only one there is")] },
+    Numbers {
+        doc: "heki_patch_info.type",
+        prefix: "VSM_",
+        values: &[
+            ("HEKI_JUMP_LABEL", patch_info::JUMP_LABEL as u64, "jumps that may become NOPs and back"),
+            (
+                "HEKI_STATIC_CALL",
+                patch_info::STATIC_CALL as u64,
+                "the kernel's own static calls and their trampolines: the call or jump that was compiled, in LoadKData only",
+            ),
+        ],
+    },
 ];
 
 #[cfg(test)]
