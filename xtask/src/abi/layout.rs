@@ -128,7 +128,7 @@ pub const STRUCTURES: &[Structure] = &[
     Structure {
         name: "heki_patch_info",
         doc: "The head of a record of sites of one type; `patch_idx` of `struct heki_patch` follow it.",
-        size: vsm_integrity::patch_info::HEADER_BYTES,
+        size: patch_info::HEADER_BYTES,
         open_ended: false,
         fields: &[
             field("type", "__u32", 0, 0, "HEKI_JUMP_LABEL or HEKI_STATIC_CALL"),
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_record_written_by_these_offsets_is_read_as_it_was_meant() {
-        let head = vsm_integrity::patch_info::HEADER_BYTES;
+        let head = patch_info::HEADER_BYTES;
         let mut record = vec![0xff; head + size_of::<HekiPatch>()];
         let mut put = |at: usize, bytes: &[u8]| record[at..at + bytes.len()].copy_from_slice(bytes);
         put(offset("heki_patch_info", "type"), &0u32.to_le_bytes());
@@ -302,7 +302,7 @@ mod tests {
         put(head + offset("heki_patch", "pa"), &[0x1234u64.to_le_bytes(), 0u64.to_le_bytes()].concat());
         put(head + offset("heki_patch", "size"), &[2]);
         put(head + offset("heki_patch", "code"), &[0xeb, 5, 0, 0, 0]);
-        let sites: Vec<_> = vsm_integrity::patch_info::sites(&record).collect::<Result<_, _>>().unwrap();
+        let sites: Vec<_> = patch_info::sites(&record).collect::<Result<_, _>>().unwrap();
         let [site] = sites.as_slice() else { panic!("{sites:?}") };
         assert_eq!((site.pa, site.next_page, site.jump()), (0x1234, 0, [0xeb, 5].as_slice()));
     }
