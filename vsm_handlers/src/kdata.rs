@@ -10,7 +10,7 @@ mod view;
 use alloc::vec::Vec;
 
 use litebox_platform_lvbs::access::{FetchOnce, refuse_vtl1};
-use litebox_platform_lvbs::address::PhysAddr;
+use litebox_platform_lvbs::address::{PAGE_SIZE, PhysAddr};
 use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::heki::{CheckedRange, HekiList};
 use litebox_platform_lvbs::owner::Owner;
@@ -26,9 +26,11 @@ use vsm_integrity::generation::KernelGeneration;
 use vsm_integrity::kernel_info::KernelInfo;
 use vsm_integrity::keys::{KeyStore, KeyStoreBuilder};
 use vsm_integrity::ksymtab::{self, Export, Keeper, LoadError};
+use vsm_integrity::module::{Instruction, Shape};
+use vsm_integrity::patch_info::{self, PatchSite, SiteType};
 use vsm_integrity::signature::marks::Marks;
 use vsm_integrity::signature::{Certificate, SignatureError};
-use vsm_integrity::{ParseError, der, patch_info};
+use vsm_integrity::{ParseError, der};
 use vsm_macros::vsm_handler;
 
 use crate::objects::{ObjectKind, Objects};
@@ -85,11 +87,11 @@ fn parse(
     memory: &mut FetchOnce<'_>,
 ) -> Result<(KernelData, KeyStore), VsmError> {
     let keys = keys(platform, objects, memory)?;
-    let patches = patches(platform, objects, memory)?;
+    let text = KernelText::new(objects.ranges(Kind::KernelData).map(|range| (range.va(), range.start())));
+    let patches = patches(platform, objects, &text, memory)?;
     let (symbols, arch) = symbols(objects, memory)?;
     let rodata = objects.ranges(Kind::KernelData).next().map_or(0, CheckedRange::va);
     let functions = KernelFunctions::new(&symbols, rodata)?;
-    let text = KernelText::new(objects.ranges(Kind::KernelData).map(|range| (range.va(), range.start())));
     let generation = KernelGeneration::from_exports(|name| symbols.find(name).is_some());
     let mut trampoline_frames = 0u64;
     for range in objects.ranges(Kind::KexecTrampoline) {
@@ -173,7 +175,12 @@ fn certificates(
     Ok(count)
 }
 
-fn patches(platform: &Platform, objects: &Objects<Kind>, memory: &mut FetchOnce<'_>) -> Result<PatchDataMap, VsmError> {
+fn patches(
+    platform: &Platform,
+    objects: &Objects<Kind>,
+    text: &KernelText,
+    memory: &mut FetchOnce<'_>,
+) -> Result<PatchDataMap, VsmError> {
     let bytes = objects.copy(Kind::PatchInfo, memory)?;
     let checked = |raw: u64| -> Result<PhysAddr, VsmError> {
         let pa = PhysAddr::new(raw)?;
@@ -188,9 +195,32 @@ fn patches(platform: &Platform, objects: &Objects<Kind>, memory: &mut FetchOnce<
             page => Some(checked(page)?),
         };
         sites.try_reserve(1).map_err(|_| VsmError::OutOfMemory("the patch sites"))?;
-        sites.push(PatchData::new(checked(site.pa)?, next_page, site.jump())?);
+        let start = checked(site.pa)?;
+        sites.push(match site.kind {
+            SiteType::JumpLabel => PatchData::new(start, next_page, site.jump())?,
+            SiteType::StaticCall => {
+                let (shape, va) = static_call(&site, text).map_err(|rule| Kind::PatchInfo.refuse(site.pa, rule))?;
+                PatchData::static_call(start, next_page, shape, va, site.jump())?
+            }
+        });
     }
     PatchDataMap::new(sites)
+}
+
+/// The shape and the address of one of the kernel's own static calls, or of a trampoline. Where it goes depends on where VTL0
+/// has it, and what was compiled may stand there always: so it lies in the kernel's text, and goes into that.
+fn static_call(site: &PatchSite, text: &KernelText) -> Result<(Shape, u64), &'static str> {
+    let va = text.virtual_of(site.pa).ok_or("a static call must lie in the kernel's text, as far as VTL1 knows it")?;
+    let last = site.pa.saturating_add(site.jump().len() as u64 - 1);
+    if site.next_page != 0 && site.next_page != last - last % PAGE_SIZE {
+        return Err("a static call must go on in the next page");
+    }
+    let shape = Shape::of_code(site.jump());
+    let target = shape.and_then(|shape| Some((shape, shape.decode(site.jump(), va)?)));
+    match target {
+        Some((shape, Instruction::Branch(target))) if text.contains(target) => Ok((shape, va)),
+        _ => Err("a static call must go into the kernel's text"),
+    }
 }
 
 /// The export tables and what `struct heki_kinfo` holds besides.

@@ -20,7 +20,7 @@ use step::{PatchRequest, PatchStep};
 /// Writes one step of a text poke into protected text, if the site was recorded and it is the step's turn.
 ///
 /// `request` is where a `heki_patch` of 24 bytes lies, anywhere; `second` is the page it goes on in, where it does not fit
-/// the first. Sites are the jump labels of the kernel and of modules, and the static calls of modules with their
+/// the first. Sites are the jump labels of the kernel and of modules, and the static calls of both with their
 /// trampolines. The bytes in memory are compared with what must be there before the step (LVBS contract §5.9).
 ///
 /// -ENOENT tells Linux to write itself; at any other errno it stops. Nothing has been written then.
@@ -53,9 +53,13 @@ fn patch_text(call: &CallContext<'_>, request: PhysAddr, second: Option<PageAddr
                 Some((page, owner)) => VsmError::FrameOwned(page, owner),
             });
         }
-        Owner::KernelText => (kernel.map(|kernel| &kernel.patches), None),
+        Owner::KernelText => {
+            let calls = StaticCalls { modules: &modules, kernel, text: &text, init_of: None };
+            (kernel.map(|kernel| &kernel.patches), Some(calls))
+        }
         Owner::Module { token, kind } if kind.is_text() => {
-            let calls = StaticCalls { modules: &modules, kernel, text: &text, module: token, is_init: kind.is_init() };
+            let init_of = kind.is_init().then_some(token);
+            let calls = StaticCalls { modules: &modules, kernel, text: &text, init_of };
             (modules.get(token).map(|module| &module.patches), Some(calls))
         }
         owner => return Err(VsmError::FrameOwned(at, owner)),

@@ -1,7 +1,9 @@
-//! The sites at which VTL0 will ask for text patches: jump labels.
+//! The sites at which VTL0 will ask for text patches: jump labels, and the kernel's own static calls.
 //!
 //! Linux's `struct heki_patch_info` with its `struct heki_patch`es (LVBS contract §5.9), as many of them as the bytes
 //! hold, one after the other.
+
+use core::ops::Range;
 
 use crate::bytes::{array_at, u32_at, u64_at};
 use crate::error::ParseError;
@@ -10,8 +12,12 @@ use crate::error::ParseError;
 pub const HEADER_BYTES: usize = 48;
 /// Bytes of a `heki_patch`.
 pub const PATCH_BYTES: usize = 24;
-/// `HEKI_JUMP_LABEL`, the only type of patch there is.
-const JUMP_LABEL: u32 = 0;
+/// `HEKI_JUMP_LABEL`, the only type of record that the contract has.
+pub const JUMP_LABEL: u32 = 0;
+/// A record of static calls and their trampolines, which is VTL1's own and no part of the contract.
+pub const STATIC_CALL: u32 = 1;
+/// First byte of a call with a 32-bit displacement, 5 bytes long (Intel SDM vol. 2, CALL).
+const CALL_REL32: u8 = 0xe8;
 /// First byte of a jump with an 8-bit displacement, 2 bytes long (Intel SDM vol. 2, JMP).
 const JMP_REL8: u8 = 0xeb;
 /// First byte of a jump with a 32-bit displacement, 5 bytes long.
@@ -20,38 +26,52 @@ const JMP_REL32: u8 = 0xe9;
 const PHYS_ADDR_BITS: u32 = 52;
 const PAGE: u64 = 4096;
 
-/// A place in VTL0's kernel text where a jump may become a NOP and back.
+/// What a record's sites are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SiteType {
+    /// Jumps that may become NOPs and back.
+    #[default]
+    JumpLabel,
+    /// Calls and jumps, as they were compiled, that may go elsewhere.
+    StaticCall,
+}
+
+/// A place in VTL0's kernel text that may be patched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PatchSite {
+    /// What it is.
+    pub kind: SiteType,
     /// Physical address of the first byte.
     pub pa: u64,
     /// Physical address of the page with the bytes that are not on the first one; 0 when all are.
     pub next_page: u64,
-    /// The jump, 2 or 5 bytes of it.
+    /// The jump or the call, 2 or 5 bytes of it.
     code: [u8; 5],
     len: u8,
 }
 
 impl PatchSite {
-    /// The jump.
+    /// The jump, or of a static call what was compiled.
     #[must_use]
     pub fn jump(&self) -> &[u8] {
         self.code.get(..usize::from(self.len)).unwrap_or_default()
     }
 
-    /// Checks a `heki_patch`.
+    /// Checks a `heki_patch` of a record of that type.
     ///
     /// # Errors
     /// The rule that the patch breaks.
-    pub fn parse(patch: &[u8; PATCH_BYTES]) -> Result<Self, &'static str> {
+    pub fn parse(kind: SiteType, patch: &[u8; PATCH_BYTES]) -> Result<Self, &'static str> {
         const SHORT: &str = "a patch has 24 bytes";
         let pa = u64_at(patch, 0).ok_or(SHORT)?;
         let next_page = u64_at(patch, 8).ok_or(SHORT)?;
         let [len] = array_at(patch, 16).ok_or(SHORT)?;
         let code: [u8; 5] = array_at(patch, 17).ok_or(SHORT)?;
-        match (len, code) {
-            (2, [JMP_REL8, ..]) | (5, [JMP_REL32, ..]) => {}
-            (2 | 5, _) => return Err("a site's code must be a jump of the site's size"),
+        match (kind, len, code) {
+            (SiteType::JumpLabel, 2, [JMP_REL8, ..]) | (SiteType::JumpLabel, 5, [JMP_REL32, ..]) => {}
+            (SiteType::StaticCall, 5, [CALL_REL32 | JMP_REL32, ..]) => {}
+            (SiteType::StaticCall, ..) => return Err("a static call must be a call or a jump of 5 bytes"),
+            (_, 2 | 5, _) => return Err("a site's code must be a jump of the site's size"),
             _ => return Err("a site must have 2 or 5 bytes"),
         }
         if pa == 0 || pa >> PHYS_ADDR_BITS != 0 || next_page >> PHYS_ADDR_BITS != 0 {
@@ -68,7 +88,7 @@ impl PatchSite {
             (true, next) if next == pa - pa % PAGE => return Err("a site's second page must not be its first"),
             (true, _) => {}
         }
-        Ok(Self { pa, next_page, code, len })
+        Ok(Self { kind, pa, next_page, code, len })
     }
 }
 
@@ -86,7 +106,7 @@ pub fn sites(bytes: &[u8]) -> Sites<'_> {
 #[must_use]
 pub fn sites_from<'a>(bytes: &'a [u8], starts: &'a [usize]) -> Sites<'a> {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
-    Sites { bytes, starts, end, at: 0, left: 0 }
+    Sites { bytes, starts, end, at: 0, left: 0, kind: SiteType::default(), padding: 0..0 }
 }
 
 /// See [`sites`].
@@ -100,6 +120,10 @@ pub struct Sites<'a> {
     at: usize,
     /// Patches of the present record that have not been yielded.
     left: u64,
+    /// What they are.
+    kind: SiteType,
+    /// The zeros before the next place where a record may begin; looked for once for each place.
+    padding: Range<usize>,
 }
 
 impl Sites<'_> {
@@ -113,14 +137,14 @@ impl Sites<'_> {
                 continue;
             }
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            self.left = header(rest).map_err(|rule| ParseError::new(self.at, rule))?;
+            (self.kind, self.left) = header(rest).map_err(|rule| ParseError::new(self.at, rule))?;
             self.at = self.at.saturating_add(HEADER_BYTES);
         }
         self.left -= 1;
         let start = self.at;
         let site = array_at(self.bytes, start)
             .ok_or("a record's patches end after the last byte")
-            .and_then(|patch| PatchSite::parse(&patch))
+            .and_then(|patch| PatchSite::parse(self.kind, &patch))
             .map_err(|rule| ParseError::new(start, rule))?;
         self.at = start.saturating_add(PATCH_BYTES);
         Ok(Some(site))
@@ -128,10 +152,15 @@ impl Sites<'_> {
 
     /// The next place where a record may begin, if what is here is padding before it. A record may begin with zeros as
     /// well: what makes sense here is one.
-    fn end_of_padding(&self) -> Option<usize> {
+    fn end_of_padding(&mut self) -> Option<usize> {
         let next = self.starts.partition_point(|start| *start <= self.at);
         let start = *self.starts.get(next)?;
-        let is_zero = self.bytes.get(self.at..start)?.iter().rev().all(|byte| *byte == 0);
+        if self.padding.end != start {
+            let before = self.bytes.get(self.at..start)?;
+            let used = before.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+            self.padding = self.at.saturating_add(used)..start;
+        }
+        let is_zero = self.padding.start <= self.at;
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let is_empty = || header(rest).is_ok() && u64_at(rest, 40) != Some(0);
         (is_zero && !self.is_record(self.at) && (self.is_record(start) || !is_empty())).then_some(start)
@@ -141,25 +170,27 @@ impl Sites<'_> {
     fn is_record(&self, at: usize) -> bool {
         let rest = self.bytes.get(at..).unwrap_or_default();
         let patches = rest.len().saturating_sub(HEADER_BYTES) / PATCH_BYTES;
-        let count = header(rest).ok().and_then(|used| usize::try_from(used).ok());
-        let first = array_at(rest, HEADER_BYTES).map(|patch| PatchSite::parse(&patch));
-        count.is_some_and(|used| 0 < used && used <= patches) && matches!(first, Some(Ok(_)))
+        let Ok((kind, used)) = header(rest) else { return false };
+        let is_held = usize::try_from(used).is_ok_and(|used| 0 < used && used <= patches);
+        is_held && array_at(rest, HEADER_BYTES).is_some_and(|patch| PatchSite::parse(kind, &patch).is_ok())
     }
 }
 
-/// How many patches follow the header that `bytes` start with.
-fn header(bytes: &[u8]) -> Result<u64, &'static str> {
+/// What patches, and how many, follow the header that `bytes` start with.
+fn header(bytes: &[u8]) -> Result<(SiteType, u64), &'static str> {
     const SHORT: &str = "a record starts with 48 bytes";
     let kind = u32_at(bytes, 0).ok_or(SHORT)?;
     let used = u64_at(bytes, 32).ok_or(SHORT)?;
     let most = u64_at(bytes, 40).ok_or(SHORT)?;
-    if kind != JUMP_LABEL {
-        return Err("a record is not one of jump labels");
-    }
+    let kind = match kind {
+        JUMP_LABEL => SiteType::JumpLabel,
+        STATIC_CALL => SiteType::StaticCall,
+        _ => return Err("a record is one of jump labels or of static calls"),
+    };
     if used > most {
         return Err("a record has more patches than it has room for");
     }
-    Ok(used)
+    Ok((kind, used))
 }
 
 impl Iterator for Sites<'_> {
@@ -269,7 +300,7 @@ mod tests {
         let end = good.len();
         let after = |bytes: Vec<u8>| refused(&[good.clone(), bytes].concat());
         assert_eq!(after(vec![1]), ParseError::new(end, "a record starts with 48 bytes"));
-        assert_eq!(after(record(1, 0, 0, &[])).offset, end);
+        assert_eq!(after(record(2, 0, 0, &[])).offset, end);
         assert_eq!(after(record(0, 2, 1, &[[0; 24]; 2])).offset, end);
         assert_eq!(after(record(0, 1, 1, &[])).offset, end + 48);
         assert_eq!(after(record(0, u64::MAX, u64::MAX, &[patch(0x1000, 0, SHORT_JUMP)])).offset, end + 72);
@@ -291,6 +322,20 @@ mod tests {
             assert_eq!(error.offset, end + 48 + 24, "{error}");
             assert!(error.rule.contains(rule), "{error} for {rule}");
         }
+    }
+
+    #[test]
+    fn a_record_of_static_calls_has_calls_and_jumps_of_five_bytes() {
+        let call = [0xe8, 1, 2, 3, 4];
+        let calls = record(1, 2, 2, &[patch(0x1000, 0, &call), patch(0x1ffd, 0x9000, LONG_JUMP)]);
+        let labels = record(0, 1, 1, &[patch(0x3000, 0, LONG_JUMP)]);
+        let found: Vec<_> = sites(&[calls, labels].concat()).map(|site| site.unwrap().kind).collect();
+        assert_eq!(found, [SiteType::StaticCall, SiteType::StaticCall, SiteType::JumpLabel]);
+        for code in [SHORT_JUMP, &[0xe8, 1], &[0x0f, 0x1f, 0x44, 0, 0], &[0x0f, 0x84, 0, 0, 0], &[0xeb, 0, 0, 0, 0]] {
+            let error = refused(&record(1, 1, 1, &[patch(0x1000, 0, code)]));
+            assert!(error.rule.contains("a call or a jump of 5 bytes"), "{error}");
+        }
+        assert!(refused(&record(0, 1, 1, &[patch(0x1000, 0, &call)])).rule.contains("must be a jump"));
     }
 
     proptest! {

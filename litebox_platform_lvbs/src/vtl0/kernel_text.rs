@@ -43,6 +43,12 @@ impl KernelText {
     pub fn physical(&self, va: u64) -> Option<u64> {
         self.contains(va).then(|| va.wrapping_sub(self.distance))
     }
+
+    /// Address of the byte at the physical address `pa`, if that is one of the kernel's text.
+    #[must_use]
+    pub fn virtual_of(&self, pa: u64) -> Option<u64> {
+        Some(pa.wrapping_add(self.distance)).filter(|va| self.contains(*va))
+    }
 }
 
 #[cfg(test)]
@@ -62,6 +68,7 @@ mod tests {
             (u64::MAX, None),
         ] {
             assert_eq!((text.physical(va), text.contains(va)), (expected, expected.is_some()), "{va:#x}");
+            assert_eq!(text.virtual_of(va.wrapping_sub(text.distance)), expected.map(|_| va));
         }
         for (va, size, expected) in [
             (rodata - 1, 1, true),

@@ -117,12 +117,13 @@ impl ModuleMemoryMetadataMap {
         }
     }
 
-    /// Whether a function starts at VTL0's virtual address `va` that code of the module `caller` may call, or code of it that
-    /// is for initialisation only: other code must not call what goes when its module has been initialised.
+    /// Whether a function of a module starts at VTL0's virtual address `va` that code may call which is in the text for
+    /// initialisation of the module `init_of`, or in no such text: other code must not call what goes when its module has been
+    /// initialised.
     #[must_use]
-    pub fn has_function(&self, va: u64, caller: Token, caller_is_init: bool) -> bool {
+    pub fn has_function(&self, va: u64, init_of: Option<Token>) -> bool {
         let Some(text) = self.texts.at(va) else { return false };
-        if text.init && (text.token != caller || !caller_is_init) {
+        if text.init && Some(text.token) != init_of {
             return false;
         }
         self.get(text.token).is_some_and(|module| module.functions.contains(text.init, va - text.start))

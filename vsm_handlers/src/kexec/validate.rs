@@ -165,6 +165,13 @@ impl Image<'_> {
             };
             info!("KexecValidate: {}, {:#x}..{:#x} {what}", self.slot.owner(), segment.start, segment.end);
         }
+        info!("KexecValidate: {} is described as by {}", self.slot.owner(), self.kimage.form);
+        if self.slot == KexecSlot::Crash {
+            info!(
+                "KexecValidate: with CONFIG_CRASH_HOTPLUG, unload the crash image (kexec -p -u) before a processor or memory \
+                 comes or goes, and load it anew: Linux would write to it, which is a #GP"
+            );
+        }
     }
 }
 

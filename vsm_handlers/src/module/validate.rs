@@ -24,7 +24,7 @@ use log::{debug, info, warn};
 use vsm_integrity::ParseError;
 use vsm_integrity::kernel_info;
 use vsm_integrity::module::{Explained, Kernel, Kind, ModuleError, ModuleMemory, Plan, Range};
-use vsm_integrity::patch_info::{self, PatchSite};
+use vsm_integrity::patch_info::{self, PatchSite, SiteType};
 use vsm_integrity::signature::{SignedMessage, trailer};
 
 use super::memory;
@@ -241,7 +241,7 @@ fn accepted_sites(signed: &PatchDataMap, wanted: &WantedSites) -> Result<Vec<Pat
         named = named.saturating_add(1);
         let next_page = if site.next_page == 0 { None } else { Some(PhysAddr::new(site.next_page)?) };
         let wanted = PatchData::new(PhysAddr::new(site.pa)?, next_page, site.jump())?;
-        if signed.at(wanted.start()) == Some(&wanted) {
+        if site.kind == SiteType::JumpLabel && signed.at(wanted.start()) == Some(&wanted) {
             sites.try_reserve(1).map_err(out_of_memory)?;
             sites.push(wanted);
         }

@@ -1,4 +1,4 @@
-//! What a module's static calls may become, by what VTL1 knows of VTL0's functions.
+//! What static calls of a module or of the kernel may become, by what VTL1 knows of VTL0's functions.
 //!
 //! VTL0 chooses when a call changes, and among functions; an address that is no function's start is never the target of a
 //! branch that was not compiled. Which function a call is meant for VTL1 does not know: Linux keeps that in writable data. The
@@ -12,7 +12,7 @@ use vsm_integrity::kernel_info;
 use vsm_integrity::module::static_calls::trampoline_target;
 use vsm_integrity::module::{Instruction, SealedText, Shape};
 
-/// The rules for the static calls of one module.
+/// The rules for the static calls of the kernel or of one module.
 #[derive(Clone, Copy)]
 pub(super) struct StaticCalls<'a> {
     /// All modules.
@@ -21,10 +21,8 @@ pub(super) struct StaticCalls<'a> {
     pub(super) kernel: Option<&'a KernelData>,
     /// Its text.
     pub(super) text: &'a dyn SealedText,
-    /// The module that the call is in.
-    pub(super) module: Token,
-    /// Whether the call is in text for initialisation.
-    pub(super) is_init: bool,
+    /// The module in whose text for initialisation the call is, if in any.
+    pub(super) init_of: Option<Token>,
 }
 
 impl StaticCalls<'_> {
@@ -55,7 +53,7 @@ impl StaticCalls<'_> {
 
     fn is_function(&self, target: u64) -> bool {
         self.kernel.is_some_and(|kernel| kernel.functions.contains(target))
-            || self.modules.has_function(target, self.module, self.is_init)
+            || self.modules.has_function(target, self.init_of)
     }
 
     /// Whether the call was compiled to go to a trampoline of the kernel, as a signed relocation says, and that goes to
@@ -75,7 +73,7 @@ mod tests {
 
     fn calls<'a>(modules: &'a ModuleMemoryMetadataMap, kernel: &'a KernelData) -> StaticCalls<'a> {
         let (kernel, text) = (Some(kernel), &NoSealedText);
-        StaticCalls { modules, kernel, text, module: Token::new(1).unwrap(), is_init: false }
+        StaticCalls { modules, kernel, text, init_of: None }
     }
 
     #[test]

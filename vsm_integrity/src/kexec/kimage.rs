@@ -3,6 +3,8 @@
 //! The structure comes in two forms, with and without a pointer before the number of segments. Which one it is, the image
 //! itself says: where one form has its number of segments, 1 to 16, the other has a pointer or nothing.
 
+use core::fmt;
+
 use crate::addresses::is_in_kernel_half;
 use crate::bytes::u64_at;
 use crate::error::ParseError;
@@ -32,6 +34,15 @@ pub enum Form {
     WithPointer,
     /// Linux 6.12: it comes in its place.
     WithoutPointer,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WithPointer => "Linux 6.1 and 6.6",
+            Self::WithoutPointer => "Linux 6.12",
+        })
+    }
 }
 
 impl Form {

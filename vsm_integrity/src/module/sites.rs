@@ -39,7 +39,7 @@ pub enum Class {
     /// A jump label (`__jump_table`).
     JumpLabel,
     /// The space before a function whose calls may be counted; the targets of `.call_sites`. Its number says whether a call
-    /// that counts surely stands there (0) or may be replaced by an alternative (1).
+    /// that counts surely stands there, and how long the space is.
     Pad,
 }
 

@@ -75,6 +75,56 @@ fn the_shorter_instruction_is_relative_to_itself() {
     world.refused_with((text, 38), &[0x91]);
 }
 
+/// Nine NOPs are room for the shorter instruction, and none for the longer one: then Linux leaves the call.
+#[test]
+fn space_for_the_shorter_instruction_alone() {
+    let (mut object, text) = module();
+    object.sections[text].bytes[38] = 0xcc;
+    for newer in [false, true] {
+        let mut world = world(&object, newer);
+        world.accepted();
+        let function = world.address((text, 48));
+        world.branch((text, 5), 0xe8, HELPER - 9);
+        world.refused();
+        world.put((text, 39), &counting(function));
+        world.refused();
+        world.branch((text, 0), 0xe8, function - 9);
+        world.accepted();
+        world.refused_with((text, 0), &branch(0xe8, world.address((text, 0)), function - 10));
+        world.refused_with((text, 39), &[0x90; 9]);
+    }
+    // The longer one: the kernel's function counts, the module's does not.
+    let mut world = world(&object, false);
+    world.branch((text, 5), 0xe8, HELPER - 10);
+    world.accepted();
+    let function = world.address((text, 48));
+    world.refused_with((text, 0), &branch(0xe8, world.address((text, 0)), function - 10));
+    world.refused_with((text, 39), &counting(function));
+}
+
+/// NOPs that an alternative may write over are no space before a function.
+#[test]
+fn space_that_an_alternative_covers_counts_for_nothing() {
+    let (mut object, text) = module();
+    let from = object.section(".altinstr_replacement", A | X, 1, &[0x0f, 0x01, 0xca]);
+    let (own, replacement) = (object.symbol_of(text), object.symbol_of(from));
+    let table = object.section(".altinstructions", A, 8, &[0, 0, 0, 0, 0, 0, 0, 0, 44, 1, 0, 0, 3, 3]);
+    object.relocate((table, 0), PC32, own, 40);
+    object.relocate((table, 4), PC32, replacement, 0);
+    let mut world = world(&object, true);
+    let function = world.address((text, 48));
+    world.branch((text, 5), 0xe8, HELPER - 9);
+    for space in [&[0x0f, 0x1f, 0x00], &[0x0f, 0x01, 0xca]] {
+        world.put((text, 40), space);
+        world.accepted();
+        world.refused_with((text, 0), &branch(0xe8, world.address((text, 0)), function - 9));
+    }
+    world.put((text, 39), &counting(function));
+    world.refused();
+    world.branch((text, 0), 0xe8, function - 9);
+    world.refused();
+}
+
 /// A module of 6.8 or later whose text and text for initialisation call its function at 48, the kernel's, and one in the
 /// latter, in this order at 0, 5 and 10; `listed` are the calls in `.call_sites`, of the one text and of the other.
 fn newer(listed: [&[u64]; 2]) -> (World, usize, usize) {

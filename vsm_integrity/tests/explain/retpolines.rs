@@ -55,6 +55,36 @@ fn all_are_kept_or_plain_or_fenced() {
     kept.refused_with((text, 0), &branch(0xe8, kept.address((text, 0)), crate::world::THUNKS + 32));
 }
 
+/// `__x86_indirect_call_thunk_array` and `__x86_indirect_jump_thunk_array`.
+const COUNTING: [u64; 2] = [0xffff_ffff_81e0_2000, 0xffff_ffff_81e0_3000];
+
+#[test]
+fn to_thunks_that_count_go_calls_and_jumps_each_to_their_own() {
+    let (object, text) = module();
+    let mut exports = World::load(&object).exports;
+    for (name, array) in ["call", "jump"].into_iter().zip(COUNTING) {
+        exports.0.insert(format!("__x86_indirect_{name}_thunk_rax"), (array, false, String::new()));
+    }
+    let mut world = World::load_with(&object, exports, 0);
+    let kept = world.clone();
+    for (register, at, opcode) in SITES {
+        let number = REGISTERS.iter().position(|name| *name == register).unwrap() as u64;
+        let own = usize::from(!opcode.contains(&0xe8));
+        let prefix = opcode.len() as u64 - 1;
+        let place = (text, at + prefix);
+        let to = |target: u64| branch(opcode[opcode.len() - 1], world.address(place), target);
+        let code = to(COUNTING[own] + 32 * number);
+        kept.refused_with(place, &code);
+        world.put(place, &code);
+    }
+    world.accepted();
+    let to = |target: u64| branch(0xe8, world.address((text, 0)), target);
+    for target in [COUNTING[0] + 32, COUNTING[0] + 1, COUNTING[1], crate::world::THUNKS] {
+        world.refused_with((text, 0), &to(target));
+    }
+    world.refused_with((text, 0), PLAIN[0]);
+}
+
 #[test]
 fn without_the_kernels_thunks_only_the_original_is_accepted() {
     let (mut object, text) = module();

@@ -13,7 +13,11 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::bytes;
 use super::kdata::{KernelData, Site, kernel_info, patch_record};
+use super::lists::Range;
+use super::ranges::{READ_EXECUTE, READ_ONLY};
+use crate::hv::GuestMemory;
 
 /// Where captures of Linux 6.1 lie, from the workspace's directory.
 const PLACE: &str = "../shared/captures";
@@ -38,6 +42,14 @@ pub struct Capture {
     kernel: Value,
     /// Deletes the files in the end.
     _directory: TempDir,
+}
+
+/// A captured kernel that has its text in VTL0's memory.
+pub struct PlacedKernel {
+    /// What it hands over with LoadKData; its read-only data will lie as far behind the text as in virtual memory.
+    pub data: KernelData,
+    /// What it asks of ProtectMemory for its text, and for its read-only data behind it.
+    pub ranges: [Range; 2],
 }
 
 /// The archives of Linux 6.1 that are there, by name; none when the captures are not.
@@ -153,6 +165,20 @@ impl Capture {
             }
         }
         Ok(names)
+    }
+
+    /// Puts the kernel's text into memory from `pa` on, as a kernel lies there: in one piece, its read-only data behind it.
+    ///
+    /// # Errors
+    /// When the capture is not what it should be, or the memory is not RAM.
+    pub fn place(&self, memory: &dyn GuestMemory, pa: u64) -> Result<PlacedKernel> {
+        let (va, text) = self.text()?;
+        bytes::write(memory, pa, &text)?;
+        let data = self.kernel_data(pa)?;
+        let rodata = pa + data.rodata_va.checked_sub(va).context("read-only data before the text")?;
+        let end = rodata + (data.rodata.len() as u64).next_multiple_of(4096);
+        let ranges = [Range::direct(pa, rodata, READ_EXECUTE), Range::direct(rodata, end, READ_ONLY)];
+        Ok(PlacedKernel { data: KernelData { rodata_pa: Some(rodata), ..data }, ranges })
     }
 
     /// The kernel's text: its address and its bytes.

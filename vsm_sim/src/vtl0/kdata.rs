@@ -193,12 +193,23 @@ pub fn blocklist(texts: &[&str]) -> Vec<u8> {
         .collect()
 }
 
-/// `struct heki_patch_info` with its sites.
+/// `struct heki_patch_info` with its sites, which are jump labels.
 #[must_use]
 pub fn patch_record(sites: &[Site]) -> Vec<u8> {
+    record_of_type(0, sites)
+}
+
+/// The same with static calls of the kernel's own, each with the call or the jump that was compiled.
+#[must_use]
+pub fn static_call_record(sites: &[Site]) -> Vec<u8> {
+    record_of_type(1, sites)
+}
+
+fn record_of_type(kind: u8, sites: &[Site]) -> Vec<u8> {
     let mut record = vec![0; 48];
     let count = (sites.len() as u64).to_le_bytes();
-    // The list head and the module pointer are VTL0's own business; the type is 0, jump labels.
+    record[0] = kind;
+    // The list head and the module pointer are VTL0's own business.
     record[8..32].fill(0xee);
     record[32..40].copy_from_slice(&count);
     record[40..48].copy_from_slice(&count);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use vsm_integrity::kexec::BzImage;
+use vsm_integrity::kexec::{BzImage, Form};
 
 use super::bytes;
 use super::lists::Range;
@@ -38,10 +38,15 @@ pub const PAGES: u64 = 2;
 pub const HEAD: u64 = 0;
 /// Where the image is entered.
 pub const START: u64 = 24;
-/// How many segments there are.
+/// The word that tells the two forms apart (include/linux/kexec.h): up to 6.6 a pointer to a copy of vmcoreinfo, which only a
+/// crash image has; in 6.12 the number of segments.
+pub const DECIDING: u64 = 56;
+/// How many segments there are, up to 6.6; in 6.12 this word and all behind it lie [`WITHOUT_POINTER`] bytes before.
 pub const COUNT: u64 = 64;
 /// The first segment.
 pub const SEGMENTS: u64 = 72;
+/// The pointer's bytes.
+const WITHOUT_POINTER: u64 = 8;
 /// Bytes of a segment.
 pub const SEGMENT: u64 = 32;
 /// Bytes of `struct kimage` with all of its lists and flags, more or less.
@@ -71,6 +76,8 @@ pub struct Image {
     pub start: u64,
     /// Whether it is the crash image.
     pub crash: bool,
+    /// How `struct kimage` is laid out; at first as in 6.6.
+    pub form: Form,
 }
 
 /// The kernel among [`Image::segments`].
@@ -97,7 +104,7 @@ impl Image {
             segment(content, kernel.init_size),
             segment(&[0x1f; 0x5123], 0),
         ];
-        Ok(Self { file: file.to_vec(), segments, start: at + 0x40, crash })
+        Ok(Self { file: file.to_vec(), segments, start: at + 0x40, crash, form: Form::WithPointer })
     }
 
     /// First byte behind the segments.
@@ -160,9 +167,16 @@ impl Image {
         let put = |at: u64, value: u64| bytes::write_u64(memory, placed.kimage + at, value);
         put(HEAD, placed.links.first().map_or(DONE, |link| link | INDIRECTION))?;
         put(START, self.start)?;
-        put(COUNT, self.segments.len() as u64)?;
+        let shift = match self.form {
+            Form::WithPointer => {
+                put(DECIDING, if self.crash { FILE_VA } else { 0 })?;
+                0
+            }
+            Form::WithoutPointer => WITHOUT_POINTER,
+        };
+        put(COUNT - shift, self.segments.len() as u64)?;
         for (index, segment) in self.segments.iter().enumerate() {
-            let at = SEGMENTS + index as u64 * SEGMENT;
+            let at = SEGMENTS - shift + index as u64 * SEGMENT;
             put(at, FILE_VA)?;
             put(at + 8, segment.bytes.len() as u64)?;
             put(at + 16, segment.start)?;

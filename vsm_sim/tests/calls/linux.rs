@@ -7,13 +7,12 @@ use litebox_platform_lvbs::token::Token;
 use litebox_platform_lvbs::vsm::VsmFunction;
 use litebox_platform_lvbs::vtl0::SiteKind;
 use vsm_sim::hosted::HostedMachine;
-use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::captures::Capture;
 use vsm_sim::vtl0::kdata::KernelData;
 use vsm_sim::vtl0::lists::Range;
 use vsm_sim::vtl0::memory_map::SCRATCH_END;
 use vsm_sim::vtl0::modules::{FILE, Frames, Module, PATCHES, Placed};
-use vsm_sim::vtl0::ranges::{READ_EXECUTE, READ_ONLY, READ_WRITE};
+use vsm_sim::vtl0::ranges::READ_WRITE;
 
 use crate::setup::{self, call_with_list, end_boot, rights_and_owners};
 
@@ -78,21 +77,15 @@ impl Linux {
     /// The same before the end of its boot.
     pub fn captured_in_boot(seed: Option<u64>, capture: &Capture, sealed: bool) -> Self {
         let mut linux = Self::new(seed);
-        let mut kernel = capture.kernel_data(TEXT).unwrap();
-        let (va, text) = capture.text().unwrap();
-        let rodata = TEXT + (kernel.rodata_va - va);
-        let end = rodata + (kernel.rodata.len() as u64).next_multiple_of(4096);
-        kernel.rodata_pa = Some(rodata);
-        bytes::write(linux.machine.memory(), TEXT, &text).unwrap();
-        assert_eq!(linux.load_kdata(&kernel), 0);
-        let text_rights = if sealed { READ_EXECUTE } else { READ_WRITE };
-        let list = [
-            (0, TEXT, READ_WRITE),
-            (TEXT, rodata, text_rights),
-            (rodata, end, READ_ONLY),
-            (end, RAM << 12, READ_WRITE),
-        ];
-        let list = list.map(|(from, to, rights)| Range::direct(from, to, rights));
+        let kernel = capture.place(linux.machine.memory(), TEXT).unwrap();
+        assert_eq!(linux.load_kdata(&kernel.data), 0);
+        let [mut text, rodata] = kernel.ranges;
+        if !sealed {
+            text.attributes = READ_WRITE;
+        }
+        let before = Range::direct(0, text.pa, READ_WRITE);
+        let behind = Range::direct(rodata.epa, RAM << 12, READ_WRITE);
+        let list = [before, text, rodata, behind];
         assert_eq!(linux.call(VsmFunction::ProtectMemory, &list), 0);
         linux
     }

@@ -7,12 +7,13 @@ use vsm_sim::engine::SharedState;
 use vsm_sim::machine::driver::CallResult;
 use vsm_sim::machine::{VTL1, Vtl0};
 use vsm_sim::vtl0::bytes;
+use vsm_sim::vtl0::captures::Capture;
 use vsm_sim::vtl0::kdata::KernelData;
 use vsm_sim::vtl0::lists::{Filling, Range, write_list_filled};
 use vsm_sim::vtl0::modules::{Frames, Module, Placed};
 use vsm_sim::vtl0::ranges::boot_ranges;
 
-use crate::setup::{booted_counting, call, console, enable_others, end_boot, is_carried_out, start_other};
+use crate::setup::{booted, booted_counting, call, console, enable_others, end_boot, is_carried_out, start_other};
 
 /// Bytes of a processor's stack in VTL1 (`litebox_platform_lvbs`, `arch::vp`).
 const STACK: u64 = 64 << 10;
@@ -20,6 +21,10 @@ const STACK: u64 = 64 << 10;
 const SPARE_STACK: u64 = 16 << 10;
 /// What unused stack is filled with.
 const PAINT: u8 = 0x5c;
+
+/// Where the text of a captured kernel begins, and where frames are handed out then.
+const TEXT: u64 = 0x1000_0000;
+const FRAMES: std::ops::Range<u64> = 0x1800_0000..0x3000_0000;
 
 /// A VTL0 on the boot processor, and its free frames.
 pub struct Linux {
@@ -31,15 +36,33 @@ impl Linux {
     /// Boots, loads the kernel's data, seals all memory as data and ends the boot; and enters VTL1 on a second processor.
     pub fn boot(kernel: &KernelData) -> Result<(Self, Vtl0)> {
         let mut vtl0 = booted_counting(2)?;
-        let machine = vtl0.machine();
         enable_others(&mut vtl0)?;
         let other = start_other(&vtl0, 1)?;
         let mut linux = Self { vtl0, frames: Frames::scattered(0x1000_0000, 0x3000_0000, 12) };
-        let ranges = kernel.write(machine.ram(), || linux.frames.take())?;
-        linux.must(F::LoadKData, &ranges)?;
-        linux.must(F::ProtectMemory, &boot_ranges(&machine.config().map, 0, 1))?;
-        end_boot(&mut linux.vtl0)?;
+        linux.finish(kernel, &[])?;
         Ok((linux, other))
+    }
+
+    /// The same on a processor alone, not counting its instructions, with a captured kernel whose text and read-only data lie in
+    /// memory as a kernel's do, and are sealed.
+    pub fn boot_captured(capture: &Capture) -> Result<Self> {
+        let vtl0 = booted(1)?;
+        let kernel = capture.place(vtl0.machine().ram(), TEXT)?;
+        ensure!(kernel.ranges[1].epa <= FRAMES.start, "the kernel ends at {:#x}", kernel.ranges[1].epa);
+        let mut linux = Self { vtl0, frames: Frames::scattered(FRAMES.start, FRAMES.end, 13) };
+        linux.finish(&kernel.data, &kernel.ranges)?;
+        Ok(linux)
+    }
+
+    /// Loads the kernel's data, seals all memory as data but for `sealed`, and ends the boot.
+    fn finish(&mut self, kernel: &KernelData, sealed: &[Range]) -> Result<()> {
+        let machine = self.vtl0.machine();
+        let ranges = kernel.write(machine.ram(), || self.frames.take())?;
+        self.must(F::LoadKData, &ranges)?;
+        // The last range that names a frame counts.
+        let all = [&boot_ranges(&machine.config().map, 0, 1)[..], sealed].concat();
+        self.must(F::ProtectMemory, &all)?;
+        end_boot(&mut self.vtl0)
     }
 
     /// Makes a call with a list.

@@ -27,7 +27,7 @@
 //! | [`ring`] | the log ring, the limits of the log and the end of boot |
 //! | [`stress`] | stress on the machine |
 //! | [`attack`] | a processor that stores while another one makes a call |
-//! | [`linux`] | a VTL0 that loads modules and kexec images |
+//! | [`linux`], [`pokes`] | a VTL0 that loads modules and kexec images, and one that patches text |
 //! | [`log_ring`] | a log ring in VTL0's memory |
 //! | [`stock`] | a distribution's kernel as VTL0 |
 //! | [`state`] | the register state of a processor, filled and taken by a snippet |
@@ -50,6 +50,7 @@ mod messages;
 mod modules;
 mod patch;
 mod pending;
+mod pokes;
 mod processors;
 mod real_kernel;
 mod registers;

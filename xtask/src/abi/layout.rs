@@ -11,6 +11,7 @@ use litebox_platform_lvbs::heki::{HekiPage, HekiPatch, HekiRange};
 use litebox_platform_lvbs::optee::SmcRegisters;
 use litebox_platform_lvbs::owner::ModuleMemoryKind;
 use litebox_platform_lvbs::vsm::query::QueryAnswer;
+use vsm_integrity::patch_info;
 use vsm_sim::vtl0::kdata::kind;
 use vsm_sim::vtl0::{kexec, modules};
 
@@ -108,7 +109,7 @@ pub const STRUCTURES: &[Structure] = &[
     },
     Structure {
         name: "heki_patch",
-        doc: "Bytes to write into text (PatchText), or a jump-label site: the jump at it.",
+        doc: "Bytes to write into text (PatchText), or a site: the jump of a jump label, the call or jump of a static call.",
         size: size_of::<HekiPatch>(),
         open_ended: false,
         fields: &[
@@ -126,11 +127,11 @@ pub const STRUCTURES: &[Structure] = &[
     },
     Structure {
         name: "heki_patch_info",
-        doc: "The head of a record of jump-label sites; `patch_idx` of `struct heki_patch` follow it.",
-        size: vsm_integrity::patch_info::HEADER_BYTES,
+        doc: "The head of a record of sites of one type; `patch_idx` of `struct heki_patch` follow it.",
+        size: patch_info::HEADER_BYTES,
         open_ended: false,
         fields: &[
-            field("type", "__u32", 0, 0, "HEKI_JUMP_LABEL"),
+            field("type", "__u32", 0, 0, "HEKI_JUMP_LABEL or HEKI_STATIC_CALL"),
             field("pad", "__u32", 0, 4, "not read"),
             field("list", "__u64", 2, 8, "not read"),
             field("mod", "__u64", 0, 24, "not read"),
@@ -243,7 +244,18 @@ pub const NUMBERS: &[Numbers] = &[
             ("COMPRESSED_FILE", 4, "changes nothing for VTL1"),
         ],
     },
-    Numbers { doc: "heki_patch_info.type", prefix: "VSM_", values: &[("HEKI_JUMP_LABEL", 0, "the only one there is")] },
+    Numbers {
+        doc: "heki_patch_info.type",
+        prefix: "VSM_",
+        values: &[
+            ("HEKI_JUMP_LABEL", patch_info::JUMP_LABEL as u64, "jumps that may become NOPs and back"),
+            (
+                "HEKI_STATIC_CALL",
+                patch_info::STATIC_CALL as u64,
+                "the kernel's own static calls and their trampolines: the call or jump that was compiled, in LoadKData only",
+            ),
+        ],
+    },
 ];
 
 #[cfg(test)]
@@ -281,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_record_written_by_these_offsets_is_read_as_it_was_meant() {
-        let head = vsm_integrity::patch_info::HEADER_BYTES;
+        let head = patch_info::HEADER_BYTES;
         let mut record = vec![0xff; head + size_of::<HekiPatch>()];
         let mut put = |at: usize, bytes: &[u8]| record[at..at + bytes.len()].copy_from_slice(bytes);
         put(offset("heki_patch_info", "type"), &0u32.to_le_bytes());
@@ -290,7 +302,7 @@ mod tests {
         put(head + offset("heki_patch", "pa"), &[0x1234u64.to_le_bytes(), 0u64.to_le_bytes()].concat());
         put(head + offset("heki_patch", "size"), &[2]);
         put(head + offset("heki_patch", "code"), &[0xeb, 5, 0, 0, 0]);
-        let sites: Vec<_> = vsm_integrity::patch_info::sites(&record).collect::<Result<_, _>>().unwrap();
+        let sites: Vec<_> = patch_info::sites(&record).collect::<Result<_, _>>().unwrap();
         let [site] = sites.as_slice() else { panic!("{sites:?}") };
         assert_eq!((site.pa, site.next_page, site.jump()), (0x1234, 0, [0xeb, 5].as_slice()));
     }

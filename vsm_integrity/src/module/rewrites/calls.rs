@@ -34,6 +34,10 @@ const DEPTH: u64 = 16;
 const LONG: usize = 10;
 /// Bytes of the shorter instruction.
 const SHORT: usize = 9;
+/// In the number of a space's site: an alternative may replace the call that counts.
+const MAY_BE_REPLACED: usize = 1;
+/// In the number of a space's site: there is room for the shorter instruction only.
+const SHORT_SPACE: usize = 2;
 
 /// The instruction that counts, at a place.
 struct Template {
@@ -94,9 +98,10 @@ impl Plan<'_> {
         }
     }
 
-    /// Bytes of the space before a function that is a site: as many as the longest instruction of this kernel has.
-    pub fn pad_length(&self) -> usize {
-        if self.counting_options().contains(&ABSOLUTE) { LONG } else { SHORT }
+    /// Bytes of the space before a function that is the site of that number: as many as the longest instruction of this kernel
+    /// has, unless there are fewer NOPs.
+    pub fn pad_length(&self, number: usize) -> usize {
+        if number & SHORT_SPACE == 0 && self.counting_options().contains(&ABSOLUTE) { LONG } else { SHORT }
     }
 
     /// Where the call at `va` of the function at `target` goes instead when calls are counted in that way; `None` when it
@@ -109,7 +114,7 @@ impl Plan<'_> {
         let length = template.length;
         let pad = target.checked_sub(length as u64)?;
         match self.layout.find(target) {
-            Some((Kind::Text, offset)) => self.has_pad(offset, length).then_some(pad),
+            Some((Kind::Text, offset)) => self.has_pad(&self.sites, offset, length).then_some(pad),
             // Not text that stays, or no text at all.
             Some(_) => None,
             None => {
@@ -121,14 +126,27 @@ impl Plan<'_> {
         }
     }
 
-    /// Whether the file has NOPs in the `length` bytes before that offset of TEXT.
-    fn has_pad(&self, offset: u32, length: usize) -> bool {
+    /// Whether the file has NOPs in the `length` bytes before that offset of TEXT, which no alternative of the sorted `sites`
+    /// covers: that would be written first.
+    fn has_pad(&self, sites: &[Site], offset: u32, length: usize) -> bool {
         let space = self.layout.section_at(Kind::Text, offset).and_then(|index| {
             let Place::Range(_, start) = self.layout.place(index) else { return None };
             let end = usize::try_from(offset.checked_sub(start)?).ok()?;
             self.elf.bytes(&self.elf.section(index)?).get(end.checked_sub(length)?..end)
         });
-        space.is_some_and(are_nops)
+        let start = u32::try_from(length).ok().and_then(|length| offset.checked_sub(length));
+        let covered = |start| {
+            let before = sites.get(..sites.partition_point(|site| *site < Site::at(Kind::Text, offset)));
+            let near = |site: &&Site| site.kind() == Kind::Text && site.offset() + 256 > start;
+            before.unwrap_or_default().iter().rev().take_while(near).any(|site| self.alternative_end(*site) > start)
+        };
+        space.is_some_and(are_nops) && start.is_some_and(|start| !covered(start))
+    }
+
+    /// Where the alternative at that site ends; 0 when it is none.
+    fn alternative_end(&self, site: Site) -> u32 {
+        let entry = (site.class() == Class::Alternative).then(|| self.alternative(site.index())).flatten();
+        entry.map_or(0, |entry| site.offset() + u32::from(entry.length))
     }
 
     /// Makes the call that `code`, which is at `va`, starts with go where a counted one goes, if it is one. Says whether
@@ -158,13 +176,16 @@ impl Plan<'_> {
         for at in 0..count {
             let Some(site) = self.sites.get(at).copied().filter(|site| site.kind() == Kind::Text) else { continue };
             match site.class() {
-                Class::Call => self.place_pad(count, self.branch_at(site), usize::from(self.may_be_replaced(at)))?,
+                Class::Call => {
+                    let number = if self.may_be_replaced(at) { MAY_BE_REPLACED } else { 0 };
+                    self.place_pad(count, self.branch_at(site), number)?;
+                }
                 Class::Alternative if self.counted_class() == Some(Class::Alternative) => {
                     let replacement = self.alternative(site.index()).map(|entry| entry.replacement);
                     let place = replacement.and_then(|va| self.layout.find(va)).filter(|(kind, _)| kind.is_text());
                     let code = place.and_then(|(kind, offset)| Site::new(kind.is_init(), offset, Class::Call, 0));
-                    self.place_pad(count, self.branch_at(site), 1)?;
-                    self.place_pad(count, code.and_then(|code| self.branch_at(code)), 1)?;
+                    self.place_pad(count, self.branch_at(site), MAY_BE_REPLACED)?;
+                    self.place_pad(count, code.and_then(|code| self.branch_at(code)), MAY_BE_REPLACED)?;
                 }
                 _ => {}
             }
@@ -178,10 +199,7 @@ impl Plan<'_> {
     /// Whether the site of that number lies within an alternative.
     fn may_be_replaced(&self, at: usize) -> bool {
         let Some(site) = self.sites.get(at) else { return false };
-        let covers = |other: &Site| {
-            let entry = (other.class() == Class::Alternative).then(|| self.alternative(other.index())).flatten();
-            entry.is_some_and(|entry| site.offset() < other.offset() + u32::from(entry.length))
-        };
+        let covers = |other: &Site| site.offset() < self.alternative_end(*other);
         let near = |other: &&Site| other.kind() == site.kind() && other.offset() + 256 > site.offset();
         let before = self.sites.get(..at).unwrap_or_default().iter().rev().take_while(near);
         let after = self.sites.get(at..).unwrap_or_default().iter().take_while(|other| other.same_place(*site));
@@ -193,10 +211,13 @@ impl Plan<'_> {
         let call = call.filter(|(branch, _)| branch.action == Action::Call && branch.length == 5);
         let function = call.and_then(|(branch, _)| self.layout.find(branch.target));
         let Some((Kind::Text, offset)) = function else { return Ok(()) };
-        let length = self.pad_length();
-        let start = u32::try_from(length).ok().and_then(|length| offset.checked_sub(length));
-        let pad = start.and_then(|start| Site::new(false, start, Class::Pad, number));
-        let Some(pad) = pad.filter(|_| self.has_pad(offset, length)) else { return Ok(()) };
+        let sorted = self.sites.get(..count).unwrap_or_default();
+        let place = |number: usize| {
+            let length = self.pad_length(number);
+            let start = offset.checked_sub(u32::try_from(length).ok()?)?;
+            self.has_pad(sorted, offset, length).then(|| Site::new(false, start, Class::Pad, number))?
+        };
+        let Some(pad) = place(number).or_else(|| place(number | SHORT_SPACE)) else { return Ok(()) };
         if self.sites.len() == self.sites.capacity() {
             // Functions that are called often fill the room.
             self.sites.get_mut(count..).unwrap_or_default().sort_unstable_by(Site::cmp);
@@ -229,14 +250,16 @@ pub(super) fn forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {
 /// The space before a function of the module that a listed call counts for.
 pub(super) fn pad_forms(plan: &Plan<'_>, spot: &Spot<'_>) -> Forms {
     let forms = Forms::new(Choice::Call);
-    let length = plan.pad_length();
+    let number = spot.site.index();
+    let length = plan.pad_length(number);
     let (Some(original), Some(hot)) = (spot.original.get(..length), plan.pcpu_hot) else { return forms };
-    let surely = spot.site.index() == 0;
+    let surely = number & MAY_BE_REPLACED == 0;
     let mut forms = forms.with(if surely { KEPT } else { u8::MAX }, original);
     for option in plan.counting_options() {
         let Some(template) = Template::new(*option, hot, spot.va.wrapping_add(length as u64)) else { continue };
         let mut bytes = [NOPS[1][0]; LONG];
-        if let Some(into) = bytes.get_mut(length - template.length..length) {
+        // For the longer one there may be no room: then the NOPs stay.
+        if let Some(into) = length.checked_sub(template.length).and_then(|start| bytes.get_mut(start..length)) {
             into.copy_from_slice(template.as_slice());
         }
         forms.push(*option, bytes.get(..length).unwrap_or_default());

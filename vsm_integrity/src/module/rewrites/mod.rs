@@ -41,7 +41,7 @@ pub(super) fn length(plan: &Plan<'_>, site: Site, code: &[u8]) -> Result<usize, 
         Class::Lock => Some(1),
         Class::Ftrace => Some(5),
         Class::JumpLabel => jump_labels::length(code),
-        Class::Pad => Some(plan.pad_length()),
+        Class::Pad => Some(plan.pad_length(site.index())),
     };
     length.ok_or_else(|| plan.refuse_site(site, "a site must have code of its list's kind"))
 }

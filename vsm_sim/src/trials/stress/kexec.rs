@@ -1,6 +1,8 @@
 //! A signed kernel as Linux loads it for kexec, whole or spoilt: its description, its page list, its pages, its file, and the
 //! HEKI list that names them.
 
+use vsm_integrity::kexec::Form;
+
 use super::input::Input;
 use super::layout::{IMAGE_FRAMES, KEXEC_FRAMES, KEXEC_PLACES, Layout};
 use super::lists;
@@ -32,6 +34,9 @@ pub fn place(input: &mut Input<'_>, memory: &dyn GuestMemory, layout: &Layout, c
     let end = start + KEXEC_FRAMES;
     let at = (layout.image + if crash { IMAGE_FRAMES } else { 0 }) << 12;
     let mut image = Image::new(KERNEL_FILE, at, crash).expect("the fixture is a kernel");
+    if order & 0x80 != 0 {
+        image.form = Form::WithoutPointer;
+    }
     let list = layout.buffers;
     let free = |gfn: u64| memory.write(gfn << 12, &[0]).is_ok();
     // A crash image lies where it runs.

@@ -8,10 +8,26 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
 use serde_json::Value;
+use vsm_integrity::module::{Instruction, Shape};
 
 use super::captured::Captured;
 use super::set::address;
 use crate::vtl0::modules::Call;
+
+/// Bytes of the instruction that counts a call, before the function.
+pub const COUNTING: u64 = 9;
+
+impl Call {
+    /// The function that Linux makes the call count for, where calls are counted: it then goes to the instruction before it.
+    /// `None` for a call that does not count. Functions are at multiples of 16 in such a kernel.
+    #[must_use]
+    pub fn counted_function(&self) -> Option<u64> {
+        match Shape::of_code(&self.compiled)?.decode(&self.direct, self.va)? {
+            Instruction::Branch(target) => Some(target + COUNTING).filter(|function| function.is_multiple_of(16)),
+            _ => None,
+        }
+    }
+}
 
 impl Captured {
     /// The static calls of the file, in its order, with the instructions before and after the kernel's pokes.
@@ -51,7 +67,7 @@ impl Captured {
         let is_counted = |va: &u64| (*va..).zip(count).all(|(va, byte)| changes.get(&va) == Some(&byte));
         let spaces: Vec<u64> = changes.keys().copied().filter(is_counted).collect();
         for start in spaces {
-            changes.retain(|va, _| !(start..start + 9).contains(va));
+            changes.retain(|va, _| !(start..start + COUNTING).contains(va));
         }
         ensure!(changes.is_empty(), "{}: text has changed elsewhere: {changes:x?}", self.name);
         Ok(labels)

@@ -284,7 +284,7 @@ fn a_mistake_in_any_object_is_refused_and_nothing_is_kept() {
         }),
         (
             "a record of patches of another type",
-            KernelData { patches: [1u32.to_le_bytes().to_vec(), vec![0; 44]].concat(), ..kernel.clone() },
+            KernelData { patches: [2u32.to_le_bytes().to_vec(), vec![0; 44]].concat(), ..kernel.clone() },
         ),
     ];
     for (what, kernel) in objects {

@@ -2,6 +2,7 @@
 
 use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::vtl0::KexecSlot;
+use vsm_integrity::kexec::Form;
 use vsm_sim::vtl0::authenticode;
 use vsm_sim::vtl0::kexec::Image;
 
@@ -12,15 +13,19 @@ use crate::linux::Linux;
 
 #[test]
 fn an_image_is_frozen_until_it_is_forgotten() {
-    for seed in [None, Some(3)] {
+    let forms = [Form::WithPointer, Form::WithoutPointer];
+    for (seed, form) in [None, Some(3)].into_iter().flat_map(|seed| forms.map(|form| (seed, form))) {
         for crash in [false, true] {
             let mut linux = booted(seed);
+            linux.machine.keep_log();
             let before = linux.snapshot();
-            let placed = place(&mut linux, &image(crash));
+            let placed = place(&mut linux, &Image { form, ..image(crash) });
             // As kexec_file_load begins.
             assert_eq!(invalidate(&linux, crash), 0);
             assert!(linux.snapshot() == before);
-            assert_eq!(validate(&linux, &placed), 0, "crash {crash}, {seed:?}");
+            assert_eq!(validate(&linux, &placed), 0, "crash {crash}, {seed:?}, {form}");
+            let said = format!(" is described as by {form}");
+            assert!(linux.machine.log_lines().iter().any(|line| line.ends_with(&said)), "{form}");
             assert_accepted(&linux, &placed);
             let slot = if crash { KexecSlot::Crash } else { KexecSlot::Normal };
             let kept = linux.machine.platform().vtl0().kexec().lock().get(slot).unwrap();

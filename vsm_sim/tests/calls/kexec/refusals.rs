@@ -4,9 +4,10 @@ use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::frames::Permission;
 use litebox_platform_lvbs::owner::{ModuleMemoryKind, Owner};
 use litebox_platform_lvbs::token::Token;
+use vsm_integrity::kexec::Form;
 use vsm_sim::vtl0::bytes;
 use vsm_sim::vtl0::kexec::{
-    COUNT, DESCRIPTION, FILE, HEAD, INDIRECTION, Image, KERNEL, PAGES, SEGMENT, SEGMENTS, START, Segment,
+    COUNT, DECIDING, DESCRIPTION, FILE, HEAD, INDIRECTION, Image, KERNEL, PAGES, SEGMENT, SEGMENTS, START, Segment,
 };
 use vsm_sim::vtl0::lists::Range;
 
@@ -248,6 +249,35 @@ fn descriptions_and_lists_of_them() {
             }),
         ],
     );
+}
+
+/// Neither form: the word that tells them apart is no number of segments and no pointer. Nor is one form taken for the other.
+#[test]
+fn a_description_of_neither_form() {
+    for crash in [false, true] {
+        for (form, word) in [
+            (Form::WithPointer, 17),
+            (Form::WithPointer, 0x7fff_ffff_f000),
+            (Form::WithPointer, 1 << 47),
+            (Form::WithoutPointer, 17),
+            (Form::WithoutPointer, u64::MAX >> 17),
+        ] {
+            let mut linux = booted(Some(3));
+            linux.machine.keep_log();
+            let placed = place(&mut linux, &Image { form, ..image(crash) });
+            bytes::write_u64(linux.machine.memory(), placed.kimage + DECIDING, word).unwrap();
+            refuse(&linux, &placed, Errno::Einval, &format!("{form} with {word:#x}, crash {crash}"));
+            let log = linux.machine.log_lines();
+            assert!(log.iter().any(|line| line.contains("an image of neither known form")), "{log:#?}");
+        }
+        for (form, word) in [(Form::WithPointer, 4), (Form::WithoutPointer, 0), (Form::WithoutPointer, u64::MAX << 12)]
+        {
+            let mut linux = booted(Some(3));
+            let placed = place(&mut linux, &Image { form, ..image(crash) });
+            bytes::write_u64(linux.machine.memory(), placed.kimage + DECIDING, word).unwrap();
+            refuse(&linux, &placed, Errno::Einval, &format!("{form} as the other with {word:#x}, crash {crash}"));
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! ValidateModule, FreeModuleInit, UnloadModule, CopySecondaryKey over the hosted machine.
 
+mod beside;
 mod captured;
 mod failures;
 mod keys;

@@ -42,7 +42,7 @@ fn nothing(linux: &Linux, call: &Call) -> Vec<u8> {
 
 /// Pokes a call to a function behind space in which its depth is counted: `function - 9`, which VTL1 refuses. The function
 /// itself it takes, and the call can be put back as it was.
-fn refuse_counted(machine: &HostedMachine, name: &str, site: &Site, call: &Call) {
+fn refuse_counted(machine: &HostedMachine, name: &str, site: &Site, call: &Call, function: u64) {
     let steps = poke_code(site, &call.direct);
     assert_eq!(
         [patch(machine, steps[0]), patch(machine, steps[1])],
@@ -52,10 +52,7 @@ fn refuse_counted(machine: &HostedMachine, name: &str, site: &Site, call: &Call)
     for step in &poke_code(site, &call.compiled)[1..] {
         assert_eq!(patch(machine, *step), 0, "{name}: {call:x?} back");
     }
-    let Some(Instruction::Branch(target)) = Shape::of_code(&call.direct).unwrap().decode(&call.direct, call.va) else {
-        panic!("{name}: {call:x?}")
-    };
-    poke(machine, name, site, &branch(call, target + 9));
+    poke(machine, name, site, &branch(call, function));
     poke(machine, name, site, &call.compiled);
 }
 
@@ -91,15 +88,12 @@ fn replay(which: usize, seed: Option<u64>, least: [usize; 3]) {
         let switched = captured.switched_labels().unwrap();
         let site = |call: &Call| placed.place_of(call.va, call.compiled.len()).unwrap();
         let counts = linux.machine.platform().vtl0().modules().lock().habits.counts_calls();
-        let is_counted = |call: &Call| {
-            let shape = Shape::of_code(&call.compiled).unwrap();
-            let target = shape.decode(&call.direct, call.va);
-            // Functions are at multiples of 16 there.
-            counts && matches!(target, Some(Instruction::Branch(target)) if (target + 9).is_multiple_of(16))
-        };
-        let (uncounted, refused): (Vec<&Call>, Vec<&Call>) = module.calls.iter().partition(|call| !is_counted(call));
+        let counted_function = |call: &Call| call.counted_function().filter(|_| counts);
+        let (refused, uncounted): (Vec<&Call>, Vec<&Call>) =
+            module.calls.iter().partition(|call| counted_function(call).is_some());
         for call in refused {
-            refuse_counted(&linux.machine, name, &site(call), call);
+            let function = counted_function(call).unwrap();
+            refuse_counted(&linux.machine, name, &site(call), call, function);
             counted += 1;
         }
         for call in uncounted.iter().copied().chain(&switched) {

@@ -4,6 +4,7 @@ mod captured;
 mod failures;
 mod flips;
 mod hostile;
+mod kernel_calls;
 mod modules;
 mod races;
 mod static_calls;

@@ -7,11 +7,12 @@ use std::fs;
 use anyhow::{Result, ensure};
 use litebox_platform_lvbs::Errno;
 use litebox_platform_lvbs::vsm::VsmFunction as F;
+use vsm_integrity::kexec::Form;
 use vsm_sim::machine::Vtl0;
-use vsm_sim::vtl0::authenticode;
 use vsm_sim::vtl0::kdata::KernelData;
-use vsm_sim::vtl0::kexec::{Image, KERNEL, Placed, distribution_kernels};
+use vsm_sim::vtl0::kexec::{DECIDING, Image, KERNEL, Placed, distribution_kernels};
 use vsm_sim::vtl0::signer::Signer;
+use vsm_sim::vtl0::{authenticode, bytes};
 
 use crate::linux::Linux;
 use crate::setup::call;
@@ -53,8 +54,15 @@ fn machine_stores_into_an_accepted_image_fault_until_it_is_forgotten() -> Result
     let signer = Signer::authority("kernels")?;
     let file = authenticode::sign(&authenticode::made_up(0x3456, 1), &signer)?;
     let (mut linux, _other) = boot(signer.certificate())?;
-    for crash in [false, true] {
-        let mut forged = Image::new(&file, PLACE, crash)?;
+    let forms = [Form::WithPointer, Form::WithoutPointer];
+    for (crash, form) in [false, true].into_iter().flat_map(|crash| forms.map(|form| (crash, form))) {
+        let image = |file: &[u8]| anyhow::Ok(Image { form, ..Image::new(file, PLACE, crash)? });
+        let neither = place(&mut linux, &image(&file)?)?;
+        bytes::write_u64(linux.vtl0.machine().ram(), neither.kimage + DECIDING, 17)?;
+        ensure!(validate(&mut linux, &neither)? == Errno::Einval.to_result(), "a description of neither form");
+        ensure!(linux.console().contains("an image of neither known form"), "{}", linux.console());
+        check_stores(&mut linux, &neither, true)?;
+        let mut forged = image(&file)?;
         forged.segments[KERNEL].bytes[0x200] ^= 1;
         let forged = place(&mut linux, &forged)?;
         ensure!(
@@ -65,14 +73,14 @@ fn machine_stores_into_an_accepted_image_fault_until_it_is_forgotten() -> Result
         check_stores(&mut linux, &forged, true)?;
         let mut changed = file.clone();
         changed[0xa00] ^= 1;
-        let changed = place(&mut linux, &Image::new(&authenticode::settled(changed), PLACE, crash)?)?;
+        let changed = place(&mut linux, &image(&authenticode::settled(changed))?)?;
         ensure!(
             validate(&mut linux, &changed)? == Errno::Ekeyrejected.to_result(),
             "another kernel\n{}",
             linux.console()
         );
         check_stores(&mut linux, &changed, true)?;
-        let placed = place(&mut linux, &Image::new(&file, PLACE, crash)?)?;
+        let placed = place(&mut linux, &image(&file)?)?;
         ensure!(invalidate(&mut linux, crash)? == 0, "there is none");
         for _ in 0..2 {
             ensure!(validate(&mut linux, &placed)? == 0, "the signed kernel\n{}", linux.console());
