@@ -25,7 +25,7 @@ const STUB_LIMIT: Duration = Duration::from_secs(20);
 /// When a CPU that does not react is woken once more.
 const WAKE_AGAIN: Duration = Duration::from_millis(20);
 /// When a call that shows no effect is taken for lost.
-const LOST: Duration = Duration::from_millis(500);
+const LOST: Duration = Duration::from_millis(200);
 /// Turns of the stub's idle loop before it halts.
 const SPIN_TURNS: u32 = 4000;
 
@@ -214,12 +214,12 @@ impl Machine {
         }
     }
 
-    /// Calls a CPU: if it has halted it wakes up, if it runs a guest it leaves it. A call that is on its way serves: each
-    /// gives one NMI, so that the stub knows a guest's own.
+    /// Calls a CPU: if it has halted it wakes up, if it runs a guest it leaves it. Where a guest may send NMIs of its own, a
+    /// call that is on its way serves: each gives one NMI, so that the stub knows the guest's.
     fn wake(&self, cpu: u32) -> Result<()> {
         let mut called = lock(&self.called[cpu as usize]);
         if self.control32(cpu, control::CALLED).swap(1, SeqCst) != 0 {
-            if called.elapsed() < LOST {
+            if self.mode == Mode::Guest && called.elapsed() < LOST {
                 return Ok(());
             }
             // It is lost, or only late: then another NMI of ours comes soon after the first.
