@@ -26,7 +26,8 @@ over_another() {
 }
 expect modules/overlay "an overlay file system" over_another
 compressed() {
-	echo lz4 > /sys/block/zram0/comp_algorithm && echo 4M > /sys/block/zram0/disksize && mkdosfs /dev/zram0 && mount -t vfat /dev/zram0 /mnt/upper && umount /mnt/upper
+	echo lz4 > /sys/block/zram0/comp_algorithm && echo 4M > /sys/block/zram0/disksize &&
+		mkdosfs /dev/zram0 && mount -t vfat /dev/zram0 /mnt/upper && umount /mnt/upper
 }
 expect modules/zram "a file system in compressed memory" compressed
 pair() {
