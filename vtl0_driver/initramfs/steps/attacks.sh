@@ -34,7 +34,7 @@ bad_module() {
 	local name=$1 text=$2 before line
 	before=$(last_of_vtl1)
 	shift 2
-	if "$@" > /tmp/expect 2>&1; then
+	if "$@" > /run/expect 2>&1; then
 		fail attack/$name "$text: it was loaded"
 		return
 	fi
