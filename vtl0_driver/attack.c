@@ -25,6 +25,7 @@
 
 #define INT3 0xcc
 #define RET 0xc3
+#define JMP32 0xe9
 /* mov $42, %eax; ret */
 static const u8 answer_code[] = { 0xb8, 42, 0, 0, 0, RET };
 #define ANSWER 42
@@ -207,6 +208,15 @@ static void data_execute(const char *name)
 	free_page((unsigned long)page);
 }
 
+static u8 *text_of(const struct module *module)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	return module->mem[MOD_TEXT].size ? module->mem[MOD_TEXT].base : NULL;
+#else
+	return module->core_layout.text_size ? module->core_layout.base : NULL;
+#endif
+}
+
 /* A module's text, when its frames are taken for something else and VTL1 has not been told. */
 static void freed_frame(const char *name)
 {
@@ -216,11 +226,7 @@ static void freed_frame(const char *name)
 
 	list_for_each_entry(module, modules, list)
 		if (module != THIS_MODULE && module->state == MODULE_STATE_LIVE)
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-			text = module->mem[MOD_TEXT].size ? module->mem[MOD_TEXT].base : text;
-#else
-			text = module->core_layout.text_size ? module->core_layout.base : text;
-#endif
+			text = text_of(module) ?: text;
 	if (!text) {
 		pr_err("attack %s: there is no module\n", name);
 		return;
@@ -260,25 +266,50 @@ static int poke_here(void *data)
 	return 0;
 }
 
+/* A jump label of the kernel's, of five bytes and in one page. */
+static u8 *label_site(void)
+{
+	struct jump_entry *entry = (void *)symbol("__start___jump_table"), *end = (void *)symbol("__stop___jump_table");
+
+	for (; entry < end; entry++) {
+		u8 *at = (void *)jump_entry_code(entry);
+
+		if (!jump_entry_is_init(entry) && offset_in_page(at) < PAGE_SIZE - 5 && (*at == 0x0f || *at == JMP32))
+			return at;
+	}
+	return NULL;
+}
+
 /* A jump label's jump, to another place than its own. */
 static void jump_label(const char *name)
 {
-	struct jump_entry *entry = (void *)symbol("__start___jump_table"), *end = (void *)symbol("__stop___jump_table");
 	struct mutex *text_mutex = (void *)symbol("text_mutex");
-	struct poke poke = {};
+	struct poke poke = { .at = label_site() };
 
-	for (; entry < end && !poke.at; entry++) {
-		u8 *at = (void *)jump_entry_code(entry);
-
-		if (!jump_entry_is_init(entry) && offset_in_page(at) < PAGE_SIZE - 5 && (*at == 0x0f || *at == 0xe9))
-			poke.at = at;
-	}
+	if (!poke.at || !text_mutex)
+		return;
 	mutex_lock(text_mutex);
 	stop_machine(poke_here, &poke, NULL);
 	mutex_unlock(text_mutex);
 	if (poke.breakpoint || poke.head)
 		pr_err("attack %s: the site was not to be written: %lld, %lld\n", name, poke.breakpoint, poke.head);
 	verdict(name, poke.tail == -EINVAL, "PatchText answers -EINVAL");
+}
+
+/* The same by Linux' own means: the driver's wrapper asks for each step, and puts the site back. */
+static void jump_label_poke(const char *name)
+{
+	void (*poke)(void *, const void *, size_t, const void *) = (void *)symbol("text_poke_bp");
+	struct mutex *text_mutex = (void *)symbol("text_mutex");
+	u8 *at = label_site(), before[5], jump[5] = { JMP32, 0, 0x10 };
+
+	if (!poke || !text_mutex || !at)
+		return;
+	memcpy(before, at, sizeof(before));
+	mutex_lock(text_mutex);
+	poke(at, jump, sizeof(jump), NULL);
+	mutex_unlock(text_mutex);
+	verdict(name, !memcmp(before, at, sizeof(before)), "PatchText refuses the target, and the site holds what it held");
 }
 
 /* A crash image with a segment where the kernel's text is. */
@@ -323,15 +354,11 @@ static void change_modules(const char *name)
  */
 void attack_module(struct module *module, u8 *file, size_t size)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	u8 *text = module->mem[MOD_TEXT].base, *alias;
-#else
-	u8 *text = module->core_layout.base, *alias;
-#endif
+	u8 *text = text_of(module), *alias;
 
 	if (flip_file)
 		file[size / 2] ^= 1;
-	if (!flip_memory)
+	if (!flip_memory || !text)
 		return;
 	alias = alias_of(text);
 	if (alias) {
@@ -361,15 +388,8 @@ static void text_elsewhere(const char *name)
 	unmap(alias);
 }
 
-static int meant(void)
-{
-	return 1;
-}
-
-static int not_meant(void)
-{
-	return 2;
-}
+static int meant(void) { return 1; }
+static int not_meant(void) { return 2; }
 
 static int (*volatile pointer)(void) = meant;
 
@@ -398,6 +418,7 @@ static const struct {
 	{ "data-execute", data_execute },
 	{ "freed-frame", freed_frame },
 	{ "jump-label", jump_label },
+	{ "jump-label-poke", jump_label_poke },
 	{ "kexec-over-text", kexec_over_text },
 	{ "module-memory", change_modules },
 	{ "module-file", change_modules },

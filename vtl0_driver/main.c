@@ -186,7 +186,8 @@ static int start(void)
 	}
 	error = start_check() ?: parse_region() ?: symbols_find();
 	if (!error)
-		error = read_file(image, &elf) ?: read_file(certificates, &trusted) ?: certificates_check(trusted.bytes, trusted.size);
+		error = read_file(image, &elf) ?: read_file(certificates, &trusted) ?:
+			certificates_check(trusted.bytes, trusted.size);
 	if (!error && owner)
 		error = read_file(owner, &more) ?: certificates_trust(more.bytes, more.size);
 	if (!error)

@@ -94,6 +94,7 @@ static size_t length(const u8 *code)
 
 static void refuse(const u8 *at, const u8 *code, size_t size, s64 result)
 {
+	static const u8 *last;
 	int i = site_at(at);
 
 	refused++;
@@ -101,7 +102,11 @@ static void refuse(const u8 *at, const u8 *code, size_t size, s64 result)
 		patch_lacks_locks = true;
 		return;
 	}
-	pr_err("PatchText refuses %zu bytes at %pS: %lld; the text stays as it is\n", size, at, result);
+	/* One line for a site, whose later steps come as well. */
+	if (!last || at < last || at >= last + LONGEST || *code == INT3) {
+		pr_err("PatchText refuses to patch %pS: %lld; the text stays as it is\n", at, result);
+		last = at;
+	}
 	if (i < 0 || *sites[i].at != INT3)
 		return;
 	undo(sites[i].at, sites[i].before, length(sites[i].before));

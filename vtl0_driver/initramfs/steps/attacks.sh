@@ -23,7 +23,7 @@ attacked() {
 }
 
 for name in text-alias vtl1-read vtl1-write vtl1-execute cr0-wp cr4-smep efer-nxe lstar idt data-execute freed-frame \
-	jump-label kexec-over-text text-elsewhere function-pointer; do
+	jump-label jump-label-poke kexec-over-text text-elsewhere function-pointer; do
 	before=$(last_of_vtl1)
 	echo $name > $DEBUG/attack
 	attacked $name "$(logged "vtl0: attack $name:")" "$before"
@@ -34,7 +34,7 @@ bad_module() {
 	local name=$1 text=$2 before line
 	before=$(last_of_vtl1)
 	shift 2
-	if "$@" > /tmp/expect 2>&1; then
+	if "$@" > /run/expect 2>&1; then
 		fail attack/$name "$text: it was loaded"
 		return
 	fi

@@ -5,11 +5,11 @@ loader=$(word vtl0.loader)
 end=$(word vtl0.end_of_boot)
 owner=
 [ -f /lib/vtl0/owner.der ] && owner=owner=/lib/vtl0/owner.der
-if insmod /vtl0.ko "region=$(word vtl0.region)" "loader=${loader:-g3}" "end_of_boot=${end:-1}" $owner > /tmp/expect 2>&1; then
+if insmod /vtl0.ko "region=$(word vtl0.region)" "loader=${loader:-g3}" "end_of_boot=${end:-1}" $owner > /run/expect 2>&1; then
 	ok boot/driver "$(uname -r), loader ${loader:-g3}"
 else
 	# The first line says why; busybox tries twice.
-	fail boot/driver "$(dmesg | grep "vtl0: " | head -n 1 | sed 's/^\[[^]]*\] //'); $(tail -n 1 /tmp/expect)"
+	fail boot/driver "$(dmesg | grep "vtl0: " | head -n 1 | sed 's/^\[[^]]*\] //'); $(tail -n 1 /run/expect)"
 	break
 fi
 if [ "$(calls LockRegs)" = "$(nproc)" ]; then

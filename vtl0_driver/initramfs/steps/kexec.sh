@@ -6,12 +6,12 @@ begin kexec/image "the distribution's kernel as a crash image and for kexec"
 image() {
 	local name=$1 text=$2
 	shift 2
-	if "$@" > /tmp/expect 2>&1; then
+	if "$@" > /run/expect 2>&1; then
 		ok kexec/$name "$text"
 	elif tail -n 1 $DEBUG/log | grep -q "KexecValidate: frame at .* belongs to"; then
 		open kexec/$name "$text: refused, for Linux puts it over sealed memory: $(tail -n 1 $DEBUG/log)"
 	else
-		fail kexec/$name "$text: $(tail -n 1 /tmp/expect); $(tail -n 1 $DEBUG/log)"
+		fail kexec/$name "$text: $(tail -n 1 /run/expect); $(tail -n 1 $DEBUG/log)"
 	fi
 }
 

@@ -3,7 +3,7 @@ begin many/load "$(wc -l < /lib/vtl0/many) modules and what they depend on"
 refused_names= not_loaded= count=0
 for module in $(cat /lib/vtl0/many); do
 	bad=$(refusals ValidateModule)
-	if modprobe "$module" > /tmp/expect 2>&1; then
+	if modprobe "$module" > /run/expect 2>&1; then
 		count=$((count + 1))
 	elif [ "${bad:-0}" = "$(refusals ValidateModule)" ]; then
 		# The module itself finds nothing to do here.

@@ -2,8 +2,8 @@
 begin unload/modules "some of the modules go and come again"
 again() {
 	before=$(calls UnloadModule)
-	if ! rmmod "$1" > /tmp/expect 2>&1 || ! modprobe "$1" > /tmp/expect 2>&1; then
-		fail unload/$1 "$(tail -n 1 /tmp/expect)"
+	if ! rmmod "$1" > /run/expect 2>&1 || ! modprobe "$1" > /run/expect 2>&1; then
+		fail unload/$1 "$(tail -n 1 /run/expect)"
 	elif [ "$(calls UnloadModule)" -gt "${before:-0}" ]; then
 		ok unload/$1 "unloaded and loaded again"
 	else
