@@ -72,8 +72,8 @@ pub fn pack(root: &Path, parts: &Parts) -> Result<Vec<u8>> {
     if parts.many {
         let many: Vec<String> = catalogue.below(&MANY_FOLDERS).into_iter().take(MANY).collect();
         let many = catalogue.with_dependencies(&many)?;
-        let lines: String = many.iter().map(|module| format!("{}\n", module.name)).collect();
-        archive.file("lib/vtl0/many", 0o644, lines.as_bytes())?;
+        let lines: Vec<&str> = many.iter().map(|module| module.name.as_str()).collect();
+        archive.file("lib/vtl0/many", 0o644, (lines.join("\n") + "\n").as_bytes())?;
         names.extend(many.into_iter().map(|module| module.name));
     }
     distribution(&mut archive, &parts.kernel.release, &catalogue.with_dependencies(&names)?)?;
@@ -130,10 +130,10 @@ fn owned(archive: &mut Archive, vmlinuz: &[u8], module: &[u8]) -> Result<()> {
     let owner = Signer::rsa_authority("machine owner")?;
     let distribution = authenticode::signer_of(vmlinuz).context("the kernel's file has no signature")?;
     let signer = Signer::rsa_of_modules_only("secondary", &owner)?;
-    let signed = signer.sign_with(modules::without_signature(module)?, "sha256")?;
+    let content = signer.sign_with(modules::without_signature(module)?, "sha256")?;
     archive.file("lib/vtl0/owner.der", 0o644, &[owner.certificate(), distribution.as_slice()].concat())?;
     archive.file("lib/vtl0/secondary/key.x509", 0o644, signer.certificate())?;
-    archive.file("lib/vtl0/secondary/module.ko", 0o644, &signed)
+    archive.file("lib/vtl0/secondary/module.ko", 0o644, &content)
 }
 
 #[cfg(test)]

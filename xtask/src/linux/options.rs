@@ -30,6 +30,7 @@ pub enum Loader {
 
 /// What to boot, and what to do there.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option that a person gives or not")]
 pub struct Options {
     /// Debian's kernel of this series.
     #[arg(long, value_enum, default_value = "6.12", conflicts_with = "kernel")]
