@@ -23,9 +23,10 @@ pub struct Archive {
 }
 
 impl Archive {
-    fn entry(&mut self, path: &str, mode: u32) -> Builder {
+    fn entry(&mut self, path: &str, mode: u32) -> Result<Builder> {
+        ensure!(!path.starts_with('/'), "{path} begins with a slash");
         self.inodes += 1;
-        Builder::new(path).ino(self.inodes).nlink(1).mode(mode)
+        Ok(Builder::new(path).ino(self.inodes).nlink(1).mode(mode))
     }
 
     fn put(&mut self, entry: Builder, content: &[u8]) -> Result<()> {
@@ -40,13 +41,12 @@ impl Archive {
     /// # Errors
     /// None but a path that begins with `/`.
     pub fn directory(&mut self, path: &str) -> Result<()> {
-        ensure!(!path.starts_with('/'), "{path} begins with a slash");
         if path.is_empty() || self.directories.contains(path) {
             return Ok(());
         }
         self.directory(path.rsplit_once('/').map_or("", |(before, _)| before))?;
         self.directories.insert(path.to_owned());
-        let entry = self.entry(path, DIRECTORY | 0o755);
+        let entry = self.entry(path, DIRECTORY | 0o755)?;
         self.put(entry, &[])
     }
 
@@ -56,7 +56,7 @@ impl Archive {
     /// It is larger than the format can say, or its path begins with `/`.
     pub fn file(&mut self, path: &str, permissions: u32, content: &[u8]) -> Result<()> {
         self.directory(path.rsplit_once('/').map_or("", |(before, _)| before))?;
-        let entry = self.entry(path, FILE | permissions);
+        let entry = self.entry(path, FILE | permissions)?;
         self.put(entry, content)
     }
 
@@ -66,7 +66,7 @@ impl Archive {
     /// As [`Self::file`].
     pub fn device(&mut self, path: &str, major: u32, minor: u32) -> Result<()> {
         self.directory(path.rsplit_once('/').map_or("", |(before, _)| before))?;
-        let entry = self.entry(path, CHARACTER_DEVICE | 0o600).rdev_major(major).rdev_minor(minor);
+        let entry = self.entry(path, CHARACTER_DEVICE | 0o600)?.rdev_major(major).rdev_minor(minor);
         self.put(entry, &[])
     }
 

@@ -16,11 +16,11 @@ use super::steps::Verdict;
 use crate::report::{Report, Step};
 
 /// A guest that says nothing for so long hangs: the longest step of a slow machine is far shorter.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_mins(2);
 /// Longest run of the steps.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_mins(30);
 /// Longest run with somebody at the keyboard, who may do nothing for long.
-const SHELL_LIMIT: Duration = Duration::from_secs(24 * 3600);
+const SHELL_LIMIT: Duration = Duration::from_hours(24);
 /// Lines of Linux's console that are shown when something went wrong.
 const LAST_LINES: usize = 25;
 
@@ -81,10 +81,10 @@ pub fn run(root: &Path, options: &Options, guest: &Guest) -> Result<()> {
 /// Keeps both consoles in `target/linux`, with times.
 fn write_consoles(root: &Path, inner: &Inner) -> Result<()> {
     for (name, lines) in ["vtl0.log", "vtl1.log"].into_iter().zip(&inner.consoles) {
-        let text: String = lines.iter().map(|line| format!("[{:9.1} ms] {}\n", line.at, line.text)).collect();
+        let lines: Vec<String> = lines.iter().map(|line| format!("[{:9.1} ms] {}", line.at, line.text)).collect();
         let directory = root.join("target").join("linux");
         fs::create_dir_all(&directory)?;
-        fs::write(directory.join(name), text)?;
+        fs::write(directory.join(name), lines.join("\n") + "\n")?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use vsm_sim::vtl0::authenticode;
 use vsm_sim::vtl0::signer::Signer;
 
 use super::archive::Archive;
@@ -61,7 +62,8 @@ pub fn pack(root: &Path, parts: &Parts) -> Result<Vec<u8>> {
     archive.file("vtl0.ko", 0o644, parts.driver)?;
     archive.file("lib/vtl1.elf", 0o644, parts.image)?;
     archive.file("lib/certificates.der", 0o644, parts.certificates)?;
-    archive.file("lib/vtl0/vmlinuz", 0o644, &read(&parts.kernel.vmlinuz)?)?;
+    let vmlinuz = read(&parts.kernel.vmlinuz)?;
+    archive.file("lib/vtl0/vmlinuz", 0o644, &vmlinuz)?;
 
     let catalogue = Catalogue::read(&parts.kernel.modules)?;
     let list = fs::read_to_string(sources.join("modules")).context("cannot read the list of modules")?;
@@ -70,13 +72,13 @@ pub fn pack(root: &Path, parts: &Parts) -> Result<Vec<u8>> {
     if parts.many {
         let many: Vec<String> = catalogue.below(&MANY_FOLDERS).into_iter().take(MANY).collect();
         let many = catalogue.with_dependencies(&many)?;
-        let lines: String = many.iter().map(|module| format!("{}\n", module.name)).collect();
-        archive.file("lib/vtl0/many", 0o644, lines.as_bytes())?;
+        let lines: Vec<&str> = many.iter().map(|module| module.name.as_str()).collect();
+        archive.file("lib/vtl0/many", 0o644, (lines.join("\n") + "\n").as_bytes())?;
         names.extend(many.into_iter().map(|module| module.name));
     }
     distribution(&mut archive, &parts.kernel.release, &catalogue.with_dependencies(&names)?)?;
     attacked(&mut archive, &catalogue.module(ATTACKED)?.bytes)?;
-    signed_anew(&mut archive, &catalogue.module(SIGNED_ANEW)?.bytes)?;
+    owned(&mut archive, &vmlinuz, &catalogue.module(SIGNED_ANEW)?.bytes)?;
     archive.finish()
 }
 
@@ -119,17 +121,19 @@ fn attacked(archive: &mut Archive, module: &[u8]) -> Result<()> {
     archive.file("lib/vtl0/flipped.ko", 0o644, &modules::with_flipped_bit(module)?)
 }
 
-/// An owner of the machine, whom VTL0's driver has VTL1 trust besides the distribution; a key that the owner has signed; and a
-/// module that this key has signed.
+/// An owner of the machine, whom VTL0's driver has VTL1 trust besides the kernel's own certificates; a key that the owner has
+/// signed; and a module that this key has signed. The owner also trusts who has signed the kernel's file for firmware, whose
+/// certificate no kernel has built in: else it could not be the next kernel.
 ///
 /// RSA and SHA-256, which every kernel has built in: ECDSA and SHA-512 it may have as modules.
-fn signed_anew(archive: &mut Archive, module: &[u8]) -> Result<()> {
+fn owned(archive: &mut Archive, vmlinuz: &[u8], module: &[u8]) -> Result<()> {
     let owner = Signer::rsa_authority("machine owner")?;
+    let distribution = authenticode::signer_of(vmlinuz).context("the kernel's file has no signature")?;
     let signer = Signer::rsa_of_modules_only("secondary", &owner)?;
-    let signed = signer.sign_with(modules::without_signature(module)?, "sha256")?;
-    archive.file("lib/vtl0/owner.der", 0o644, owner.certificate())?;
+    let content = signer.sign_with(modules::without_signature(module)?, "sha256")?;
+    archive.file("lib/vtl0/owner.der", 0o644, &[owner.certificate(), distribution.as_slice()].concat())?;
     archive.file("lib/vtl0/secondary/key.x509", 0o644, signer.certificate())?;
-    archive.file("lib/vtl0/secondary/module.ko", 0o644, &signed)
+    archive.file("lib/vtl0/secondary/module.ko", 0o644, &content)
 }
 
 #[cfg(test)]

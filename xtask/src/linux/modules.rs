@@ -76,7 +76,7 @@ impl Catalogue {
         let depends = depends.iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
         let depends = depends.map(|name| name.replace('-', "_")).collect();
         let aliases = words("alias")?;
-        Ok(Module { name, path, depends, aliases, bytes })
+        Ok(Module { name, path, bytes, depends, aliases })
     }
 
     /// The named modules with all that they depend on, each after those it needs.

@@ -30,6 +30,7 @@ pub enum Loader {
 
 /// What to boot, and what to do there.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option that a person gives or not")]
 pub struct Options {
     /// Debian's kernel of this series.
     #[arg(long, value_enum, default_value = "6.12", conflicts_with = "kernel")]
@@ -136,6 +137,8 @@ impl Options {
         } else {
             let region = self.region();
             words.push(reserve(region));
+            // For an image of a kernel that takes over after a crash.
+            words.push("crashkernel=128M".to_owned());
             words.push(format!("vtl0.region={:#x}@{:#x}", region.size, region.start));
             let loader = if self.loader == Loader::G2 { "g2" } else { "g3" };
             words.push(format!("vtl0.loader={loader}"));
@@ -175,7 +178,7 @@ mod tests {
             "memmap=0x2800000$0x20000000",
             "vtl0.region=0x2800000@0x20000000",
             "vtl0.loader=g2",
-            "vtl0.steps=boot,modules,keys,unload,processors,secondary,kexec,attacks",
+            "vtl0.steps=boot,secondary,kexec,modules,keys,unload,processors,attacks",
         ] {
             assert!(words.contains(&word), "{word}: {line}");
         }

@@ -56,7 +56,7 @@ fn name(id: u64) -> String {
     match (id, VsmFunction::from_id(id)) {
         (_, Some(function)) => function.name().to_owned(),
         (0, None) => "first entry".to_owned(),
-        (_, None) => format!("unknown call {id:#x}"),
+        (_, None) => format!("no VSM call ({id:#x})"),
     }
 }
 

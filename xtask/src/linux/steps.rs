@@ -6,8 +6,9 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The steps of a run when none are named; the attacks come last, for they are the ones that may hurt the guest.
-pub const STEPS: [&str; 8] = ["boot", "modules", "keys", "unload", "processors", "secondary", "kexec", "attacks"];
+/// The steps of a run when none are named. Kexec comes before many modules are there, for Linux may choose their frames for its
+/// image, which VTL1 refuses; the attacks come last, for they are the ones that may hurt the guest.
+pub const STEPS: [&str; 8] = ["boot", "secondary", "kexec", "modules", "keys", "unload", "processors", "attacks"];
 
 /// What came of a part of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

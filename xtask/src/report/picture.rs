@@ -14,7 +14,7 @@ const HEIGHT: u64 = 22;
 const ROW: u64 = 30;
 const HEAD: u64 = 24;
 /// Strips at most: those that changed most are taken.
-const MOST: usize = 48;
+const MOST: usize = 24;
 
 /// Rights with name and colour, from the bottom of a column up.
 pub const RIGHTS: [(Rights, &str, &str); 5] = [
