@@ -120,8 +120,8 @@
  * -EACCES: frames of VTL1, or a trampoline in frames of somebody else
  * -ENOMEM: VTL1 has no memory for the data
  * -ENOSPC: more certificates than VTL1 keeps
- * -EBADMSG: a revoked certificate that is none
- * -ENOPKG: a revoked certificate whose key is not supported
+ * -EBADMSG: not any more: a revoked certificate counts whatever its encoding
+ * -ENOPKG: not any more: a revoked certificate counts whatever its key
  * -EIO: the hypervisor refuses
  */
 #define VSM_CALL_LOAD_KDATA 0x1ffe5
@@ -190,7 +190,7 @@
  * -EACCES: list: a list page in a frame of VTL1
  * -ENOMEM: list: a list in more places than VTL1 has memory to remember
  * -ENOKEY: no trusted certificate has the issuer's name
- * -EKEYREJECTED: a signature that does not hold, an issuer added later that is no authority, what is revoked
+ * -EKEYREJECTED: a signature that does not hold, an issuer that may not certify it, what is critical or revoked
  * -EBADMSG: no certificate
  * -ENOPKG: a key that is not supported
  * -ENOSPC: there are 64 secondary keys
