@@ -318,7 +318,7 @@ fn a_revoked_issuer_that_cannot_be_asked_counts_as_the_issuer() {
             builder.finish()
         };
         // Anchor: it signs no more, and certifies no more. Signer and intermediate: as soon as they are on the way.
-        assert_eq!(module_by(&revoking(&child), &[child.clone()]), Err(Revoked), "{kind}");
+        assert_eq!(module_by(&revoking(&child), std::slice::from_ref(&child)), Err(Revoked), "{kind}");
         assert_eq!(module_by(&revoking(&child), &[child.clone(), signer.clone()]), Err(Revoked), "{kind}");
         assert_eq!(revoking(&child).counts(), (0, 0));
         assert_eq!(module_by(&revoking(&PKI.root), &[PKI.root.clone(), child.clone()]), Err(Revoked));
