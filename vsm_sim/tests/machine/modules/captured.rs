@@ -82,9 +82,13 @@ fn check_rights(linux: &mut Linux, placed: &Placed, stage: Stage) -> Result<()> 
         let found = machine.partition().protection(page >> 12);
         ensure!(found == expected, "{kind:?} at {page:#x} is {found}, not {expected}");
         let there = machine.engine().access(VTL0, page >> 12)?.context("RAM")?;
-        let [read, write, execute] =
-            [MapFlags::READ, MapFlags::WRITE, MapFlags::KERNEL_EXECUTE].map(|flag| expected.contains(flag));
-        ensure!(there == Access { read, write, execute }, "{kind:?} at {page:#x} is {expected}, not {there:?}");
+        let [read, write, execute, user_execute] =
+            [MapFlags::READ, MapFlags::WRITE, MapFlags::KERNEL_EXECUTE, MapFlags::USER_EXECUTE]
+                .map(|flag| expected.contains(flag));
+        ensure!(
+            there == Access { read, write, execute, user_execute },
+            "{kind:?} at {page:#x} is {expected}, not {there:?}"
+        );
         if last.replace(kind) != Some(kind) {
             linux.check_store(&format!("{kind:?}"), page, write)?;
         }
