@@ -22,8 +22,8 @@
 	VSM_ASSERT(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
 
 /* What is raised with every change that VTL0 can see, and a number for all of it. */
-#define VSM_ABI_VERSION 2
-#define VSM_ABI_HASH 0xae49a42e37aa2b6bULL
+#define VSM_ABI_VERSION 3
+#define VSM_ABI_HASH 0xa2e0122caabad428ULL
 
 /*
  * EnableAPsVtl: Enables VTL1 on the processors of a cpu mask, before Linux starts them.
@@ -346,7 +346,8 @@
 #define VSM_MODULE_INIT_COMPRESSED_FILE 4 /* changes nothing for VTL1 */
 
 /* heki_patch_info.type */
-#define VSM_HEKI_JUMP_LABEL 0 /* the only one there is */
+#define VSM_HEKI_JUMP_LABEL 0 /* jumps that may become NOPs and back */
+#define VSM_HEKI_STATIC_CALL 1 /* the kernel's own static calls and their trampolines: the call or jump that was compiled, in LoadKData only */
 
 #ifndef VSM_OWN_STRUCTURES
 
@@ -367,7 +368,7 @@ struct heki_page {
 	__u64 pad; /* not read */
 };
 
-/* Bytes to write into text (PatchText), or a jump-label site: the jump at it. */
+/* Bytes to write into text (PatchText), or a site: the jump of a jump label, the call or jump of a static call. */
 struct heki_patch {
 	__u64 pa[2]; /* physical address of the first byte; of the page it goes on in, or 0 */
 	__u8 size; /* how many bytes: 1 to 5; a site's 2 or 5 */
@@ -375,9 +376,9 @@ struct heki_patch {
 	__u8 pad[2]; /* not read */
 };
 
-/* The head of a record of jump-label sites; `patch_idx` of `struct heki_patch` follow it. */
+/* The head of a record of sites of one type; `patch_idx` of `struct heki_patch` follow it. */
 struct heki_patch_info {
-	__u32 type; /* HEKI_JUMP_LABEL */
+	__u32 type; /* HEKI_JUMP_LABEL or HEKI_STATIC_CALL */
 	__u32 pad; /* not read */
 	__u64 list[2]; /* not read */
 	__u64 mod; /* not read */

@@ -16,7 +16,7 @@ pub const ROWS: [CallRow; VsmFunction::COUNT] = litebox_platform_lvbs::vsm_rows!
 pub const VSM_TABLE: VsmJumpTable = VsmJumpTable::new(&ROWS);
 
 /// The version of what VTL0 sees of the table. `cargo xtask abi` raises it with every new entry of `abi/vsm.lock`.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The number that VTL0 and VTL1 agree on if their tables and versions are the same ([`describe::hash`]).
 pub const ABI_HASH: u64 = describe::hash(&ROWS, ABI_VERSION);

@@ -68,8 +68,9 @@ impl PatchSite {
         let [len] = array_at(patch, 16).ok_or(SHORT)?;
         let code: [u8; 5] = array_at(patch, 17).ok_or(SHORT)?;
         match (kind, len, code) {
-            (SiteType::JumpLabel, 2, [JMP_REL8, ..]) | (SiteType::JumpLabel, 5, [JMP_REL32, ..]) => {}
-            (SiteType::StaticCall, 5, [CALL_REL32 | JMP_REL32, ..]) => {}
+            (SiteType::JumpLabel, 2, [JMP_REL8, ..])
+            | (SiteType::JumpLabel, 5, [JMP_REL32, ..])
+            | (SiteType::StaticCall, 5, [CALL_REL32 | JMP_REL32, ..]) => {}
             (SiteType::StaticCall, ..) => return Err("a static call must be a call or a jump of 5 bytes"),
             (_, 2 | 5, _) => return Err("a site's code must be a jump of the site's size"),
             _ => return Err("a site must have 2 or 5 bytes"),

@@ -106,18 +106,18 @@ pub fn reference_time() -> Option<u64> {
 /// Tells the local APIC that the interrupt being served is done with (TLFS "EOI Register"; [`check`] saw the privilege).
 /// Without one being served this does nothing.
 pub fn end_of_interrupt() {
-    // SAFETY: the register concerns interrupts only.
-    unsafe { Msr::new(msr::EOI).write(0) };
+    put_msr(msr::EOI, 0);
+}
+
+fn put_msr(number: u32, value: u64) {
+    // SAFETY: only called here, with synthetic MSRs and pages of ours; none of them changes memory Rust knows of but
+    // the hypercall page, which holds no Rust code.
+    unsafe { Msr::new(number).write(value) };
 }
 
 fn write_msr(number: u32, value: u64) -> Result<(), HypervError> {
-    let mut register = Msr::new(number);
-    // SAFETY: only called below, with synthetic MSRs and pages of ours; none of them changes memory Rust knows of but
-    // the hypercall page, which holds no Rust code.
-    let read = unsafe {
-        register.write(value);
-        register.read()
-    };
+    put_msr(number, value);
+    let read = read_msr(number);
     if read == value { Ok(()) } else { Err(HypervError::MsrNotKept { msr: number, written: value, read }) }
 }
 

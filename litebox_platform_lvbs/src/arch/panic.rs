@@ -3,7 +3,7 @@
 //! The message is printed, VTL0 gets a #GP on this processor, and from then on every processor answers every call
 //! with an error. No processor hangs: VTL0 stays able to print, and to reboot.
 
-use core::arch::naked_asm;
+use core::arch::asm;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,21 +45,19 @@ pub fn fail(message: fmt::Arguments<'_>) -> ! {
         }
         inject_general_protection();
     }
-    // SAFETY: `create_area` has mapped the stack; nothing of what lies on it is used again, for nothing returns here.
-    unsafe { serve_failed_anew(vp::stack_top(vp.index)) }
+    serve_failed_anew(vp)
 }
 
 /// Serves from the top of the calling processor's stack: however often it panics, the stack does not grow.
-///
-/// # Safety
-/// `top` is the end of the calling processor's stack, and no frame on it is needed any more.
-// SAFETY: the body is all of the function, and does not return.
-#[unsafe(naked)]
-unsafe extern "C" fn serve_failed_anew(top: u64) -> ! {
+fn serve_failed_anew(vp: &VpState) -> ! {
     extern "C" fn serve() -> ! {
         serve_failed(VpState::current())
     }
-    naked_asm!("mov rsp, rdi", "xor ebp, ebp", "call {serve}", "ud2", serve = sym serve);
+    // SAFETY: `create_area` has mapped the processor's stack; nothing of what lies on it is used again, for `serve` does not
+    // return.
+    unsafe {
+        asm!("mov rsp, {top}", "xor ebp, ebp", "call {serve}", "ud2", top = in(reg) vp::stack_top(vp.index), serve = sym serve, options(noreturn))
+    }
 }
 
 /// Stops where no return to VTL0 is possible: its loader waits for ever, with the reason on the console.
