@@ -69,7 +69,7 @@ static int parse_region(void)
 }
 
 /* Whether VTL1 speaks this driver's version of the calls. */
-static int check_version(void)
+int check_version(void)
 {
 	struct vsm_query *answer = (void *)get_zeroed_page(GFP_KERNEL);
 	s64 result;
@@ -120,7 +120,8 @@ static void give_up_what_cannot_be(void)
 		*jit = 0;
 		pr_info("BPF programs are interpreted from now on: code that is made at run time cannot be executed\n");
 	}
-	pr_info("not possible from now on: ftrace, kprobes and tracepoints switched on late, kexec into an image, processors that go offline\n");
+	pr_info("not possible from now on: ftrace, kprobes and tracepoints switched on late, kexec into an image%s\n",
+		PROCESSORS_COME_BACK ? "" : ", processors that go offline");
 }
 
 static void show_in_debugfs(void)

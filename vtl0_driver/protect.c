@@ -52,7 +52,7 @@ static u8 settle(u64 pfn, u8 mapped)
 		return R | W;
 	if (!page_is_ram(pfn) && !(mapped & X))
 		return R | W;
-	if (pfn < PFN_DOWN(SZ_1M) && num_online_cpus() == num_possible_cpus())
+	if (!PROCESSORS_COME_BACK && pfn < PFN_DOWN(SZ_1M) && num_online_cpus() == num_possible_cpus())
 		return R | W;
 	if (mapped & W && mapped & X) {
 		if (pfn != vmalloc_to_pfn(hv_hypercall_pg))

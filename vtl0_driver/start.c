@@ -275,7 +275,8 @@ int lock_processors(void)
 
 /*
  * A processor comes online after this driver: it is brought in and locked, or does not come. This runs on that processor,
- * and the boot processor does not wait for it in BootAPs: so it goes for the third generation only.
+ * and the boot processor does not wait for it in BootAPs: so it goes for the third generation only. One that comes back was
+ * reset, and is locked by VTL1 when it makes its next call.
  */
 static int comes_online(unsigned int cpu)
 {
@@ -287,19 +288,18 @@ static int comes_online(unsigned int cpu)
 	}
 	if (!cpumask_test_cpu(cpu, &entered))
 		error = call_with_mask(VSM_CALL_BOOT_APS, cpu_online_mask, 0) ?: enter_here(NULL);
-	if (!error && !cpumask_test_cpu(cpu, &locked))
-		error = lock_here(NULL);
+	if (!error)
+		error = cpumask_test_cpu(cpu, &locked) ? check_version() : lock_here(NULL);
 	if (error)
 		pr_err("processor %u stays offline: it has not come into VTL1: %d\n", cpu, error);
 	return error;
 }
 
-/* A processor with locked registers could not come back: the hypervisor resets none that has VTL1. */
 static int goes_offline(unsigned int cpu)
 {
-	if (!cpumask_test_cpu(cpu, &locked))
+	if (PROCESSORS_COME_BACK || !cpumask_test_cpu(cpu, &locked))
 		return 0;
-	pr_err("processor %u stays online: VTL1 has locked its registers, and it could not be started again\n", cpu);
+	pr_err("processor %u stays online: the code that it would start with cannot be executed\n", cpu);
 	return -EBUSY;
 }
 

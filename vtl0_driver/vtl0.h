@@ -16,6 +16,7 @@
 #include <linux/kernel.h>
 #include <linux/mm.h>
 #include <linux/types.h>
+#include <linux/version.h>
 #include <vsm.h>
 
 struct dentry;
@@ -66,7 +67,13 @@ struct vtl1_start {
 int load_image(const struct region *region, bool second_generation, const void *image, size_t size,
 	       struct vtl1_start *start);
 
-/* start.c: VTL1 on all processors. */
+/*
+ * start.c: VTL1 on all processors.
+ *
+ * Linux before 6.9 puts kexec images into the first memory that it has, which is where the code lies that processors start
+ * with. There that code is not executable once all are there, and none goes offline.
+ */
+#define PROCESSORS_COME_BACK (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0))
 int start_check(void);
 int start_vtl1(const struct vtl1_start *start, bool second_generation);
 int start_watch_processors(void);
@@ -138,6 +145,7 @@ void ring_debugfs(struct dentry *directory);
 
 /* main.c: VTL1's answers are asked for from here on. */
 extern bool vtl1_protects;
+int check_version(void);
 
 #ifdef VTL0_ATTACKS
 void attack_debugfs(struct dentry *directory, const struct region *region);

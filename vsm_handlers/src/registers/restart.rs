@@ -3,7 +3,7 @@
 //! INIT gives VTL0's side of a processor the registers of a reset, but for its MSRs (Intel SDM vol. 3 §11.1.1), and takes
 //! VTL1's intercepts away from nothing. Linux's start-up code then loads descriptor tables and control registers in steps whose
 //! values are not those that were recorded. VTL1 recognises such a processor at the first of them: long mode is off, which
-//! nothing but a reset can turn off on a locked processor. From then on, until its tables are the recorded ones again:
+//! nothing but a reset can turn off on a locked processor. From then on, until its registers are the recorded ones again:
 //!
 //! * descriptor tables are loaded freely: the loads are no longer intercepted;
 //! * CR0, CR4 and EFER may have fewer of the recorded bits and no others, but [`KEPT`] stay on whatever VTL0 writes, as soon
@@ -21,7 +21,7 @@ use litebox_platform_lvbs::logging::LogKind;
 use litebox_platform_lvbs::platform::Processor;
 use litebox_platform_lvbs::vtl0::ControlRegMap;
 use litebox_platform_lvbs::{Platform, VsmError};
-use log::{info, warn};
+use log::info;
 
 use super::lock::intercept_writes;
 use super::pins::{TABLES, pinned};
@@ -129,27 +129,22 @@ pub(crate) fn carry_out(platform: &Platform, step: Step) -> Result<(), VsmError>
     }
 }
 
-/// Ends the start of the calling processor, `vp`, if its tables are those that were recorded: everything is intercepted again, and
-/// has the values that were recorded. Whether it has ended.
+/// Ends the start of the calling processor, `vp`, if its tables and all that is pinned are as they were recorded: then everything
+/// is intercepted again. VTL1 writes no value here, for Linux keeps copies of its own of some (CR4). Whether it has ended.
 pub(super) fn finish(platform: &Platform, vp: u32) -> Result<bool, VsmError> {
     let (hardware, processor) = (platform.hardware(), platform.processor(vp)?);
-    let [gdtr, idtr, tr] = TABLES;
-    let mut now = [HvRegisterValue::default(); 4];
-    get_vp_registers(hardware, InputVtl::VTL0, &[gdtr, idtr, tr, HvRegisterName::EFER], &mut now)?;
-    let [tables @ .., efer] = now;
-    let locked = *processor.locked.lock();
-    let Some(locked) = locked.filter(|_| efer.low & LMA != 0 && tables == *processor.tables.lock()) else {
+    let mut tables = [HvRegisterValue::default(); TABLES.len()];
+    get_vp_registers(hardware, InputVtl::VTL0, &TABLES, &mut tables)?;
+    let Some(locked) = processor.locked.lock().filter(|_| tables == *processor.tables.lock()) else {
         return Ok(false);
     };
-    intercept_writes(platform)?;
-    for (register, recorded) in locked.iter().filter(|(register, _)| *register != HvRegisterName::XFEM) {
+    for (register, recorded) in locked.iter() {
         let found = get_vp_register(hardware, InputVtl::VTL0, register)?;
-        let wanted = found & !pinned(register) | recorded & pinned(register);
-        if found != wanted {
-            set_vp_register(hardware, InputVtl::VTL0, register, wanted)?;
-            warn!("VP {vp} came back with {register} = {found:#x}; it has {wanted:#x} now, as before");
+        if (found ^ recorded) & pinned(register) != 0 {
+            return Ok(false);
         }
     }
+    intercept_writes(platform)?;
     processor.is_starting.store(false, Ordering::Release);
     processor.is_locked.store(true, Ordering::Release);
     info!("the registers of VP {vp}, which was started again, are locked");
