@@ -29,7 +29,8 @@ pub(crate) fn close(platform: &Platform) {
     if let Some(page) = open_hypercall_page {
         warn!("end of boot: one of them is VTL0's hypercall page at {page:#x}, over which the hypervisor's own lies");
     }
-    match deny_startup(platform.hardware()) {
+    let all_are_locked = u32::try_from(locked(platform)) == Ok(platform.config().possible_cpus);
+    match if all_are_locked { Ok(true) } else { deny_startup(platform.hardware()) } {
         Ok(true) => {}
         Ok(false) => warn!("end of boot: the hypervisor cannot deny VTL0 to start and reset processors"),
         Err(error) => warn!("end of boot: VTL0 can still start and reset processors: {error}"),
@@ -48,10 +49,10 @@ pub(crate) fn close(platform: &Platform) {
     }
 }
 
-/// From now on VTL0 starts no processor and resets none. One that VTL1 has not enabled itself on would run VTL0 without
-/// locked registers and without MBEC, and no VTL1 there could judge its violations; of those that VTL1 is on, the hypervisor
-/// drops such a start anyway (LVBS contract §7). Linux has started all it will by now. False where the hypervisor has no such
-/// thing.
+/// From now on VTL0 starts no processor and resets none: one that VTL1 has not locked would run VTL0 without pinned registers,
+/// and one that it has not enabled itself on without MBEC, and no VTL1 there could judge its violations. Where all possible
+/// processors are locked nothing of that can be, and they may go offline and come back: a locked one stays pinned over a reset
+/// (`registers::restart`). False where the hypervisor has no such thing.
 ///
 /// To be told of starts instead (InterceptVpStartup) would add nothing: none is left to judge.
 fn deny_startup(hardware: &dyn Hardware) -> Result<bool, VsmError> {
@@ -63,6 +64,12 @@ fn deny_startup(hardware: &dyn Hardware) -> Result<bool, VsmError> {
     let wanted = config | VsmPartitionConfig::DENY_LOWER_VTL_STARTUP;
     set_vp_register(hardware, InputVtl::CURRENT, HvRegisterName::VSM_PARTITION_CONFIG, wanted)?;
     Ok(true)
+}
+
+/// How many processors are locked.
+fn locked(platform: &Platform) -> usize {
+    let is_locked = |vp: &u32| platform.processor(*vp).is_ok_and(|processor| processor.locked.lock().is_some());
+    (0..platform.config().possible_cpus).filter(is_locked).count()
 }
 
 /// What became of the frames of the kernel that were writable and executable.
@@ -136,9 +143,7 @@ impl fmt::Display for State<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let platform = self.0;
         let possible = platform.config().possible_cpus;
-        let locked = (0..possible)
-            .filter(|vp| platform.processor(*vp).is_ok_and(|processor| processor.locked.lock().is_some()))
-            .count();
+        let locked = locked(platform);
         write!(f, "registers of {locked} of {possible} possible processors locked")?;
         if u32::try_from(locked) != Ok(possible) {
             f.write_str(" (VTL1 locks the others as it sees them)")?;

@@ -183,6 +183,12 @@ impl VsmPartitionConfig {
         self.0 & Self::ENABLE_VTL_PROTECTION != 0
     }
 
+    /// Whether lower VTLs may start and reset no processor.
+    #[must_use]
+    pub const fn denies_startup(self) -> bool {
+        self.0 & Self::DENY_LOWER_VTL_STARTUP != 0
+    }
+
     /// The protection of frames not mentioned.
     #[must_use]
     pub const fn default_protection(self) -> MapFlags {

@@ -4,8 +4,7 @@ use litebox_platform_lvbs::address::is_canonical;
 use litebox_platform_lvbs::hv::cpuid::Privileges;
 use litebox_platform_lvbs::hv::hypercall::EnablePartitionVtl;
 use litebox_platform_lvbs::hv::{
-    HvStatus, HypercallControl, HypercallResult, InitialVpContext, InputVtl, MapFlags, VP_INDEX_SELF,
-    VsmPartitionConfig, Vtl, msr,
+    HvStatus, HypercallControl, HypercallResult, InitialVpContext, InputVtl, MapFlags, VP_INDEX_SELF, Vtl, msr,
 };
 
 use super::abilities::{Refusal, Reserved};
@@ -230,8 +229,7 @@ impl Partition {
         }
         let vp = self.resolve_vp(caller, vp)?;
         let target = Vtl::from_number(target).ok_or(HvStatus::INVALID_PARAMETER)?;
-        let denied = state.partition_config.0 & VsmPartitionConfig::DENY_LOWER_VTL_STARTUP != 0;
-        if target > caller.vtl || denied && caller.vtl == Vtl::Vtl0 {
+        if target > caller.vtl || state.partition_config.denies_startup() && caller.vtl == Vtl::Vtl0 {
             return Err(HvStatus::ACCESS_DENIED);
         }
         if target == Vtl::Vtl1 && !state.vp(vp).vtl1_enabled {

@@ -319,6 +319,11 @@ impl Partition {
         self.lock().partition_config
     }
 
+    /// Whether VTL0 may start and reset no processor (TLFS "DenyLowerVtlStartup").
+    pub fn denies_startup(&self) -> bool {
+        self.partition_config().denies_startup()
+    }
+
     /// VTL1's configuration of VTL0 on `vp`.
     pub fn secure_config(&self, vp: u32) -> VsmVpSecureConfig {
         self.lock().vp(vp).secure_config

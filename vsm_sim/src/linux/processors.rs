@@ -247,6 +247,8 @@ fn one_run(run: &Run, vp: u32, processor: &mut Processor) -> Result<()> {
                     return run.rest(vp);
                 }
             }
+            // VTL1 may have taken that from VTL0 (TLFS "DenyLowerVtlStartup").
+            Stop::StartUp { .. } | Stop::Init { .. } if run.machine.partition().denies_startup() => {}
             Stop::StartUp { target, page } => run.change(vp, target, |life| match life {
                 Life::Rests | Life::Starts(_) => Life::Starts(page),
                 // A processor that runs does not hear it.

@@ -41,6 +41,7 @@ pub const MAX_PRESENT: u32 = 8;
 
 /// What to run.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of a command line")]
 pub struct Options {
     /// Which loader VTL0 has.
     pub generation: Generation,

@@ -29,7 +29,9 @@ const TABLES: [Name; 3] = [Name::GDTR, Name::IDTR, Name::TR];
 
 fn load(machine: &HostedMachine, values: &[(Name, u64)]) {
     machine.partition().with_registers(0, Vtl0, |registers| {
-        values.iter().for_each(|(name, value)| registers.load(*name, *value));
+        for (name, value) in values {
+            registers.load(*name, *value);
+        }
     });
 }
 

@@ -203,8 +203,8 @@ fn the_space_before_a_function_holds_the_instruction_or_nops() {
     world.refuse("another variable", Kind::Text, at + 4, &operand.wrapping_add(8).to_le_bytes());
     // A function that no listed call from TEXT goes to: its space stays.
     let ends = text.windows(17).enumerate().step_by(16);
-    let uncounted = ends.filter(|(_, code)| code[..16] == [0x90; 16] && code[16] != 0x90).map(|(at, _)| at + 16);
-    let end = uncounted.last().expect("a function that is not called");
+    let mut uncounted = ends.filter(|(_, code)| code[..16] == [0x90; 16] && code[16] != 0x90).map(|(at, _)| at + 16);
+    let end = uncounted.next_back().expect("a function that is not called");
     let hot = operand.wrapping_add(u32::try_from(at + COUNTING).unwrap()).wrapping_sub(u32::try_from(end).unwrap());
     let code = [&TEMPLATE[..], &hot.to_le_bytes(), &[5]].concat();
     world.refuse(&format!("at {:#x}", va + end as u64), Kind::Text, end - COUNTING, &code);

@@ -1,9 +1,9 @@
-//! After the end of boot VTL0 starts no processor.
+//! After the end of boot VTL0 starts no processor that VTL1 has not locked.
 
 use litebox_platform_lvbs::hv::{HvStatus, HypercallCode, HypercallControl, VsmPartitionConfig};
 use litebox_platform_lvbs::vsm::VsmFunction;
 use vsm_sim::hosted::{HostedConfig, HostedMachine};
-use vsm_sim::hv::Injection;
+use vsm_sim::hv::{GuestMemory, Injection};
 
 use crate::setup::end_boot;
 
@@ -16,7 +16,7 @@ fn start(machine: &HostedMachine) -> HvStatus {
 }
 
 fn denied(machine: &HostedMachine) -> bool {
-    machine.partition().partition_config().0 & VsmPartitionConfig::DENY_LOWER_VTL_STARTUP != 0
+    machine.partition().denies_startup()
 }
 
 #[test]
@@ -29,6 +29,24 @@ fn the_end_of_boot_takes_the_start_of_processors_from_vtl0() {
     assert_eq!(start(&machine), HvStatus::ACCESS_DENIED);
     // And nothing else of the configuration has changed.
     assert_eq!(machine.partition().partition_config().0, before | VsmPartitionConfig::DENY_LOWER_VTL_STARTUP);
+    assert_eq!(machine.partition().reports(), []);
+}
+
+/// Those that VTL1 has locked stay pinned over a reset, and may go offline and come back.
+#[test]
+fn vtl0_may_start_processors_again_where_all_are_locked() {
+    let machine = HostedMachine::new(HostedConfig::default());
+    let possible = machine.platform().config().possible_cpus;
+    assert_eq!(possible, 2);
+    machine.memory().write(0x10_0000, &[3]).unwrap();
+    assert_eq!(machine.vtl_call(0, VsmFunction::EnableAPsVtl.id(), 0x100, 0, 0), 0);
+    machine.first_entry(1).unwrap();
+    for vp in 0..possible {
+        assert_eq!(machine.vtl_call(vp, VsmFunction::LockRegs.id(), 0, 0, 0), 0);
+    }
+    assert_eq!(end_boot(&machine), 0);
+    assert!(!denied(&machine));
+    assert_eq!(start(&machine), HvStatus::INVALID_VP_STATE);
     assert_eq!(machine.partition().reports(), []);
 }
 
