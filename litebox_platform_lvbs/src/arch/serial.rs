@@ -69,7 +69,6 @@ impl Serial {
     pub fn begin_line(&mut self) {
         if self.state == State::Unknown {
             self.probe();
-            Self::write_port(2, 0x07); // FIFOs on and empty
         }
         if self.state == State::Ready {
             Self::write_port(3, 0x80); // divisor access
@@ -77,6 +76,7 @@ impl Serial {
             Self::write_port(1, 0x00);
             Self::write_port(3, LINE_8N1);
             Self::write_port(1, 0x00); // no interrupts
+            Self::write_port(2, 0x01); // FIFOs on
         }
     }
 

@@ -248,9 +248,9 @@ fn machine_leaves_no_trace_of_vtl1_in_vtl0s_registers_after_a_panic() -> Result<
     patterns.compare(&mut vtl0, &[], true)
 }
 
-/// VTL0 has the UART's ports too. It can garble VTL1's ordinary lines by another speed, and not its last ones.
+/// VTL0 has the UART's ports too. Another speed garbles none of VTL1's lines: VTL1 sets the port up for each.
 #[test]
-fn machine_prints_a_panic_whatever_vtl0_has_made_of_the_uart() -> Result<()> {
+fn machine_prints_its_lines_whatever_vtl0_has_made_of_the_uart() -> Result<()> {
     use iced_x86::code_asm::{al, dx};
     /// COM2's data register and its line control register, whose bit 7 makes the first one of the divisor (PC16550D data
     /// sheet).
@@ -261,10 +261,9 @@ fn machine_prints_a_panic_whatever_vtl0_has_made_of_the_uart() -> Result<()> {
     for (port, value) in [(LINE_CONTROL, 0x80), (DATA, 0x30)] {
         vtl0.must_run(&SharedState { rdx: port, rax: value, ..SharedState::default() }, |asm| asm.out(dx, al))?;
     }
-    let before = machine.console_lines();
     ensure!(vtl0.vtl_call(NO_CALL, 0, 0, 0)?.value == Errno::Einval.to_result(), "the call");
     let after = machine.console_lines().join("");
-    ensure!(after.len() > before.join("").len() && !after.contains("is not a VSM call"), "not garbled: {after}");
+    ensure!(after.contains("is not a VSM call"), "garbled: {after}");
     into_call(&mut vtl0, NO_CALL, 20)?;
     vtl0.processor().vcpu().inject(VTL1, exception(6, None));
     let stop = vtl0.processor().run()?;
