@@ -166,7 +166,7 @@ mod tests {
                 shapes.last_mut().unwrap().promise =
                     values(&Numbers { values: &[("HEKI_JUMP_LABEL", 1, "")], ..NUMBERS[5] });
             },
-            "the values of numbers VSM_ changed from `HEKI_JUMP_LABEL=0` to `HEKI_JUMP_LABEL=1`",
+            "the values of numbers VSM_ changed from `HEKI_JUMP_LABEL=0 HEKI_STATIC_CALL=1` to `HEKI_JUMP_LABEL=1`",
         );
         refused(|shapes| shapes.last_mut().unwrap().promise.push_str(" MORE=2"), "the values of numbers VSM_");
         refused(|shapes| drop(shapes.pop()), "numbers VSM_ is gone");
