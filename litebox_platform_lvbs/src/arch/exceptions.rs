@@ -95,7 +95,7 @@ const VECTOR_NMI: u64 = 2;
 const VECTOR_GP: u64 = 13;
 const VECTOR_PF: u64 = 14;
 /// The first vector that is no exception (Intel SDM vol. 3 §6.2).
-const FIRST_INTERRUPT: u64 = 32;
+const FIRST_INTERRUPT: u8 = 32;
 
 extern "C" fn vtl1_exception(frame: &mut ExceptionFrame) {
     match frame.vector {
@@ -109,7 +109,7 @@ extern "C" fn vtl1_exception(frame: &mut ExceptionFrame) {
                 return;
             }
         }
-        vector @ FIRST_INTERRUPT.. => return unexpected_interrupt(vector),
+        vector if vector >= u64::from(FIRST_INTERRUPT) => return unexpected_interrupt(vector),
         _ => {}
     }
     panic!(
@@ -251,7 +251,7 @@ pub fn prepare() {
         idt.simd_floating_point.set_handler_addr(entry(19));
         idt.virtualization.set_handler_addr(entry(20));
         idt.cp_protection_exception.set_handler_addr(entry(21));
-        for (vector, gate) in (FIRST_INTERRUPT as usize..).zip(idt.slice_mut(FIRST_INTERRUPT as u8..)) {
+        for (vector, gate) in (usize::from(FIRST_INTERRUPT)..).zip(idt.slice_mut(FIRST_INTERRUPT..)) {
             gate.set_handler_addr(entry(vector));
         }
         idt[SINT_VECTOR].set_handler_addr(VirtAddr::new_truncate((&raw const vtl1_sint_entry) as u64));
