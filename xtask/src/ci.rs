@@ -11,7 +11,7 @@ use clap::Parser;
 use crate::{abi, book, fuzz, image, lint, linux, repro, run, stress, suite, verify};
 
 /// How long each fuzz target runs, in seconds: enough for the seeds and what is near to them.
-const FUZZ_SECONDS: u64 = 5;
+const FUZZ_SECONDS: u64 = 3;
 
 /// How much to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +63,10 @@ struct Linux {
     options: linux::Options,
 }
 
-/// Boots both series of Debian's kernel with 1 and 2 processors, and plays all steps there.
+/// Boots both series of Debian's kernel and plays all steps there. 6.12 with 2 processors is the README's command, which the
+/// book's step carries out.
 fn linuxes(root: &Path) -> Result<()> {
-    let guests = ["6.1", "6.12"].into_iter().flat_map(|series| ["1", "2"].map(|vps| (series, vps)));
-    guests.into_iter().try_for_each(|(series, vps)| {
+    [("6.1", "2"), ("6.12", "1")].into_iter().try_for_each(|(series, vps)| {
         let words = ["linux", "--debian", series, "--vps", vps];
         linux::run(root, &Linux::try_parse_from(words)?.options).with_context(|| format!("{series}, {vps} processors"))
     })
